@@ -1,0 +1,41 @@
+# The commands of the README. Each sets up what it needs in .venv, from nothing.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-slow lint bench clean
+
+# The tools that a target needs are stamped, so that a second call starts at once.
+$(BIN)/python:
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip setuptools wheel -c constraints.txt
+
+.venv/product: $(BIN)/python setup.py constraints.txt
+	$(BIN)/python -m pip install --quiet --editable . -c constraints.txt
+	touch $@
+
+.venv/tested: .venv/product
+	$(BIN)/python -m pip install --quiet --editable '.[test]' -c constraints.txt
+	touch $@
+
+.venv/benched: .venv/tested
+	$(BIN)/python -m pip install --quiet --editable '.[test,bench]' -c constraints.txt
+	touch $@
+
+demo: .venv/product
+	$(BIN)/visreg pretrain --config digits
+
+lint: .venv/tested
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+test: lint
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
+
+test-slow: .venv/tested
+	$(BIN)/python -m pytest -m slow
+
+bench: .venv/benched
+	$(BIN)/python tests/benchmarks/objective.py
+
+clean:
+	rm -rf .venv build dist *.egg-info runs

@@ -1,0 +1,114 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoint directories that the Auto classes read, with or without this package installed.
+
+A directory holds config.json, model.safetensors, the two modeling files (remote code) and preprocessor_config.json.
+It is written under a temporary name next to its place, then renamed: it is whole or absent, never half.
+"""
+
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from transformers import BitImageProcessor, PreTrainedModel
+from transformers.image_processing_utils import BaseImageProcessor
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling
+
+from .configuration_visreg import VISRegViTConfig
+
+
+# The evaluation protocol tests at 224 of 256 pixels (method, section 5); other native sizes keep the proportion.
+RESIZE_RATIO = 256 / 224
+
+
+def image_processor_for(config: VISRegViTConfig, **overrides) -> BitImageProcessor:
+    """Image processor of the evaluation protocol for the native size of a model.
+
+    Resizes the shortest edge to 256 / 224 of the native size (of its longer side, where it is not square) with bicubic
+    resampling, crops the centre to the native size, normalises with the ImageNet mean and standard deviation.
+
+    Args:
+        config: the model's configuration.
+        **overrides: arguments of `BitImageProcessor` that replace these, such as `image_mean` and `image_std`.
+
+    Raises:
+        ValueError: the model does not take 3 channels and `image_mean`, `image_std` are not given.
+    """
+    height, width = config.native_size
+    if config.num_channels != 3 and not {"image_mean", "image_std"} <= overrides.keys():
+        raise ValueError(
+            f"ImageNet statistics are for 3 channels; pass image_mean and image_std for {config.num_channels}."
+        )
+    settings = {
+        "size": {"shortest_edge": round(max(height, width) * RESIZE_RATIO)},
+        "crop_size": {"height": height, "width": width},
+        "resample": PILImageResampling.BICUBIC,
+        "image_mean": list(IMAGENET_DEFAULT_MEAN),
+        "image_std": list(IMAGENET_DEFAULT_STD),
+        "do_convert_rgb": config.num_channels == 3,
+    }
+    return BitImageProcessor(**settings | overrides)
+
+
+def save_checkpoint(
+    model: PreTrainedModel,
+    directory: str | Path,
+    image_processor: BaseImageProcessor | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Writes a model as a directory that `AutoModel` and `AutoImageProcessor` read, remote code included.
+
+    Args:
+        model: any VISReg ViT class, unwrapped.
+        directory: where to; it appears at once, whole.
+        image_processor: what the model's images went through; `image_processor_for(model.config)` by default.
+        overwrite: whether to replace a directory that is there and not empty.
+
+    Returns:
+        The directory.
+
+    Raises:
+        ValueError: the directory is not empty and `overwrite` is False.
+    """
+    with whole_directory(directory, overwrite) as staging:
+        write_checkpoint(model, staging, image_processor)
+    return Path(directory)
+
+
+def write_checkpoint(model: PreTrainedModel, directory: Path, image_processor: BaseImageProcessor | None = None):
+    """The files of `save_checkpoint`, straight into a directory."""
+    model.save_pretrained(directory)
+    (image_processor or image_processor_for(model.config)).save_pretrained(directory)
+
+
+@contextmanager
+def whole_directory(directory: str | Path, overwrite: bool = False) -> Iterator[Path]:
+    """Gives a staging directory that takes the place of `directory` when the block ends, and vanishes if it raises."""
+    directory = Path(directory).absolute()
+    if directory.is_file():
+        raise ValueError(f"{directory} is a file; a checkpoint is a directory.")
+    if not overwrite and directory.exists() and any(directory.iterdir()):
+        raise ValueError(f"{directory} is not empty; choose another directory or ask to overwrite it.")
+    unique = uuid.uuid4().hex[:8]
+    staging = directory.with_name(f".{directory.name}.{unique}.new")
+    staging.mkdir(parents=True)
+    try:
+        yield staging
+        _put_in_place(staging, directory, directory.with_name(f".{directory.name}.{unique}.old"))
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _put_in_place(staging: Path, directory: Path, aside: Path):
+    if not directory.exists():
+        staging.rename(directory)
+        return
+    directory.rename(aside)
+    try:
+        staging.rename(directory)
+    except OSError:
+        aside.rename(directory)
+        raise
+    shutil.rmtree(aside)

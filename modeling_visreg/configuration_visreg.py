@@ -1,0 +1,136 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""Configuration of the VISReg ViT: architecture only, no training keys.
+
+This file travels with each checkpoint as remote code, so it imports nothing of this package and stays flat.
+"""
+
+from huggingface_hub.dataclasses import strict
+from transformers.backbone_utils import BackboneConfigMixin
+from transformers.configuration_utils import PreTrainedConfig
+
+
+# Saving one class makes transformers write only that class's entry, and the other Auto classes then fail on the
+# checkpoint without this package: each config therefore carries the whole map.
+AUTO_MAP = {
+    "AutoConfig": "configuration_visreg.VISRegViTConfig",
+    "AutoModel": "modeling_visreg.VISRegViTModel",
+    "AutoBackbone": "modeling_visreg.VISRegViTBackbone",
+    "AutoModelForPreTraining": "modeling_visreg.VISRegViTForPreTraining",
+    "AutoModelForImageClassification": "modeling_visreg.VISRegViTForImageClassification",
+}
+
+
+@strict
+class VISRegViTConfig(BackboneConfigMixin, PreTrainedConfig):
+    r"""Architecture of a VISReg ViT. The defaults are the ViT-B/16 of the paper (arXiv 2606.02572).
+
+    Args:
+        hidden_size (`int`, defaults to 768): width d of the backbone.
+        num_hidden_layers (`int`, defaults to 12): number of transformer blocks.
+        num_attention_heads (`int`, defaults to 12): attention heads a block; must divide `hidden_size`.
+        intermediate_size (`int`, *optional*, defaults to `4 * hidden_size`): width of the MLP's hidden layer.
+        image_size (`int` or `(height, width)`, defaults to 224): native size in pixels, which fixes the grid of the
+            learned position embedding. Inputs of any other size that the patch divides are accepted.
+        patch_size (`int`, defaults to 16): side of a patch in pixels; must divide `image_size`.
+        num_channels (`int`, defaults to 3): channels of the images.
+        qkv_bias (`bool`, defaults to `True`): whether query, key and value projections have a bias.
+        layer_norm_eps (`float`, defaults to 1e-6): epsilon of every LayerNorm.
+        hidden_act (`str`, defaults to `"gelu"`): activation of the MLP and of the projector.
+        drop_path_rate (`float`, defaults to 0.1): stochastic depth rate of the last block; block i of L has
+            `drop_path_rate * i / (L - 1)`.
+        hidden_dropout_prob (`float`, defaults to 0.0): dropout on embeddings and on the output of each branch.
+        attention_probs_dropout_prob (`float`, defaults to 0.0): dropout on the attention probabilities.
+        initializer_range (`float`, defaults to 0.02): standard deviation of the truncated normal initialisation.
+        projector_hidden_size (`int`, defaults to 2048): width of the projector's two hidden layers.
+        projection_size (`int`, defaults to 256): dimension D of the projections.
+        out_features (`list[str]`, *optional*): stages that `VISRegViTBackbone` returns, of `"stem"`, `"stage1"`, ...
+        out_indices (`list[int]`, *optional*): the same by index; the last stage when neither is given.
+
+    Raises:
+        ValueError: a size is not positive, heads do not divide the width, the patch does not divide the native
+            size, or a probability is outside [0, 1).
+
+    Example:
+
+    ```python
+    >>> from modeling_visreg import VISRegViTConfig, VISRegViTModel
+    >>> model = VISRegViTModel(VISRegViTConfig(hidden_size=192, num_attention_heads=3))
+    ```
+    """
+
+    model_type = "visreg_vit"
+
+    hidden_size: int = 768
+    num_hidden_layers: int = 12
+    num_attention_heads: int = 12
+    intermediate_size: int | None = None
+    image_size: int | list[int] | tuple[int, int] = 224
+    patch_size: int = 16
+    num_channels: int = 3
+    qkv_bias: bool = True
+    layer_norm_eps: float = 1e-6
+    hidden_act: str = "gelu"
+    drop_path_rate: float | int = 0.1
+    hidden_dropout_prob: float | int = 0.0
+    attention_probs_dropout_prob: float | int = 0.0
+    initializer_range: float = 0.02
+    projector_hidden_size: int = 2048
+    projection_size: int = 256
+    _out_features: list[str] | None = None
+    _out_indices: list[int] | None = None
+
+    def __post_init__(self, **kwargs):
+        if self.intermediate_size is None:
+            self.intermediate_size = 4 * self.hidden_size
+        self._check_architecture()
+        self.stage_names = ["stem"] + [f"stage{index}" for index in range(1, self.num_hidden_layers + 1)]
+        self.set_output_features_output_indices(
+            out_indices=kwargs.pop("out_indices", None), out_features=kwargs.pop("out_features", None)
+        )
+        # Both are functions of the rest: what a saved config says about them must not win.
+        kwargs.pop("stage_names", None)
+        kwargs.pop("auto_map", None)
+        super().__post_init__(**kwargs)
+        self.auto_map = dict(AUTO_MAP)
+
+    @property
+    def native_size(self) -> tuple[int, int]:
+        """Height and width, in pixels, of the images that the position embedding is learned for."""
+        if isinstance(self.image_size, int):
+            return self.image_size, self.image_size
+        height, width = self.image_size
+        return height, width
+
+    @property
+    def grid_size(self) -> tuple[int, int]:
+        """Rows and columns of patches of an image of the native size."""
+        height, width = self.native_size
+        return height // self.patch_size, width // self.patch_size
+
+    def _check_architecture(self):
+        if not isinstance(self.image_size, int) and len(self.image_size) != 2:
+            raise ValueError(f"image_size is an int or (height, width) in pixels; got {self.image_size}.")
+        height, width = self.native_size
+        sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "patch_size")
+        sizes += ("num_channels", "projector_hidden_size", "projection_size")
+        for name, value in [*((name, getattr(self, name)) for name in sizes), ("image_size", min(height, width))]:
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1; got {value}.")
+        for name in ("drop_path_rate", "hidden_dropout_prob", "attention_probs_dropout_prob"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1); got {getattr(self, name)}.")
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"num_attention_heads must divide hidden_size; got {self.num_attention_heads} heads for a width of "
+                f"{self.hidden_size}."
+            )
+        if height % self.patch_size or width % self.patch_size:
+            raise ValueError(
+                f"patch_size must divide image_size; got patches of {self.patch_size} for {height} x {width} pixels."
+            )
+
+
+VISRegViTConfig.register_for_auto_class()
+
+__all__ = ["VISRegViTConfig"]

@@ -1,0 +1,361 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""Released VISReg weights and timm state dicts to this model family, and back, without loss.
+
+Strict: a missing, an unexpected or a misshapen key is named in a ValueError, nothing is skipped. timm is not needed.
+Shapes: d width of the backbone, m hidden width of its MLP, N patches of the native grid, D dimension of projections.
+"""
+
+import math
+import os
+import pickle
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from .checkpoint import whole_directory, write_checkpoint
+from .configuration_visreg import VISRegViTConfig
+from .modeling_visreg import VISRegViTForPreTraining, VISRegViTModel
+
+
+StateDict = dict[str, torch.Tensor]
+
+# timm's names of what a block holds -> ours. The qkv product is three here.
+_BLOCK = {
+    "norm1": ("layernorm_before",),
+    "attn.qkv": ("attention.q_proj", "attention.k_proj", "attention.v_proj"),
+    "attn.proj": ("attention.o_proj",),
+    "norm2": ("layernorm_after",),
+    "mlp.fc1": ("mlp.fc1",),
+    "mlp.fc2": ("mlp.fc2",),
+}
+
+# The paper's models: width -> (heads, drop path rate, D). Shapes do not tell heads and drop path.
+_PAPER = {
+    384: (6, 0.1, 128),
+    768: (12, 0.1, 256),
+    1024: (16, 0.1, 384),
+    1280: (16, 0.2, 426),
+    1408: (16, 0.3, 469),
+}
+
+# Places of Linear, BN, Linear, BN, Linear in our projector; the activations between them hold no weights.
+_PROJECTOR_PLACES = (0, 1, 3, 4, 6)
+_PRETRAINING_FOLDER = "pretraining"
+
+
+class ReleasedWeights(NamedTuple):
+    """Weights read from a file: the backbone under timm's names; the projector as `0.weight`, ..., or empty."""
+
+    backbone: StateDict
+    projector: StateDict
+
+
+def from_timm_state_dict(state_dict: StateDict, config: VISRegViTConfig) -> StateDict:
+    """State dict of `VISRegViTModel` from that of timm's `VisionTransformer` (CLS token, no head).
+
+    Raises:
+        ValueError: keys are missing, unexpected or of another shape than `config` says; all are named.
+    """
+    _check_keys(state_dict, _timm_shapes(config), "the timm state dict")
+    converted = {}
+    for theirs, ours in _names(config).items():
+        # Clones, because safetensors refuses tensors that share memory.
+        parts = state_dict[theirs].chunk(len(ours)) if len(ours) > 1 else [state_dict[theirs]]
+        converted.update(zip(ours, (part.clone() for part in parts), strict=True))
+    return converted
+
+
+def to_timm_state_dict(state_dict: StateDict, config: VISRegViTConfig) -> StateDict:
+    """State dict of timm's `VisionTransformer` from that of `VISRegViTModel`; the inverse of `from_timm_state_dict`.
+
+    Raises:
+        ValueError: keys are missing, unexpected or of another shape than `config` says; all are named.
+    """
+    names, shapes = _names(config), {}
+    for theirs, shape in _timm_shapes(config).items():
+        ours = names[theirs]
+        part = (shape[0] // len(ours), *shape[1:])
+        shapes.update(dict.fromkeys(ours, part))
+    _check_keys(state_dict, shapes, "the state dict of VISRegViTModel")
+    return {theirs: torch.cat([state_dict[name] for name in ours]) for theirs, ours in names.items()}
+
+
+def config_from_timm_state_dict(
+    state_dict: StateDict,
+    num_attention_heads: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    **overrides,
+) -> VISRegViTConfig:
+    """The configuration that the shapes of a timm state dict imply.
+
+    Args:
+        state_dict: timm's names, without prefixes.
+        num_attention_heads: shapes do not tell it. By default the paper's for its widths (384, 768, 1024, 1280,
+            1408), else `width // 64`.
+        image_size: native size in pixels, an int or (height, width); needed where the grid is not square.
+        **overrides: other fields of `VISRegViTConfig`; drop path rate and `projection_size` default to the paper's
+            for its widths.
+
+    Raises:
+        ValueError: the state dict lacks the keys that tell the architecture, or the grid or the heads are not clear.
+    """
+    needed = ("cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.mlp.fc1.weight")
+    if missing := [name for name in needed if name not in state_dict]:
+        raise ValueError(f"Not a timm ViT state dict with a CLS token: it lacks {_listed(missing)}.")
+    width, channels, patch, patch_width = state_dict["patch_embed.proj.weight"].shape
+    if patch != patch_width:
+        raise ValueError(f"Only square patches are known; patch_embed.proj.weight has {patch} x {patch_width}.")
+    blocks = {int(match[1]) for name in state_dict if (match := re.match(r"blocks\.(\d+)\.", name))}
+    heads, drop_path_rate, projection_size = _PAPER.get(width, (width // 64, 0.1, 256))
+    if num_attention_heads is None and (width not in _PAPER and width % 64):
+        raise ValueError(f"The number of heads of a width of {width} is not known; pass num_attention_heads.")
+    fields = {
+        "hidden_size": width,
+        "num_hidden_layers": max(blocks) + 1,
+        "num_attention_heads": num_attention_heads or heads,
+        "intermediate_size": state_dict["blocks.0.mlp.fc1.weight"].shape[0],
+        "image_size": image_size or _square_side(state_dict["pos_embed"].shape[1] - 1) * patch,
+        "patch_size": patch,
+        "num_channels": channels,
+        "qkv_bias": "blocks.0.attn.qkv.bias" in state_dict,
+        "drop_path_rate": drop_path_rate,
+        "projection_size": projection_size,
+    }
+    return VISRegViTConfig(**fields | overrides)
+
+
+def read_released(path: str | Path) -> ReleasedWeights:
+    """Reads released weights or a training checkpoint of the reference code.
+
+    Accepts `.pth` or `.pt` (tensors and plain values only: `weights_only`) and `.safetensors`, which hold either a
+    backbone's state dict under timm's names, or a whole network with `backbone.` and `proj.` prefixes, by itself or
+    under the key `net_state_dict`. `_orig_mod.` (torch.compile) and `module.` (DDP) are taken off.
+
+    Raises:
+        ValueError: the file is not one of these, or a key of the network is neither backbone nor projector.
+    """
+    network = strip_training_prefixes(_read_tensors(Path(path)))
+    if not any(name.startswith("backbone.") for name in network):
+        return ReleasedWeights(network, {})
+    parts: dict[str, StateDict] = {"backbone": {}, "proj": {}}
+    unknown = []
+    for name, tensor in network.items():
+        part, _, rest = name.partition(".")
+        if part in parts:
+            parts[part][rest] = tensor
+        else:
+            unknown.append(name)
+    if unknown:
+        raise ValueError(f"{path} holds keys that are neither backbone. nor proj.: {_listed(unknown)}.")
+    return ReleasedWeights(parts["backbone"], parts["proj"])
+
+
+def strip_training_prefixes(state_dict: StateDict) -> StateDict:
+    """The state dict without the `_orig_mod.` of torch.compile and the `module.` of DDP, wherever they stand."""
+    wrappers = {"_orig_mod", "module"}
+    return {
+        ".".join(part for part in name.split(".") if part not in wrappers): tensor
+        for name, tensor in state_dict.items()
+    }
+
+
+def convert_checkpoint(
+    source: str | Path,
+    output_dir: str | Path,
+    *,
+    num_attention_heads: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    overwrite: bool = False,
+) -> Path:
+    """Turns a file that `read_released` reads into a directory that `AutoModel` reads.
+
+    Where the file holds a projector too, `output_dir/pretraining` becomes a directory of `VISRegViTForPreTraining`,
+    backbone and projector. Linear and BN layers of the projector are taken in the order of their numbers, whatever
+    is numbered between them: `proj.0/1/3/4/6` where activations count, `proj.0/1/4/5/8` where dropout does too.
+
+    Args:
+        source: `.pth`, `.pt` or `.safetensors`.
+        output_dir: appears at once, whole.
+        num_attention_heads, image_size: see `config_from_timm_state_dict`.
+        overwrite: whether to replace a directory that is there and not empty.
+
+    Returns:
+        `output_dir`.
+
+    Raises:
+        ValueError: what is wrong with the file, or `output_dir` is not empty.
+    """
+    released = read_released(source)
+    sizes = _projector_sizes(released.projector) if released.projector else {}
+    config = config_from_timm_state_dict(released.backbone, num_attention_heads, image_size, **sizes)
+    backbone = from_timm_state_dict(released.backbone, config)
+    with whole_directory(output_dir, overwrite) as staging:
+        if released.projector:
+            whole = {f"vit.{name}": tensor for name, tensor in backbone.items()}
+            whole |= _projector_from_released(released.projector, config)
+            model = VISRegViTForPreTraining.from_pretrained(None, config=config, state_dict=whole)
+            write_checkpoint(model, staging / _PRETRAINING_FOLDER)
+        model = VISRegViTModel.from_pretrained(None, config=config, state_dict=backbone)
+        write_checkpoint(model, staging)
+    return Path(output_dir)
+
+
+def to_released(model_dir: str | Path, output: str | Path, overwrite: bool = False) -> Path:
+    """Writes the backbone of a checkpoint directory as the release has it: timm's names, no head.
+
+    Args:
+        model_dir: a directory of any VISReg ViT class.
+        output: `.pth`, `.pt` or `.safetensors`; appears at once, whole.
+        overwrite: whether to replace a file that is there.
+
+    Returns:
+        `output`.
+
+    Raises:
+        ValueError: the suffix is another, the file is there, or the directory lacks weights of the backbone.
+    """
+    output = Path(output)
+    if output.suffix not in (".pth", ".pt", ".safetensors"):
+        raise ValueError(f"{output} must end in .pth, .pt or .safetensors.")
+    if output.exists() and not overwrite:
+        raise ValueError(f"{output} exists; choose another name or ask to overwrite it.")
+    model, report = VISRegViTModel.from_pretrained(model_dir, dtype="auto", output_loading_info=True)
+    if report["missing_keys"]:
+        raise ValueError(f"{model_dir} lacks weights of the backbone: {_listed(sorted(report['missing_keys']))}.")
+    state_dict = to_timm_state_dict(model.state_dict(), model.config)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    staging = output.with_name(f".{output.name}.{os.getpid()}")
+    if output.suffix == ".safetensors":
+        save_file(state_dict, staging)
+    else:
+        torch.save(state_dict, staging)
+    staging.replace(output)
+    return output
+
+
+def _names(config: VISRegViTConfig) -> dict[str, tuple[str, ...]]:
+    """timm's name of each tensor -> ours, of which there are several where timm stacks them along the first axis."""
+    names = {
+        "cls_token": ("embeddings.cls_token",),
+        "pos_embed": ("embeddings.position_embeddings",),
+        "patch_embed.proj.weight": ("embeddings.patch_embeddings.projection.weight",),
+        "patch_embed.proj.bias": ("embeddings.patch_embeddings.projection.bias",),
+    }
+    for index in range(config.num_hidden_layers):
+        for theirs, ours in _BLOCK.items():
+            for kind in ("weight", "bias"):
+                if (theirs, kind) != ("attn.qkv", "bias") or config.qkv_bias:
+                    whole = tuple(f"encoder.layer.{index}.{name}.{kind}" for name in ours)
+                    names[f"blocks.{index}.{theirs}.{kind}"] = whole
+    return names | {f"norm.{kind}": (f"layernorm.{kind}",) for kind in ("weight", "bias")}
+
+
+def _timm_shapes(config: VISRegViTConfig) -> dict[str, tuple[int, ...]]:
+    """timm's name of each tensor -> its shape."""
+    d, m, patch = config.hidden_size, config.intermediate_size, config.patch_size
+    block = {"norm1": (d,), "attn.qkv": (3 * d, d), "attn.proj": (d, d), "norm2": (d,)}
+    block |= {"mlp.fc1": (m, d), "mlp.fc2": (d, m)}
+    shapes = {
+        "cls_token": (1, 1, d),
+        "pos_embed": (1, 1 + math.prod(config.grid_size), d),
+        "patch_embed.proj.weight": (d, config.num_channels, patch, patch),
+        "patch_embed.proj.bias": (d,),
+        "norm.weight": (d,),
+        "norm.bias": (d,),
+    }
+    for name in _names(config):
+        if match := re.fullmatch(r"blocks\.\d+\.(.+)\.(weight|bias)", name):
+            shapes[name] = block[match[1]] if match[2] == "weight" else block[match[1]][:1]
+    return shapes
+
+
+def _projector_numbers(projector: StateDict) -> list[str]:
+    """Numbers of the released projector's Linear, BN, Linear, BN, Linear, in this order."""
+    numbers = sorted({name.partition(".")[0] for name in projector}, key=lambda number: (len(number), number))
+    weights = [projector.get(f"{number}.weight", torch.empty(())) for number in numbers]
+    if [weight.ndim for weight in weights] != [2, 1, 2, 1, 2]:
+        raise ValueError(
+            f"A projector is Linear, BN, Linear, BN, Linear; the one found has the keys {_listed(sorted(projector))}."
+        )
+    return numbers
+
+
+def _projector_sizes(projector: StateDict) -> dict[str, int]:
+    """The fields of the configuration that a released projector's shapes tell."""
+    first, *_, last = _projector_numbers(projector)
+    return {
+        "projector_hidden_size": projector[f"{first}.weight"].shape[0],
+        "projection_size": projector[f"{last}.weight"].shape[0],
+    }
+
+
+def _projector_from_released(projector: StateDict, config: VISRegViTConfig) -> StateDict:
+    """A released projector under the names that it has in `VISRegViTForPreTraining`."""
+    d, hidden = config.hidden_size, config.projector_hidden_size
+    numbers = _projector_numbers(projector)
+    shapes = {}
+    linear_shapes = [(hidden, d), (hidden, hidden), (config.projection_size, hidden)]
+    for number, shape in zip(numbers[::2], linear_shapes, strict=True):
+        shapes |= {f"{number}.weight": shape, f"{number}.bias": shape[:1]}
+    for number in numbers[1::2]:
+        shapes |= {f"{number}.{name}": (hidden,) for name in ("weight", "bias", "running_mean", "running_var")}
+        shapes[f"{number}.num_batches_tracked"] = ()
+    _check_keys(projector, shapes, "the projector (proj.)")
+    places = dict(zip(numbers, _PROJECTOR_PLACES, strict=True))
+    renamed = {}
+    for name, tensor in projector.items():
+        number, _, kind = name.partition(".")
+        renamed[f"projector.{places[number]}.{kind}"] = tensor
+    return renamed
+
+
+def _read_tensors(path: Path) -> StateDict:
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    if path.suffix not in (".pth", ".pt"):
+        raise ValueError(f"{path} must end in .pth, .pt or .safetensors.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path} is not a file of tensors and plain values: {reason}") from error
+    if isinstance(content, dict) and "net_state_dict" in content:
+        content = content["net_state_dict"]
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}, not a state dict.")
+    if strangers := [str(name) for name, value in content.items() if not isinstance(value, torch.Tensor)]:
+        raise ValueError(f"{path} is not a state dict: these entries are not tensors: {_listed(strangers)}.")
+    return content
+
+
+def _check_keys(state_dict: StateDict, shapes: dict[str, tuple[int, ...]], what: str):
+    """Raises a ValueError that names each key that is missing, unexpected or of another shape."""
+    problems = []
+    if missing := [name for name in shapes if name not in state_dict]:
+        problems.append(f"missing {_listed(missing)}")
+    if extra := [name for name in state_dict if name not in shapes]:
+        problems.append(f"unexpected {_listed(extra)}")
+    misshapen = [
+        f"{name} {tuple(state_dict[name].shape)} instead of {shape}"
+        for name, shape in shapes.items()
+        if name in state_dict and tuple(state_dict[name].shape) != shape
+    ]
+    if misshapen:
+        problems.append(f"misshapen {_listed(misshapen)}")
+    if problems:
+        raise ValueError(f"Keys of {what} do not fit the configuration: {'; '.join(problems)}.")
+
+
+def _square_side(num_patches: int) -> int:
+    side = math.isqrt(num_patches)
+    if side * side != num_patches:
+        raise ValueError(f"{num_patches} positions are not a square grid; pass image_size=(height, width).")
+    return side
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names)

@@ -1,0 +1,43 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""`visreg`: finds the subcommand and hands it the rest of the line. Modules are imported when they are asked for."""
+
+import difflib
+import importlib
+import sys
+
+from .errors import UserError, exit_codes
+
+
+# Subcommand -> (module with `main(argv)`, what it does).
+COMMANDS = {
+    "pretrain": ("pretrain", "train a ViT on images with the VISReg objective"),
+    "preview": ("commands.preview", "write a contact sheet of a recipe's views"),
+    "convert": ("commands.convert", "released or timm weights to a checkpoint directory, and back"),
+}
+
+
+def usage() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {purpose}" for name, (_module, purpose) in COMMANDS.items()]
+    return "\n".join(["usage: visreg COMMAND [options]; `visreg COMMAND --help` lists the options", "", *lines])
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The console script. Exit codes are those of errors.py."""
+    argv = sys.argv[1:] if argv is None else argv
+    if not argv or argv[0] in ("-h", "--help"):
+        print(usage())
+        return
+    name, rest = argv[0], argv[1:]
+    with exit_codes("visreg"):
+        if name not in COMMANDS:
+            near = difflib.get_close_matches(name, COMMANDS, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else "`visreg --help` lists them"
+            raise UserError(f"there is no command '{name}': {hint}")
+    with exit_codes(f"visreg {name}"):
+        importlib.import_module(f".{COMMANDS[name][0]}", __package__).main(rest)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,257 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""From options to the parts of a run. The only place where option names meet the parts' own arguments.
+
+V views, B images of a rank; views of one resolution are (V_r, B, C, H, W).
+"""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import gather_object
+
+from modeling_visreg import VISRegViTForPreTraining
+
+from ..data import DeviceAugment, MultiCrop, PretrainingLoader, open_stream
+from ..errors import UserError
+from ..objective import VISRegObjective
+from .architectures import build_model, continue_model, model_config
+from .checkpoint import Checkpoints
+from .config import Arguments, DataOptions, ModelOptions, ObjectiveOptions, RunOptions
+from .folder import open_folder
+from .plan import RunPlan, plan_run
+from .probes import OnlineProbes
+from .randomness import AUGMENTATION, MODEL, fold, generator
+from .step import PretrainingStep
+
+
+@dataclass(frozen=True)
+class Run:
+    """The parts of one run that exist before its first step.
+
+    `held_out` is None without an eval_split, `resumed` the checkpoint that the run goes on from, or None.
+    """
+
+    arguments: Arguments
+    accelerator: Accelerator
+    source: Any
+    held_out: Any | None
+    plan: RunPlan
+    model: VISRegViTForPreTraining
+    folder: Path
+    checkpoints: Checkpoints
+    resumed: Path | None
+
+
+def assemble(arguments: Arguments) -> Run:
+    """Make every part, or refuse: nothing is written before all of them fit together.
+
+    Raises:
+        UserError, ValueError, OSError: an option, the data or the output folder will not do.
+    """
+    accelerator = start_accelerator(arguments.run)
+    source = open_training_source(arguments.data, arguments.run.seed)
+    held_out = open_evaluation_source(arguments.data)
+    processes = accelerator.num_processes
+    plan = plan_run(arguments.run, arguments.data, arguments.objective, processes, source.num_examples)
+    model = make_model(arguments.model, arguments.data, arguments.run.seed)
+    make_objective(arguments.objective, arguments.run.seed)
+    folder = Path(arguments.run.output_dir)
+    checkpoints = Checkpoints(folder / "checkpoints", arguments.run.keep_last, accelerator)
+    resumed = open_folder(folder, arguments, checkpoints, accelerator)
+    return Run(arguments, accelerator, source, held_out, plan, model, folder, checkpoints, resumed)
+
+
+def everybody(accelerator: Accelerator, value: Any) -> list[Any]:
+    """The value of every rank, on every rank, in order of rank."""
+    return gather_object([value]) if accelerator.num_processes > 1 else [value]
+
+
+def start_accelerator(run: RunOptions) -> Accelerator:
+    """Accelerate with our precision and DDP's gradients as views of the buckets (one copy of them less).
+
+    Buffers are not broadcast: with statistics over the whole batch every rank computes the same ones.
+    """
+    precision = run.mixed_precision
+    if precision == "auto":
+        precision = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
+    ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
+    return Accelerator(mixed_precision=precision, kwargs_handlers=[ddp])
+
+
+def open_training_source(data: DataOptions, seed: int) -> Any:
+    """The images to learn from."""
+    return open_stream(
+        data.dataset,
+        dataset_config=data.dataset_config,
+        split=data.split,
+        streaming=data.streaming,
+        revision=data.revision,
+        image_column=data.image_column,
+        label_column=data.label_column,
+        fraction=data.fraction,
+        images_per_class=data.images_per_class,
+        imbalance_factor=data.imbalance_factor,
+        file_list=data.file_list,
+        seed=seed,
+    )
+
+
+def open_evaluation_source(data: DataOptions) -> Any | None:
+    """The held-out images, or None without an eval_split."""
+    if data.eval_split is None:
+        return None
+    same = data.eval_dataset in (None, data.dataset)
+    return open_stream(
+        data.eval_dataset or data.dataset,
+        dataset_config=data.dataset_config if same else None,
+        split=data.eval_split,
+        streaming=data.streaming,
+        revision=data.revision if same else None,
+        image_column=data.image_column,
+        label_column=data.label_column,
+    )
+
+
+def make_crops(data: DataOptions) -> MultiCrop:
+    return MultiCrop(
+        num_global=data.num_global,
+        num_local=data.num_local,
+        global_size=data.global_size,
+        local_size=data.local_size,
+        global_scale=tuple(data.global_scale),
+        local_scale=tuple(data.local_scale),
+        flip_probability=data.flip_probability,
+        rotation=data.rotation,
+    )
+
+
+def make_augment(data: DataOptions) -> DeviceAugment:
+    return DeviceAugment(
+        jitter_probability=data.jitter_probability,
+        brightness=data.brightness,
+        contrast=data.contrast,
+        saturation=data.saturation,
+        hue=data.hue,
+        grayscale_probability=data.grayscale_probability,
+        blur_probability=data.blur_probability,
+        solarize_probability=data.solarize_probability,
+    )
+
+
+def make_loader(parts: Run, state: dict[str, Any]) -> PretrainingLoader:
+    """This rank's endless batches, from where `state` (that of a checkpoint, or of the beginning) left them."""
+    data, rank = parts.arguments.data, parts.accelerator.process_index
+    return PretrainingLoader(
+        parts.source,
+        make_crops(data),
+        batch_size=parts.plan.rank_batch_size,
+        seed=parts.arguments.run.seed,
+        rank=rank,
+        world_size=parts.accelerator.num_processes,
+        num_workers=data.num_workers,
+        position=state["positions"][rank] if state["positions"] else None,
+        max_bad_share=data.max_bad_share,
+        skipped_path=parts.folder / "skipped.jsonl",
+    )
+
+
+class StepAugment:
+    """Colours the crops of a batch on the device; the draws are a function of (seed, step, rank)."""
+
+    def __init__(self, parts: Run):
+        self.augment = make_augment(parts.arguments.data)
+        self.device = parts.accelerator.device
+        self.seed, self.rank = parts.arguments.run.seed, parts.accelerator.process_index
+
+    def __call__(self, views: list[torch.Tensor], step: int) -> list[torch.Tensor]:
+        """uint8 views, one tensor (V_r, B, C, H, W) a resolution, into normalised float views of the same shapes."""
+        draws = generator(self.device, self.seed, step, self.rank, AUGMENTATION)
+        return [self.colour(group.to(self.device, non_blocking=True), draws) for group in views]
+
+    def colour(self, group: torch.Tensor, draws: torch.Generator) -> torch.Tensor:
+        return self.augment(group.flatten(0, 1), generator=draws).unflatten(0, group.shape[:2])
+
+
+def seed_model(seed: int, step: int, rank: int) -> None:
+    """Drop path and whatever else draws from torch's global generators in step `step`."""
+    torch.manual_seed(fold(seed, step, rank, MODEL))
+
+
+def make_model(model: ModelOptions, data: DataOptions, seed: int) -> VISRegViTForPreTraining:
+    """A fresh model, or the one the run starts from; the same on every rank.
+
+    Raises:
+        ValueError: a crop that the patch does not divide, or a checkpoint that cannot be read.
+    """
+    torch.manual_seed(fold(seed))
+    if model.initialize_from:
+        refuse_shape_options(model)
+        made = continue_model(
+            model.initialize_from, model.projection_size, model.projector_hidden_size, model.drop_path_rate
+        )
+    else:
+        made = build_model(config_from(model, data))
+    check_crops(made.config.patch_size, data)
+    if model.activation_checkpointing:
+        made.activation_checkpointing_enable()
+    if model.compile:
+        # In place, so that parameter names, and with them checkpoints, stay as they are; a graph for each resolution.
+        made.base_model.compile(dynamic=False)
+    return made
+
+
+def config_from(model: ModelOptions, data: DataOptions) -> Any:
+    """The configuration of a fresh model."""
+    return model_config(
+        model.model,
+        model.image_size or data.global_size,
+        patch_size=model.patch_size,
+        hidden_size=model.hidden_size,
+        num_hidden_layers=model.num_hidden_layers,
+        num_attention_heads=model.num_attention_heads,
+        drop_path_rate=model.drop_path_rate,
+        projection_size=model.projection_size,
+        projector_hidden_size=model.projector_hidden_size,
+    )
+
+
+def refuse_shape_options(model: ModelOptions) -> None:
+    """A checkpoint brings its architecture; options that would contradict it are named."""
+    for name in ("patch_size", "image_size", "hidden_size", "num_hidden_layers", "num_attention_heads"):
+        if getattr(model, name) is not None:
+            raise UserError(f"initialize_from brings the architecture of its checkpoint: leave {name} out")
+
+
+def check_crops(patch: int, data: DataOptions) -> None:
+    sizes = {"global_size": data.global_size} | ({"local_size": data.local_size} if data.num_local else {})
+    for name, size in sizes.items():
+        if size % patch:
+            low = max(patch, size // patch * patch)
+            raise UserError(f"{name} {size} is not divisible by the patch of {patch}: use {low} or {low + patch}")
+
+
+def make_objective(objective: ObjectiveOptions, seed: int) -> VISRegObjective:
+    return VISRegObjective(seed=seed, **dataclasses.asdict(objective))
+
+
+def make_step(parts: Run) -> PretrainingStep:
+    """The one module that is prepared."""
+    objective = make_objective(parts.arguments.objective, parts.arguments.run.seed)
+    return PretrainingStep(parts.model, objective, parts.arguments.data.num_global, parts.plan.micro_batch_size)
+
+
+def make_probes(parts: Run, state: dict[str, Any]) -> OnlineProbes | None:
+    """Online probes where there are labels, or None."""
+    names = parts.source.label_names
+    if not (parts.arguments.run.online_probe and names):
+        return None
+    width = parts.model.config.hidden_size
+    probes = OnlineProbes(width, len(names), parts.accelerator.device, seed=parts.arguments.run.seed)
+    if state.get("probe"):
+        probes.load_state_dict(state["probe"])
+    return probes

@@ -1,0 +1,93 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""Online probes: how linearly readable, and how clustered, the features are while they are being learnt.
+
+B images of the whole batch, d width of the backbone. The probes see detached features, draw from generators of their
+own and have an optimizer of their own: pretraining with and without them is bit-identical.
+
+Both answer for images before they learn from them, so that no accuracy is taken on images just trained on.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+class OnlineProbes:
+    """LayerNorm + Linear (AdamW, lr 2e-2, weight decay 1e-6: method, online probe) and kNN over recent images.
+
+    The features are those that `AutoModel` returns (CLS after the final norm), averaged over the global views.
+
+    Args:
+        width: d.
+        num_classes: labels are 0 .. num_classes - 1; -1 marks an image without one.
+        memory: images that the kNN looks back on.
+        neighbours: k.
+        temperature: of the kNN's exponential weights (DINO: 0.07).
+    """
+
+    def __init__(self, width: int, num_classes: int, device, seed: int, memory=4096, neighbours=20, temperature=0.07):
+        generator = torch.Generator().manual_seed(seed)
+        head = nn.utils.skip_init(nn.Linear, width, num_classes)
+        nn.init.normal_(head.weight, std=0.01, generator=generator)
+        nn.init.zeros_(head.bias)
+        self.probe = nn.Sequential(nn.LayerNorm(width), head).to(device)
+        self.optimizer = torch.optim.AdamW(self.probe.parameters(), lr=2e-2, weight_decay=1e-6)
+        self.num_classes = num_classes
+        self.neighbours, self.temperature = neighbours, temperature
+        self.bank = torch.zeros(memory, width, device=device)
+        self.bank_labels = torch.full((memory,), -1, device=device)
+        self.cursor = 0
+        self.score = torch.zeros(3, device=device)  # right by linear, right by kNN, labelled images
+
+    @torch.no_grad()
+    def observe(self, features: torch.Tensor, labels: torch.Tensor) -> None:
+        """`features`: (B, d), detached; `labels`: (B,). Answers, scores, then learns. No synchronisation."""
+        features = features.float()
+        known = labels >= 0
+        directions = functional.normalize(features, dim=1)
+        with torch.enable_grad():
+            logits = self.probe(features)
+            loss = functional.cross_entropy(logits, labels.clamp(min=0), reduction="none")
+            loss = (loss * known).sum() / known.sum().clamp(min=1)
+        right = torch.stack([logits.argmax(1) == labels, self.nearest(directions) == labels, known])
+        self.score += (right & known).sum(1)
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        where = (torch.arange(len(features), device=features.device) + self.cursor) % len(self.bank)
+        self.bank[where], self.bank_labels[where] = directions, labels
+        self.cursor = (self.cursor + len(features)) % len(self.bank)
+
+    def nearest(self, directions: torch.Tensor) -> torch.Tensor:
+        """The class that the weighted nearest images of the memory vote for: (B,)."""
+        similarity = directions @ self.bank.T
+        similarity = similarity.masked_fill(self.bank_labels < 0, -torch.inf)
+        top, index = similarity.topk(min(self.neighbours, len(self.bank)), dim=1)
+        votes = torch.zeros(len(directions), self.num_classes, device=directions.device)
+        weights = (top / self.temperature).exp()
+        return votes.scatter_add_(1, self.bank_labels[index].clamp(min=0), weights).argmax(1)
+
+    def read(self) -> dict[str, torch.Tensor]:
+        """Accuracies since the last reading, on the device."""
+        accuracy = self.score[:2] / self.score[2].clamp(min=1)
+        self.score = torch.zeros_like(self.score)
+        return {"probe_linear": accuracy[0], "probe_knn": accuracy[1]}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "probe": self.probe.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "bank": self.bank,
+            "bank_labels": self.bank_labels,
+            "cursor": self.cursor,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.probe.load_state_dict(state["probe"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.bank.copy_(state["bank"])
+        self.bank_labels.copy_(state["bank_labels"])
+        self.cursor = state["cursor"]

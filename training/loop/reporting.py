@@ -1,0 +1,109 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""One report a logging interval: the only synchronisation of host and device between checkpoints.
+
+V views, B images of the whole batch, D projection dimension, d width of the backbone.
+"""
+
+import sys
+from typing import Any
+
+import torch
+
+from ..objective import diagnostics
+from .curves import draw_curves
+from .guards import CollapseGuard, FiniteGuard
+from .monitors import Meters, MetricsLog, Progress, Stopwatch, peak_memory
+from .probes import OnlineProbes
+from .step import StepOutput
+
+
+class Reporter:
+    """Gathers what the steps say, on the device, and once an interval reads, guards, logs, draws and shows it.
+
+    Args:
+        parts: the run; metrics.jsonl, curves.png and nonfinite-rank*.jsonl go into its folder.
+        start: first step of this process (above 0 after a resume).
+        probes: online probes, or None.
+    """
+
+    def __init__(self, parts: Any, start: int, probes: OnlineProbes | None):
+        run, plan, accelerator, folder = parts.arguments.run, parts.plan, parts.accelerator, parts.folder
+        self.folder, self.plan, self.accelerator, self.probes = folder, plan, accelerator, probes
+        self.main = accelerator.is_main_process
+        self.every = run.log_every
+        self.meters = Meters()
+        self.batches: list[tuple[int, list[str]]] = []
+        self.log = MetricsLog(folder / "metrics.jsonl", start) if self.main else None
+        self.finite = FiniteGuard(folder / f"nonfinite-rank{accelerator.process_index}.jsonl", run.on_nonfinite)
+        self.collapse = CollapseGuard(run.collapse_rank, run.collapse_intervals, run.on_collapse)
+        self.progress = Progress(plan.total_steps, start, plan.global_batch_size, self.main)
+        self.watch = Stopwatch()
+        self.waited = 0.0
+
+    def add(self, step: int, output: StepOutput, grad_norm: torch.Tensor, skipped: torch.Tensor, batch: Any) -> None:
+        """After every update; never synchronises."""
+        values = output.terms._asdict() | {"grad_norm": grad_norm}
+        self.meters.add(values, skipped)
+        self.batches.append((step, batch.ids))
+        if self.probes is not None:
+            labels = batch.labels.to(output.features.device, non_blocking=True)
+            self.probes.observe(output.features, self.accelerator.gather(labels))
+
+    def due(self, step: int) -> bool:
+        """Whether update `step` (0-based) ends an interval."""
+        return (step + 1) % self.every == 0 or step + 1 == self.plan.total_steps
+
+    def read(
+        self, step: int, output: StepOutput, rate: float, wait_seconds: float, last: str | None
+    ) -> dict[str, Any]:
+        """The synchronisation. `rate`: learning rate; `wait_seconds`: spent waiting for data since the start;
+        `last`: the newest checkpoint, named if a guard stops the run. Returns the row of metrics.jsonl.
+
+        Raises:
+            RunStopped: by a guard.
+        """
+        extra = diagnostics(output.projections, output.features)
+        extra |= self.probes.read() if self.probes is not None else {}
+        values, bad = self.meters.read(extra)
+        seconds = self.watch.lap()
+        done = len(self.batches) * self.plan.global_batch_size
+        row = {"step": step + 1, "images": (step + 1) * self.plan.global_batch_size}
+        if self.plan.steps_per_epoch:
+            row["epoch"] = round((step + 1) / self.plan.steps_per_epoch, 4)
+        row |= values | {
+            "learning_rate": rate,
+            "images_per_second": done / seconds,
+            "data_wait": min(1.0, (wait_seconds - self.waited) / seconds),
+            "memory_mib": peak_memory(self.accelerator.device),
+            "skipped_updates": self.finite.skipped + sum(bad),
+        }
+        self.waited = wait_seconds
+        batches, self.batches = self.batches, []
+        self.publish(row)
+        self.finite.check(bad, batches, last)
+        warning = self.collapse.check(values, step + 1)
+        if warning and self.main:
+            print(f"warning: {warning}", file=sys.stderr)
+        return row
+
+    def publish(self, row: dict[str, Any]) -> None:
+        """Log, trackers and screen; on the main process."""
+        if not self.main:
+            return
+        self.log.write(row)
+        self.accelerator.log({key: value for key, value in row.items() if key != "step"}, step=row["step"])
+        probe = f", probe {row['probe_linear']:.3f}" if "probe_linear" in row else ""
+        self.progress.report(row["step"], row["images_per_second"], row["total"], probe)
+
+    def draw(self) -> None:
+        """Bring curves.png up to date."""
+        if self.main and self.log.rows:
+            draw_curves(self.log.rows, self.folder / "curves.png")
+
+    def __enter__(self) -> "Reporter":
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.progress.close()
+        self.draw()

@@ -1,0 +1,141 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""What a run says at its start and leaves at its end: model/ for AutoModel, pretraining/, summary.json, a card."""
+
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from modeling_visreg import image_processor_for, save_checkpoint
+from visreg_hub_cards import write_card
+
+from ..evaluation.features import extract_features
+from ..evaluation.knn import knn_accuracy
+from ..evaluation.linear import linear_accuracy
+from .folder import read_json, write_json
+from .monitors import clock, read_rows
+
+
+def announce(parts: Any) -> None:
+    """Print what the run will do, once, and keep it in run.json."""
+    if not parts.accelerator.is_main_process:
+        return
+    parameters = sum(parameter.numel() for parameter in parts.model.base_model.parameters())
+    model = {"name": parts.arguments.model.model, "parameters": parameters, "config": parts.model.config.to_dict()}
+    record = {
+        "plan": parts.plan.as_dict(),
+        "source": parts.source.description(),
+        "held_out": parts.held_out.description() if parts.held_out else None,
+        "model": model,
+        "environment": environment(),
+    }
+    write_json(parts.folder / "run.json", record)
+    config, images = parts.model.config, parts.source.num_examples
+    print(
+        f"data     {parts.arguments.data.dataset}, {parts.arguments.data.split}: {images or 'an unknown number of'} images"
+    )
+    print(
+        f"model    ViT, {config.num_hidden_layers} x {config.hidden_size}, patch {config.patch_size}, {parameters:,} parameters"
+    )
+    print("\n".join(parts.plan.lines()))
+    print(f"device   {parts.accelerator.device}, {parts.accelerator.mixed_precision} mixed precision")
+    if parts.resumed:
+        print(f"resumed  from {parts.resumed}")
+
+
+def first_accuracy(parts: Any) -> dict[str, float]:
+    """kNN and linear accuracy before the first step, measured once in a run's life; {} without held-out images."""
+    path = parts.folder / "before.json"
+    known = read_json(path)
+    if known is None and parts.held_out is not None and parts.accelerator.is_main_process:
+        known = held_out_accuracy(parts)
+        write_json(path, known)
+    parts.accelerator.wait_for_everyone()
+    return known or {}
+
+
+def held_out_accuracy(parts: Any) -> dict[str, float]:
+    """20-NN and linear accuracy (shares) of the frozen features on the held-out images, which are touched once."""
+    backbone = parts.model.base_model.to(parts.accelerator.device)
+    processor = image_processor_for(backbone.config)
+    train = extract_features(backbone, processor, parts.source.examples(limit=parts.arguments.run.eval_images))
+    held = extract_features(backbone, processor, parts.held_out.examples(limit=None))
+    arguments = (train.features, train.labels, held.features, held.labels)
+    return {"knn": knn_accuracy(*arguments), "linear": linear_accuracy(*arguments).accuracy}
+
+
+def finish(parts: Any, before: dict[str, float], seconds: float) -> dict[str, Any]:
+    """Write the models, the summary and the card; print how it ended. Returns the summary, on every rank."""
+    summary: dict[str, Any] = {}
+    if parts.accelerator.is_main_process:
+        save_models(parts.model, parts.folder)
+        after = held_out_accuracy(parts) if parts.held_out is not None else {}
+        summary = {f"{name}_before": value for name, value in before.items()}
+        summary |= {f"{name}_after": value for name, value in after.items()} | progress_facts(parts, seconds)
+        write_json(parts.folder / "summary.json", summary)
+        write_card(parts.folder)
+        print(closing_words(parts.folder, summary))
+    parts.accelerator.wait_for_everyone()
+    return read_json(parts.folder / "summary.json")
+
+
+def save_models(model: Any, folder: Path) -> None:
+    """model/ (the backbone) and pretraining/ (with the projector), each whole or absent."""
+    save_checkpoint(model.base_model, folder / "model", overwrite=True)
+    save_checkpoint(model, folder / "pretraining", overwrite=True)
+
+
+def progress_facts(parts: Any, seconds: float) -> dict[str, Any]:
+    rows = read_rows(parts.folder / "metrics.jsonl")
+    return {
+        "train_seconds": round(seconds, 2),
+        "images_per_second": round(parts.plan.images_seen / seconds, 2),
+        "images_seen": parts.plan.images_seen,
+        "steps": parts.plan.total_steps,
+        "final_loss": rows[-1]["total"] if rows else None,
+    }
+
+
+def closing_words(folder: Path, summary: dict[str, Any]) -> str:
+    """Accuracies before and after, where things lie, and the exact lines that load the model."""
+    lines = [f"\ntrained  {clock(summary['train_seconds'])}, {summary['images_per_second']:.0f} images a second"]
+    for name, title in (("knn", "20-NN accuracy"), ("linear", "linear accuracy")):
+        if f"{name}_after" in summary:
+            before, after = summary[f"{name}_before"], summary[f"{name}_after"]
+            lines.append(f"{title:<16} on held-out images: {before:.3f} before, {after:.3f} after")
+    lines += [
+        f"curves   {folder / 'curves.png'}",
+        f"card     {folder / 'model' / 'README.md'}",
+        "",
+        "Load the model:",
+        "",
+    ]
+    return "\n".join(lines + [f"    {line}" for line in loading_lines(folder / "model")])
+
+
+def loading_lines(directory: Path) -> list[str]:
+    """The exact lines of Python that load a checkpoint with this package installed."""
+    return [
+        "import modeling_visreg",
+        "from transformers import AutoImageProcessor, AutoModel",
+        f'processor = AutoImageProcessor.from_pretrained("{directory}")',
+        f'model = AutoModel.from_pretrained("{directory}").eval()',
+    ]
+
+
+def environment() -> dict[str, Any]:
+    """Versions and device, recorded with the run."""
+    import accelerate
+    import datasets
+    import transformers
+
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "accelerate": accelerate.__version__,
+        "datasets": datasets.__version__,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
+    }

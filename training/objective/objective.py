@@ -15,7 +15,7 @@ from .baselines import barlow_twins_loss, vicreg_loss
 from .checks import check_directions, check_num_global, check_projections, full_precision
 from .control_variate import control_variate_surrogate
 from .gather import gather_batch, mean_over_ranks, rank_and_world
-from .kernel import sliced_gaussian_distance
+from .ordered import sliced_gaussian_distance
 from .sigreg import sigreg_loss
 from .slices import Slices, draw_directions, fixed_directions, sample_directions
 from .terms import batch_statistics, invariance_loss, sliced_wasserstein_loss, standardize

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .checks import check_directions, check_num_global, check_projections, full_precision
-from .kernel import sliced_gaussian_distance
+from .ordered import sliced_gaussian_distance
 
 
 class BatchStatistics(NamedTuple):

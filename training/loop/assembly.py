@@ -16,7 +16,7 @@ from accelerate.utils import gather_object
 
 from modeling_visreg import VISRegViTForPreTraining
 
-from ..data import DeviceAugment, MultiCrop, PretrainingLoader, open_stream
+from ..data import DeviceAugment, MultiCrop, PretrainingLoader, Subset, open_stream
 from ..errors import UserError
 from ..objective import VISRegObjective
 from .architectures import build_model, continue_model, model_config
@@ -93,11 +93,8 @@ def open_training_source(data: DataOptions, seed: int) -> Any:
         revision=data.revision,
         image_column=data.image_column,
         label_column=data.label_column,
-        fraction=data.fraction,
-        images_per_class=data.images_per_class,
-        imbalance_factor=data.imbalance_factor,
-        file_list=data.file_list,
-        seed=seed,
+        subset=Subset(data.fraction, data.images_per_class, data.imbalance_factor, data.file_list, seed),
+        max_bad_share=data.max_bad_share,
     )
 
 

@@ -32,13 +32,10 @@ def announce(parts: Any) -> None:
         "environment": environment(),
     }
     write_json(parts.folder / "run.json", record)
-    config, images = parts.model.config, parts.source.num_examples
-    print(
-        f"data     {parts.arguments.data.dataset}, {parts.arguments.data.split}: {images or 'an unknown number of'} images"
-    )
-    print(
-        f"model    ViT, {config.num_hidden_layers} x {config.hidden_size}, patch {config.patch_size}, {parameters:,} parameters"
-    )
+    config, data = parts.model.config, parts.arguments.data
+    size = f"{config.num_hidden_layers} blocks of width {config.hidden_size}, patch {config.patch_size}"
+    print(f"data     {data.dataset}, {data.split}: {parts.source.num_examples or 'an unknown number of'} images")
+    print(f"model    ViT, {size}, {parameters:,} parameters")
     print("\n".join(parts.plan.lines()))
     print(f"device   {parts.accelerator.device}, {parts.accelerator.mixed_precision} mixed precision")
     if parts.resumed:

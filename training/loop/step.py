@@ -5,8 +5,8 @@
 V views, B images of this rank, N ranks, d width of the backbone, D projection dimension, K slices.
 
 The terms couple the batch, so the whole batch of all ranks takes part in them. Features are gathered with their
-gradient and every rank projects the whole batch and takes the objective on it: the projector's batch norm then sees the
-whole batch without SyncBN, on any device, and the slices are shared out, so that no sorting is repeated.
+gradient, and every rank projects the whole batch and takes the objective on it: the projector's batch norm then sees
+the whole batch without SyncBN, on any device, and the slices are shared out, so that no sorting is repeated.
 """
 
 from typing import NamedTuple
@@ -32,11 +32,11 @@ class PretrainingStep(nn.Module):
     Args:
         model: a `VISRegViTForPreTraining`.
         num_global: how many of the views are global; they come first.
-        objective: a `VISRegObjective`; its `statistics` says whether the batch is gathered ("global") or not ("local").
-        micro_batch_size: images whose activations are held at once (default: all). Ordinary gradient accumulation would
-            change the method, since the terms couple the batch. Here forward keeps only the features of each micro-batch,
-            and backward computes them a second time, with the same random state, when their gradient is known:
-            loss and gradient are those of the undivided batch.
+        objective: a `VISRegObjective`; its `statistics` says whether the batch is gathered ("global") or not.
+        micro_batch_size: images whose activations are held at once (default: all). Ordinary gradient accumulation
+            would change the method, since the terms couple the batch. Here forward keeps only the features of each
+            micro-batch, and backward computes them a second time, with the same random state, when their gradient is
+            known: loss and gradient are those of the undivided batch.
     """
 
     def __init__(

@@ -1,0 +1,37 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""The data path: open a source, crop in the workers, colour on the device.
+
+    source = open_stream("digits")
+    loader = PretrainingLoader(source, MultiCrop(), batch_size=64, seed=0)
+    augment = DeviceAugment()
+    views, labels, ids = next(loader)      # uint8, one tensor a resolution: (V_r, B, C, H, W)
+"""
+
+from .augment import DeviceAugment
+from .crops import MultiCrop
+from .decode import BadImage
+from .loader import MultiViewBatch, PretrainingLoader
+from .opening import open_stream
+from .preview import preview
+from .reference import TorchvisionReference
+from .skips import BadDataError
+from .source import MapSource, Source, StreamSource
+from .subsets import Subset
+
+
+__all__ = [
+    "BadDataError",
+    "BadImage",
+    "DeviceAugment",
+    "MapSource",
+    "MultiCrop",
+    "MultiViewBatch",
+    "PretrainingLoader",
+    "Source",
+    "StreamSource",
+    "Subset",
+    "TorchvisionReference",
+    "open_stream",
+    "preview",
+]

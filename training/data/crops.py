@@ -1,0 +1,173 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""Multi-crop in the worker: one decoded image -> global and local views, uint8 all the way.
+
+Shapes: a view is (C, h, w) uint8, C = 3; views come global first. Colour is left to `DeviceAugment`, on the device.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.nn.functional import interpolate
+
+from .decode import OpenedImage, to_rgb
+
+
+_TRIES = 10  # as torchvision's RandomResizedCrop
+# A JPEG may be decoded smaller as long as each crop is still reduced by this factor afterwards: what the DCT's box
+# filter leaves differs from the exact result by less than the test's bound.
+_REDUCTION_MARGIN = 2.0
+
+
+@dataclass(frozen=True)
+class Crop:
+    """One view to be taken: a box of the image in pixels, its mirror and rotation, and the side of the result."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+    flip: bool
+    angle: float
+    size: int
+
+
+class MultiCrop:
+    """Random resized crops with horizontal flip: bicubic, antialiased, uint8.
+
+    Defaults are those of ViT-B/16 on ImageNet-1K (method, section 4).
+
+    Args:
+        num_global: number of global crops, at least 1.
+        num_local: number of local crops.
+        global_size: side of a global crop in pixels.
+        local_size: side of a local crop in pixels.
+        global_scale: range of a global crop's share of the image's area.
+        local_scale: the same for local crops.
+        ratio: range of width / height of a crop before it is resized.
+        flip_probability: of a horizontal flip. Set 0 where left and right differ (digits).
+        rotation: the image is turned by a uniform angle in [-rotation, rotation] degrees before the crop, empty corners
+            black (torchvision's RandomRotation). The paper's recipes use 0.
+
+    Raises:
+        ValueError: for a value out of range.
+    """
+
+    def __init__(
+        self,
+        num_global: int = 4,
+        num_local: int = 6,
+        global_size: int = 224,
+        local_size: int = 96,
+        global_scale: tuple[float, float] = (0.3, 1.0),
+        local_scale: tuple[float, float] = (0.05, 0.3),
+        ratio: tuple[float, float] = (3 / 4, 4 / 3),
+        flip_probability: float = 0.5,
+        rotation: float = 0.0,
+    ):
+        if num_global < 1 or num_local < 0:
+            raise ValueError(f"num_global must be at least 1 and num_local at least 0, got {num_global} and {num_local}")
+        if global_size < 1 or (num_local and local_size < 1):
+            raise ValueError(f"crop sizes must be positive, got {global_size} and {local_size}")
+        for name, (low, high) in {"global_scale": global_scale, "local_scale": local_scale}.items():
+            if not 0 < low <= high <= 1:
+                raise ValueError(f"{name} must be two shares 0 < low <= high <= 1 of the image's area, got {(low, high)}")
+        if not 0 < ratio[0] <= ratio[1]:
+            raise ValueError(f"ratio must be 0 < low <= high, got {tuple(ratio)}")
+        if not 0 <= flip_probability <= 1 or not 0 <= rotation <= 180:
+            raise ValueError("flip_probability must be in [0, 1] and rotation in [0, 180] degrees")
+        self.num_global, self.num_local = num_global, num_local
+        self.global_size, self.local_size = global_size, local_size
+        self.global_scale, self.local_scale = tuple(global_scale), tuple(local_scale)
+        self.ratio, self.flip_probability, self.rotation = tuple(ratio), flip_probability, rotation
+        self.sizes = [global_size] * num_global + [local_size] * num_local
+
+    @property
+    def resolutions(self) -> list[tuple[int, int]]:
+        """(number of views, side) of each tensor of a batch: equal sizes of global and local crops share one."""
+        if self.num_local == 0:
+            return [(self.num_global, self.global_size)]
+        if self.local_size == self.global_size:
+            return [(self.num_global + self.num_local, self.global_size)]
+        return [(self.num_global, self.global_size), (self.num_local, self.local_size)]
+
+    def __call__(self, image: Image.Image, generator: torch.Generator | None = None) -> list[torch.Tensor]:
+        """PIL image of any mode -> views, uint8 (C, h, w), global first."""
+        views = self.cut(to_rgb(image), self.plan(*image.size, generator), image.size)
+        return [view.contiguous() for view in views]
+
+    def from_opened(self, opened: OpenedImage, generator: torch.Generator | None = None) -> list[torch.Tensor]:
+        """An image of which only the header was read -> views (C, h, w), strided. Decodes no larger than the crops need.
+
+        Raises:
+            BadImage: if the pixels cannot be decoded.
+        """
+        crops = self.plan(*opened.size, generator)
+        return self.cut(opened.load(self.reduction(crops)), crops, opened.size)
+
+    def plan(self, width: int, height: int, generator: torch.Generator | None = None) -> list[Crop]:
+        """Draws the crops of an image of `width` x `height` pixels: torchvision's RandomResizedCrop, all views at once."""
+        count = len(self.sizes)
+        # columns: share of the area and ratio for each try; then left, top, flip, angle
+        draws = torch.rand((count, 2 * _TRIES + 4), generator=generator, dtype=torch.float64).tolist()
+        crops = []
+        for view, draw in enumerate(draws):
+            scale = self.global_scale if view < self.num_global else self.local_scale
+            box_width, box_height, centred = self._box(width, height, scale, draw)
+            left_draw, top_draw, flip_draw, angle_draw = draw[-4:]
+            left = (width - box_width) // 2 if centred else int(left_draw * (width - box_width + 1))
+            top = (height - box_height) // 2 if centred else int(top_draw * (height - box_height + 1))
+            angle = (2 * angle_draw - 1) * self.rotation
+            flip = flip_draw < self.flip_probability
+            crops.append(Crop(left, top, box_width, box_height, flip, angle, self.sizes[view]))
+        return crops
+
+    def _box(self, width: int, height: int, scale: tuple[float, float], draw: list[float]) -> tuple[int, int, bool]:
+        """Width and height of a crop, and whether it is the central one taken when no try fits the image."""
+        low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
+        for attempt in range(_TRIES):
+            area = width * height * (scale[0] + draw[2 * attempt] * (scale[1] - scale[0]))
+            ratio = math.exp(low + draw[2 * attempt + 1] * (high - low))
+            box_width, box_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+            if 0 < box_width <= width and 0 < box_height <= height:
+                return box_width, box_height, False
+        if width / height < self.ratio[0]:
+            return width, min(height, max(1, round(width / self.ratio[0]))), True
+        if width / height > self.ratio[1]:
+            return min(width, max(1, round(height * self.ratio[1]))), height, True
+        return width, height, True
+
+    def reduction(self, crops: list[Crop]) -> int:
+        """The largest of 1, 2, 4, 8 by which the image may be decoded smaller without touching any crop."""
+        spare = min(min(crop.width, crop.height) / crop.size for crop in crops) / _REDUCTION_MARGIN
+        return next((factor for factor in (8, 4, 2) if factor <= spare), 1) if self.rotation == 0 else 1
+
+    def cut(self, image: Image.Image, crops: list[Crop], size: tuple[int, int]) -> list[torch.Tensor]:
+        """Takes the crops. `size` is the (width, height) that they were planned for: `image` may have been decoded smaller."""
+        scale_x, scale_y = image.width / size[0], image.height / size[1]
+        pixels = _pixels(image)
+        views = []
+        for crop in crops:
+            source = pixels if crop.angle == 0 else _pixels(image.rotate(crop.angle, Image.Resampling.BICUBIC))
+            left, right = _span(crop.left, crop.width, scale_x, image.width)
+            top, bottom = _span(crop.top, crop.height, scale_y, image.height)
+            view = source[:, top:bottom, left:right]
+            view = interpolate(view[None], size=(crop.size, crop.size), mode="bicubic", antialias=True)[0]
+            views.append(view.flip(-1) if crop.flip else view)
+        return views
+
+
+def _pixels(image: Image.Image) -> torch.Tensor:
+    """(C, H, W) with the channels last in memory, for which torch has vectorised uint8 resampling."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def _span(start: int, length: int, scale: float, limit: int) -> tuple[int, int]:
+    """A span of the full image, in pixels of one decoded smaller."""
+    if scale == 1:
+        return start, start + length
+    first = min(round(start * scale), limit - 1)
+    return first, min(max(first + 1, round((start + length) * scale)), limit)

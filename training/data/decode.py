@@ -1,0 +1,169 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""Undecoded bytes -> upright RGB image, or `BadImage` with the kind of trouble.
+
+What can be read is read: CMYK, palettes, alpha (composited on white), 16-bit (scaled, not clipped), EXIF rotation,
+animations (first frame). What cannot raises `BadImage`; the loader counts it and goes on.
+
+    opened = open_image(data)           # header only: format, size
+    image = opened.load(reduction=2)    # pixels; a JPEG decoded at 1/2 of its size
+"""
+
+import io
+import struct
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+
+# Decoded RGB of this size takes 180 MB. Larger ones are refused from their header, before memory is touched.
+MAX_PIXELS = 60_000_000
+
+# Raster formats only: Pillow would otherwise also start Ghostscript for an EPS file.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "MPO", "TGA", "ICO")
+
+_ORIENTATION = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
+
+
+class BadImage(Exception):
+    """An image that cannot be used.
+
+    Attributes:
+        kind: `missing`, `empty`, `not_image`, `truncated`, `too_large` or `corrupt`.
+        detail: what the decoder said, one line.
+    """
+
+    def __init__(self, kind: str, detail: str = ""):
+        super().__init__(f"{kind}: {detail}")
+        self.kind = kind
+        self.detail = detail
+
+
+@dataclass
+class OpenedImage:
+    """An image of which only the header was read.
+
+    Attributes:
+        image: the lazy PIL image.
+        size: (width, height) in pixels once upright, at full resolution.
+        orientation: EXIF orientation, 1 (upright) to 8.
+    """
+
+    image: Image.Image
+    size: tuple[int, int]
+    orientation: int
+
+    def load(self, reduction: int = 1) -> Image.Image:
+        """Pixels as upright RGB.
+
+        Args:
+            reduction: 1, 2, 4 or 8: a JPEG may be decoded at 1/reduction of its size (in the DCT, nearly free). Other
+                formats come at full size; read the scale off the returned image.
+        """
+        try:
+            if reduction > 1 and self.image.format in ("JPEG", "MPO"):
+                width, height = self.image.size
+                self.image.draft("RGB", (width // reduction, height // reduction))
+            self.image.load()
+            image = to_rgb(self.image)
+            return image.transpose(_UPRIGHT[self.orientation]) if self.orientation != 1 else image
+        except Exception as error:
+            raise _bad(error) from error
+
+
+def _bad(error: Exception) -> BadImage:
+    """The kind of trouble a decoder's exception stands for."""
+    text = " ".join(str(error).split())[:200]
+    if isinstance(error, BadImage):
+        return error
+    if isinstance(error, Image.DecompressionBombError | MemoryError):
+        return BadImage("too_large", text)
+    if isinstance(error, UnidentifiedImageError):
+        return BadImage("not_image", "no decoder knows its first bytes")
+    if isinstance(error, FileNotFoundError):
+        return BadImage("missing", text)
+    if isinstance(error, EOFError | struct.error) or any(word in text for word in ("truncated", "Truncated", "broken data")):
+        return BadImage("truncated", text)
+    return BadImage("corrupt", f"{type(error).__name__}: {text}")
+
+
+def open_image(data: bytes | None, path: str | None = None, max_pixels: int = MAX_PIXELS) -> OpenedImage:
+    """Reads the header of an image.
+
+    Args:
+        data: the file's content; None to read `path`.
+        path: a local file, used when there is no data.
+        max_pixels: larger images (width x height) are refused before they are decoded.
+
+    Raises:
+        BadImage: with the kind of trouble.
+    """
+    try:
+        if data is None:
+            if not path:
+                raise BadImage("missing", "neither bytes nor a path")
+            with open(path, "rb") as file:
+                data = file.read()
+        if not data:
+            raise BadImage("empty", "zero bytes")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's own size warning: the check below is stricter
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+        width, height = image.size
+        if width * height > max_pixels:
+            raise BadImage("too_large", f"{width} x {height} pixels, allowed are {max_pixels}")
+        orientation = _orientation(image)
+        return OpenedImage(image, (height, width) if orientation >= 5 else (width, height), orientation)
+    except Exception as error:
+        raise _bad(error) from error
+
+
+def _orientation(image: Image.Image) -> int:
+    if "exif" not in image.info or image.format == "TIFF":  # Pillow turns TIFF files itself
+        return 1
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # EXIF that nobody can read is no reason to lose the pixels
+        return 1
+    return value if value in range(1, 9) else 1
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """RGB without loss of range: alpha on white, 16-bit and float scaled to 8 bits."""
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I") or image.mode == "F":
+        return Image.fromarray(_to_8_bit(np.asarray(image))).convert("RGB")
+    if image.mode in _ALPHA_MODES or "transparency" in image.info:
+        rgba = image.convert("RGBA")
+        white = Image.new("RGB", rgba.size, (255, 255, 255))
+        white.paste(rgba, mask=rgba.getchannel("A"))
+        return white
+    return image.convert("RGB")
+
+
+def _to_8_bit(pixels: np.ndarray) -> np.ndarray:
+    """16-bit values are divided by 257; floats in [0, 1] multiplied by 255; anything wider is scaled by its maximum."""
+    values = np.nan_to_num(pixels.astype(np.float64))
+    top = values.max(initial=0.0)
+    if pixels.dtype.kind == "f" and top <= 1.0:
+        scale = 255.0
+    elif pixels.dtype.kind == "f" and top <= 255.0:
+        scale = 1.0
+    elif top <= 65535:
+        scale = 1 / 257
+    else:
+        scale = 255.0 / top
+    return np.clip(np.round(values * scale), 0, 255).astype(np.uint8)

@@ -1,0 +1,99 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""Which failures of a server pass by themselves, and how long they are waited for.
+
+huggingface_hub and datasets retry on their own, but not everywhere: a single 5xx while `load_dataset` resolves a revision, or
+six in a row while a stream is read, ends them. This is the round that goes outside of theirs.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import httpx
+from huggingface_hub.errors import HfHubHTTPError
+
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+# Seconds without progress after which a failure is no longer called transient.
+OPEN_PATIENCE = 120.0
+STREAM_PATIENCE = 600.0
+
+_TRANSIENT_STATUS = (408, 425, 429, 500, 502, 503, 504)
+_LONGEST_PAUSE = 30.0
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen = set()
+    while error is not None and id(error) not in seen:
+        yield error
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+
+
+def http_status(error: BaseException) -> int | None:
+    """The HTTP status somewhere in the chain of causes, or None."""
+    for link in _chain(error):
+        response = getattr(link, "response", None)
+        if response is not None and getattr(response, "status_code", None):
+            return int(response.status_code)
+    return None
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same request may succeed later: overload, connection trouble, a server that is away."""
+    status = http_status(error)
+    if status is not None:
+        return status in _TRANSIENT_STATUS
+    for link in _chain(error):
+        if isinstance(link, httpx.TransportError | ConnectionError | TimeoutError):
+            return True
+        if isinstance(link, HfHubHTTPError | OSError) and "Server Disconnected" in str(link):
+            return True
+    return False
+
+
+def one_line(error: BaseException, limit: int = 300) -> str:
+    """An exception's message without line breaks."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+class Patience:
+    """Waits between attempts (1, 2, 4, ... 30 s) until `limit` seconds have passed since the last success."""
+
+    def __init__(self, limit: float):
+        self.limit = limit
+        self.reset()
+
+    def reset(self) -> None:
+        """To be called after a success."""
+        self.failures = 0
+        self.since = None
+
+    def wait(self, error: BaseException, what: str) -> bool:
+        """Sleeps and returns True, or returns False if the patience is used up."""
+        now = time.monotonic()
+        self.since = self.since if self.since is not None else now
+        if now - self.since > self.limit:
+            return False
+        pause = min(_LONGEST_PAUSE, 2.0**self.failures)
+        self.failures += 1
+        logger.warning("%s failed (%s); trying again in %.0f s", what, one_line(error), pause)
+        time.sleep(pause)
+        return True
+
+
+def with_retries(action: Callable[[], T], what: str, patience: float = OPEN_PATIENCE) -> T:
+    """Runs `action` until it succeeds, fails for good, or `patience` seconds are over; the last exception is raised."""
+    waiting = Patience(patience)
+    while True:
+        try:
+            return action()
+        except Exception as error:
+            if not is_transient(error) or not waiting.wait(error, what):
+                raise

@@ -1,0 +1,213 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""`PretrainingLoader`: endless batches of views for one rank, exact to the image after any restart.
+
+Legend: V views, B images of this rank's batch, C = 3; one uint8 tensor a resolution, (V_r, B, C, h, w), global first.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from .crops import MultiCrop
+from .faults import one_line
+from .feed import MadeBatch, MapFeed, StreamFeed
+from .shards import StreamLostError, split_by_piece
+from .skips import BadDataError, SkipLog
+from .source import MapSource, Source, StreamSource
+
+
+class MultiViewBatch(NamedTuple):
+    """One rank's batch.
+
+    Attributes:
+        views: one uint8 tensor a resolution, (V_r, B, C, h, w), global first; pinned where a GPU is there.
+        labels: (B,) class numbers, -1 where there is none (or several).
+        ids: the B images' names.
+    """
+
+    views: list[torch.Tensor]
+    labels: torch.Tensor
+    ids: list[str]
+
+
+class _Failure(NamedTuple):
+    """What ended a worker, in one line: an exception raised there would arrive as a page of traceback."""
+
+    kind: str
+    message: str
+
+
+class _Batches(IterableDataset):
+    """Runs a feed in a worker process, or in the main one."""
+
+    def __init__(self, feed: MapFeed | StreamFeed, start: int):
+        self.feed, self.start = feed, start
+
+    def __iter__(self) -> Iterator[MadeBatch | _Failure]:
+        worker = get_worker_info()
+        offset, step = (worker.id, worker.num_workers) if worker else (0, 1)
+        try:
+            yield from self.feed.batches(self.start + offset, step)
+        except (ValueError, StreamLostError, OSError) as error:
+            yield _Failure(type(error).__name__, one_line(error, 1000))
+
+
+class PretrainingLoader:
+    """An endless iterator of `MultiViewBatch`.
+
+    Order: a map-style source is permuted by (seed, epoch), rank r takes the places r, r + N, ... of each global batch, and neither the
+    number of workers nor a restart changes anything. A stream's shards are shuffled and dealt to N x readers each epoch, then blocks are
+    shuffled; `readers` is the number of workers at the first start and is kept by the position.
+
+    Args:
+        source: from `open_stream`.
+        multi_crop: makes the views.
+        batch_size: B, images of this rank's batch.
+        seed: of order and crops.
+        rank, world_size: this process among all.
+        num_workers: worker processes; 0 works in this one.
+        position: what `position()` returned; None starts at the beginning.
+        max_bad_share: share of unreadable images above which the run stops.
+        skipped_path: jsonl file that lists them; ranks above 0 add their number to its name.
+        prefetch: batches that each worker prepares ahead.
+
+    Raises:
+        ValueError: the source is smaller than a global batch, or the position belongs to another run.
+        BadDataError: (from next) more than `max_bad_share` of the images cannot be read.
+        StreamLostError: (from next) the server refuses, or stayed away for ten minutes.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        multi_crop: MultiCrop,
+        *,
+        batch_size: int,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        num_workers: int = 0,
+        position: dict | None = None,
+        max_bad_share: float = 0.01,
+        skipped_path: str | Path | None = None,
+        prefetch: int = 2,
+    ):
+        _check_sizes(source, batch_size, rank, world_size, num_workers)
+        self._facts = {"seed": seed, "rank": rank, "world_size": world_size, "batch_size": batch_size}
+        self._facts["data"] = source.fingerprint
+        _check_position(position, self._facts)
+        self._number = position["batch"] if position else 0
+        self._readers: list[dict | None] | None = None
+        if isinstance(source, MapSource):
+            feed = MapFeed(source, multi_crop, batch_size, seed, rank, world_size)
+        else:
+            self._readers = list(position["readers"]) if position else [None] * max(1, num_workers)
+            num_workers = _dividing(len(self._readers), num_workers)
+            source = _enough_shards(source, len(self._readers) * world_size)
+            feed = StreamFeed(source, multi_crop, batch_size, seed, rank, world_size, len(self._readers), self._readers.copy())
+        self._feed = feed
+        enough = min(1000, (source.num_examples or 1000 * world_size) // world_size)
+        self._log = SkipLog(max_bad_share, path=_rank_path(skipped_path, rank), enough=enough)
+        if position:
+            self._log.load(position["skipped"])
+        elif source.unreadable and rank == 0:
+            self._log.add(0, source.unreadable)
+        self.wait_seconds = 0.0
+        self._batches = iter(
+            DataLoader(
+                _Batches(feed, self._number),
+                batch_size=None,
+                num_workers=num_workers,
+                collate_fn=_as_it_is,
+                pin_memory=torch.cuda.is_available(),
+                prefetch_factor=prefetch if num_workers else None,
+            )
+        )
+
+    @property
+    def batches_per_epoch(self) -> int | None:
+        """Global batches an epoch; None for a stream that does not know its length."""
+        return self._feed.batches_per_epoch
+
+    @property
+    def skipped(self) -> Counter:
+        """Images of this rank that could not be read, by kind."""
+        return self._log.counts
+
+    def __iter__(self) -> "PretrainingLoader":
+        return self
+
+    def __next__(self) -> MultiViewBatch:
+        if self._batches is None:
+            raise StopIteration
+        started = time.perf_counter()
+        made = next(self._batches)
+        self.wait_seconds += time.perf_counter() - started
+        if isinstance(made, _Failure):
+            self.close()
+            raise (StreamLostError if made.kind == "StreamLostError" else BadDataError)(made.message)
+        if self._readers is not None:
+            self._readers[self._number % len(self._readers)] = made.state
+        self._number += 1
+        self._log.add(made.seen, made.skipped)
+        return MultiViewBatch(made.views, made.labels, made.ids)
+
+    def position(self) -> dict:
+        """This rank's place after the last batch handed out (JSON-able)."""
+        place = {**self._facts, "batch": self._number, "skipped": self._log.state()}
+        if self._readers is not None:
+            place["readers"] = list(self._readers)
+        return place
+
+    def close(self) -> None:
+        """Stops the workers."""
+        self._batches = None
+
+
+def _as_it_is(batch: MadeBatch) -> MadeBatch:
+    return batch
+
+
+def _check_sizes(source: Source, batch_size: int, rank: int, world_size: int, num_workers: int) -> None:
+    if batch_size < 1 or num_workers < 0 or not 0 <= rank < world_size:
+        raise ValueError(
+            f"batch_size must be at least 1, num_workers at least 0, rank in [0, world_size): got {batch_size}, {num_workers}, "
+            f"{rank} of {world_size}."
+        )
+    if isinstance(source, MapSource) and source.num_examples < batch_size * world_size:
+        raise ValueError(
+            f"{source.name} has {source.num_examples} images, fewer than a global batch of {batch_size * world_size}: set "
+            f"global_batch_size to at most {source.num_examples // world_size * world_size} on {world_size} process(es)."
+        )
+
+
+def _check_position(position: dict | None, facts: dict) -> None:
+    for name, value in facts.items():
+        if position is not None and position[name] != value:
+            raise ValueError(f"The position to resume from was saved with {name} {position[name]}, this run has {value}.")
+
+
+def _dividing(readers: int, workers: int) -> int:
+    """The largest number of workers, at most `workers`, that can share the readers evenly."""
+    return next((number for number in range(min(readers, workers), 0, -1) if readers % number == 0), 0)
+
+
+def _enough_shards(source: StreamSource, readers: int) -> StreamSource:
+    """Where there are fewer shards than readers, row groups are dealt instead."""
+    if source.num_shards >= readers:
+        return source
+    dataset = split_by_piece(source.dataset)
+    return replace(source, dataset=dataset, num_shards=dataset.num_shards)
+
+
+def _rank_path(path: str | Path | None, rank: int) -> Path | None:
+    if path is None or rank == 0:
+        return None if path is None else Path(path)
+    return Path(path).with_suffix(f".rank{rank}{Path(path).suffix}")

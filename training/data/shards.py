@@ -1,0 +1,158 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""Reads one shard of a stream from any row on, through every fault that passes.
+
+A piece is a row group of a parquet file and the whole shard of any other format: a position (piece, row) is reached by reading one
+piece at most.
+"""
+
+import logging
+from collections.abc import Iterator
+from itertools import islice
+from typing import NamedTuple
+
+from datasets import IterableDataset
+
+from .faults import STREAM_PATIENCE, Patience, http_status, is_transient, one_line, with_retries
+
+
+logger = logging.getLogger(__name__)
+
+_READ_ROWS = 32  # rows that are converted from Arrow at a time
+
+
+class RawExample(NamedTuple):
+    """An image that has not been decoded.
+
+    Attributes:
+        data: the image file's content, or None if `path` is to be read.
+        path: file name; a path only where data is None.
+        label: class number, a list of them where the column holds several, None without labels.
+        id: the image's name in records: its number in a map-style source, `shard-piece-row` in a stream.
+        key: the same as numbers, the image's part of the augmentation's seed.
+    """
+
+    data: bytes | None
+    path: str | None
+    label: int | list[int] | None
+    id: str
+    key: tuple[int, ...]
+
+
+class StreamLostError(RuntimeError):
+    """A stream that did not come back within the patience, or that the server refuses."""
+
+
+class ShardCursor:
+    """A place in one shard of a stream.
+
+    Args:
+        dataset: the stream, undecoded.
+        shard: number of the shard in it.
+        image_column: column with the images.
+        label_column: column with the labels, or None.
+        remote: whether the data come over a network; local files are not tried again for minutes.
+        piece, row: where to start.
+
+    Attributes:
+        piece, row: the next image's place. (piece, row) of a cursor is all that is needed to read on.
+        lost: records of pieces that cannot be read, to be emptied by the caller.
+    """
+
+    def __init__(
+        self,
+        dataset: IterableDataset,
+        shard: int,
+        image_column: str,
+        label_column: str | None,
+        remote: bool,
+        piece: int = 0,
+        row: int = 0,
+    ):
+        self._dataset, self._shard = dataset, shard
+        self._image_column, self._label_column = image_column, label_column
+        self._remote = remote
+        self.piece, self.row = piece, row
+        self.lost: list[dict] = []
+        self._pieces: IterableDataset | None = None
+        self._rows: Iterator[RawExample] | None = None
+        self._patience = Patience(STREAM_PATIENCE)
+        self._same_place_failures = 0
+        self._ended = False
+
+    def read(self, count: int) -> list[RawExample]:
+        """The next `count` images; fewer at the end of the shard, none after it.
+
+        Raises:
+            StreamLostError: the server refuses (401, 403, 404) or stays away for longer than the patience.
+        """
+        examples: list[RawExample] = []
+        while len(examples) < count:
+            try:
+                if not self._open():
+                    break
+                for raw in islice(self._rows, count - len(examples)):
+                    examples.append(raw)
+                    self.row = raw.key[2] + 1
+                    self._patience.reset()
+                    self._same_place_failures = 0
+                if len(examples) < count:
+                    self._next_piece()
+            except Exception as error:
+                self._recover(error)
+        return examples
+
+    def _open(self) -> bool:
+        """Makes `_rows` stand at the cursor's place; False past the last piece."""
+        if self._ended:
+            return False
+        if self._pieces is None:
+            self._pieces = self._dataset.shard(self._dataset.num_shards, self._shard).reshard()
+        if self.piece >= self._pieces.num_shards:
+            return False
+        if self._rows is None:
+            self._rows = self._read_piece()
+        return True
+
+    def _next_piece(self) -> None:
+        self.piece, self.row, self._rows = self.piece + 1, 0, None
+
+    def _read_piece(self) -> Iterator[RawExample]:
+        piece = self._pieces.shard(self._pieces.num_shards, self.piece)
+        row, start = 0, self.row
+        # .iter() rather than iter(): the latter would share out its shards among the loader's workers a second time.
+        for batch in piece.iter(batch_size=_READ_ROWS):
+            images = batch[self._image_column]
+            labels = batch[self._label_column] if self._label_column else [None] * len(images)
+            for image, label in zip(images, labels, strict=True):
+                if row >= start:
+                    image = image or {}
+                    key = (self._shard, self.piece, row)
+                    yield RawExample(image.get("bytes"), image.get("path"), label, "-".join(map(str, key)), key)
+                row += 1
+
+    def _recover(self, error: Exception) -> None:
+        """Prepares another attempt from the cursor's place; a piece that fails twice for its own sake is left out."""
+        what = f"Reading shard {self._shard} from row {self.row} of piece {self.piece}"
+        self._rows = None
+        if http_status(error) in (401, 403, 404, 410):
+            raise StreamLostError(f"{what} was refused: {one_line(error)}") from error
+        if is_transient(error):
+            if not self._patience.wait(error, what):
+                raise StreamLostError(f"{what} failed for {self._patience.limit:.0f} s: {one_line(error)}") from error
+            return
+        self._same_place_failures += 1
+        if self._same_place_failures < 2 and self._remote:
+            return
+        self._same_place_failures = 0
+        identity = f"{self._shard}-{self.piece}"
+        logger.warning("%s failed for good and the rest of the piece is left out: %s", what, one_line(error))
+        self.lost.append({"kind": "unreadable_file", "id": identity, "path": None, "detail": one_line(error)})
+        if self._pieces is None:  # the footer of the file: there are no pieces to go on with
+            self._ended = True
+        self._next_piece()
+
+
+def split_by_piece(dataset: IterableDataset) -> IterableDataset:
+    """The stream split by row group, which makes more shards of few files; reads each file's footer."""
+    return with_retries(dataset.reshard, "Reading the footers of the shards")

@@ -1,0 +1,126 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""Subsets of a source: a share, n images a class, an exponential long tail, a list of files. Seeded, and recorded with the run."""
+
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from .order import numpy_generator, seed_sequence
+
+
+# The Hub's ImageNet-1K calls n01440764_10026.JPEG n01440764_10026_n01440764.JPEG; file lists use the short name.
+_IMAGENET_NAME = re.compile(r"^(n\d{8}_\d+)_n\d{8}$")
+
+
+@dataclass(frozen=True)
+class Subset:
+    """Which images of a source to use. Given together, the restrictions apply in this order: file_list, images_per_class or
+    imbalance_factor, fraction.
+
+    Attributes:
+        fraction: share of the images, 0 < fraction <= 1.
+        images_per_class: at most so many images of each class.
+        imbalance_factor: the first class keeps all of its images, the last 1 / factor as many, exponentially between (the
+            CIFAR-LT protocol); counts start from the largest class.
+        file_list: a text file with one image a line (ImageNet-LT: `train/n01440764/n01440764_190.JPEG 0`): the file names,
+            without folders and extension, are what is compared.
+        seed: of the drawing.
+
+    Raises:
+        ValueError: for a value out of range.
+    """
+
+    fraction: float | None = None
+    images_per_class: int | None = None
+    imbalance_factor: float | None = None
+    file_list: str | None = None
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.fraction is not None and not 0 < self.fraction <= 1:
+            raise ValueError(f"subset: fraction must be in (0, 1], got {self.fraction}.")
+        if self.images_per_class is not None and self.images_per_class < 1:
+            raise ValueError(f"subset: images_per_class must be at least 1, got {self.images_per_class}.")
+        if self.imbalance_factor is not None and self.imbalance_factor < 1:
+            raise ValueError(f"subset: imbalance_factor must be at least 1, got {self.imbalance_factor}.")
+        if self.imbalance_factor is not None and self.images_per_class is not None:
+            raise ValueError("subset: give images_per_class or imbalance_factor, not both.")
+        if self.file_list is not None and not Path(self.file_list).is_file():
+            raise ValueError(f"subset: there is no file list {self.file_list}.")
+
+    def __bool__(self) -> bool:
+        return any(v is not None for v in (self.fraction, self.images_per_class, self.imbalance_factor, self.file_list))
+
+    @property
+    def needs_labels(self) -> bool:
+        return self.images_per_class is not None or self.imbalance_factor is not None
+
+    def description(self) -> dict:
+        """What was asked for, for the run's record."""
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
+    def listed_names(self) -> frozenset[str] | None:
+        """Names in the file list, as `file_key` writes them; None without one."""
+        if self.file_list is None:
+            return None
+        lines = Path(self.file_list).read_text(encoding="utf-8").splitlines()
+        return frozenset(file_key(_without_label(line)) for line in lines if line.strip())
+
+    def select(self, count: int, labels: np.ndarray | None, paths: list[str | None] | None) -> np.ndarray:
+        """Rows to keep of a map-style source, ascending.
+
+        Args:
+            count: images of the source.
+            labels: (count,) integer classes; needed for images_per_class and imbalance_factor.
+            paths: file name of each image; needed for file_list.
+
+        Raises:
+            ValueError: if nothing is left, or what is needed is missing.
+        """
+        rows = np.arange(count)
+        if self.file_list is not None:
+            names = self.listed_names()
+            rows = rows[[path is not None and file_key(path) in names for path in paths]]
+        if self.needs_labels:
+            rows = self._select_by_class(rows, labels)
+        if self.fraction is not None:
+            keep = round(self.fraction * len(rows))
+            rows = np.sort(numpy_generator("subset", self.seed, 0).permutation(rows)[:keep])
+        if len(rows) == 0:
+            raise ValueError(f"subset: nothing is left of {count} images with {self.description()}.")
+        return rows
+
+    def _select_by_class(self, rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        labels = labels[rows]
+        classes = np.unique(labels[labels >= 0])
+        largest = max((int((labels == c).sum()) for c in classes), default=0)
+        kept = []
+        for position, c in enumerate(classes):
+            limit = self.images_per_class
+            if self.imbalance_factor is not None:
+                limit = max(1, int(largest * self.imbalance_factor ** (-position / max(1, len(classes) - 1))))
+            of_class = rows[labels == c]
+            kept.append(numpy_generator("subset", self.seed, 1, int(c)).permutation(of_class)[:limit])
+        return np.sort(np.concatenate(kept)) if kept else rows[:0]
+
+    def keeps(self, image: tuple[int, ...]) -> bool:
+        """Whether `fraction` keeps this image of a stream: decided image by image, so the share is met on average."""
+        if self.fraction is None:
+            return True
+        draw = seed_sequence("subset", self.seed, *image).generate_state(1, np.uint64)[0]
+        return int(draw) < self.fraction * 2.0**64
+
+
+def file_key(path: str) -> str:
+    """What of a path is compared with a file list: its name without folders and extension."""
+    stem = PurePosixPath(path.replace("\\", "/")).stem
+    match = _IMAGENET_NAME.match(stem)
+    return match.group(1) if match else stem
+
+
+def _without_label(line: str) -> str:
+    """`train/n01440764/n01440764_190.JPEG 0` -> its path. File names may hold blanks, so only a trailing number is cut."""
+    return re.sub(r"\s+-?\d+$", "", line.strip())

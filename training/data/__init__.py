@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The data path: open a source, crop in the workers, colour on the device.
 
-    source = open_stream("digits")
-    loader = PretrainingLoader(source, MultiCrop(), batch_size=64, seed=0)
-    augment = DeviceAugment()
-    views, labels, ids = next(loader)      # uint8, one tensor a resolution: (V_r, B, C, H, W)
+source = open_stream("digits")
+loader = PretrainingLoader(source, MultiCrop(), batch_size=64, seed=0)
+augment = DeviceAugment()
+views, labels, ids = next(loader)      # uint8, one tensor a resolution: (V_r, B, C, H, W)
 """
 
 from .augment import DeviceAugment

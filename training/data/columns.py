@@ -43,7 +43,9 @@ def find_columns(features: Features, image_column: str | None, label_column: str
     if image is None:
         raise ValueError(f"No image column found; the columns are {have}. Name one with image_column.")
     if not _may_be_image(features[image]):
-        raise ValueError(f"image_column: {image!r} holds {_type_name(features[image])}, not images; the columns are {have}.")
+        raise ValueError(
+            f"image_column: {image!r} holds {_type_name(features[image])}, not images; the columns are {have}."
+        )
     label = label_column or _find_label(features, image)
     if label is None:
         return Columns(image, None, None)

@@ -69,12 +69,16 @@ class MultiCrop:
         rotation: float = 0.0,
     ):
         if num_global < 1 or num_local < 0:
-            raise ValueError(f"num_global must be at least 1 and num_local at least 0, got {num_global} and {num_local}")
+            raise ValueError(
+                f"num_global must be at least 1 and num_local at least 0, got {num_global} and {num_local}"
+            )
         if global_size < 1 or (num_local and local_size < 1):
             raise ValueError(f"crop sizes must be positive, got {global_size} and {local_size}")
         for name, (low, high) in {"global_scale": global_scale, "local_scale": local_scale}.items():
             if not 0 < low <= high <= 1:
-                raise ValueError(f"{name} must be two shares 0 < low <= high <= 1 of the image's area, got {(low, high)}")
+                raise ValueError(
+                    f"{name} must be two shares 0 < low <= high <= 1 of the image's area, got {(low, high)}"
+                )
         if not 0 < ratio[0] <= ratio[1]:
             raise ValueError(f"ratio must be 0 < low <= high, got {tuple(ratio)}")
         if not 0 <= flip_probability <= 1 or not 0 <= rotation <= 180:

@@ -94,7 +94,9 @@ def _bad(error: Exception) -> BadImage:
         return BadImage("not_image", "no decoder knows its first bytes")
     if isinstance(error, FileNotFoundError):
         return BadImage("missing", text)
-    if isinstance(error, EOFError | struct.error) or any(word in text for word in ("truncated", "Truncated", "broken data")):
+    if isinstance(error, EOFError | struct.error) or any(
+        word in text for word in ("truncated", "Truncated", "broken data")
+    ):
         return BadImage("truncated", text)
     return BadImage("corrupt", f"{type(error).__name__}: {text}")
 

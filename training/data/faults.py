@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-import httpx
 from huggingface_hub.errors import HfHubHTTPError
 
 
@@ -35,6 +34,10 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
+def _class_names(error: BaseException) -> set[str]:
+    return {cls.__name__ for cls in type(error).__mro__}
+
+
 def http_status(error: BaseException) -> int | None:
     """The HTTP status somewhere in the chain of causes, or None."""
     for link in _chain(error):
@@ -50,7 +53,8 @@ def is_transient(error: BaseException) -> bool:
     if status is not None:
         return status in _TRANSIENT_STATUS
     for link in _chain(error):
-        if isinstance(link, httpx.TransportError | ConnectionError | TimeoutError):
+        # By name: huggingface_hub has changed its HTTP client before (requests, httpx, httpx2).
+        if isinstance(link, ConnectionError | TimeoutError) or "TransportError" in _class_names(link):
             return True
         if isinstance(link, HfHubHTTPError | OSError) and "Server Disconnected" in str(link):
             return True

@@ -260,14 +260,18 @@ class StreamReader:
             cursor.lost = []
             if len(read) == plan.turn:
                 self._cursors.append((unit, cursor))
-            kept = [raw for raw in read if raw.key[2] % plan.stripes == unit % plan.stripes and self._source.keeps(raw)]
+            kept = [
+                raw for raw in read if raw.key[2] % plan.stripes == unit % plan.stripes and self._source.keeps(raw)
+            ]
             size += sum(len(raw.data or b"") for raw in kept)
             rows += kept
         return rows
 
     def _end_epoch(self) -> None:
         if self._given_in_epoch == 0 and len(self._hand()):
-            raise ValueError(f"Nothing is left of the stream {self._source.name} for reader {self._plan.reader}: subset too small?")
+            raise ValueError(
+                f"Nothing is left of the stream {self._source.name} for reader {self._plan.reader}: subset too small?"
+            )
         self._epoch, self._number, self._dealt, self._given_in_epoch = self._epoch + 1, 0, 0, 0
 
 
@@ -328,7 +332,10 @@ class StreamFeed:
 
 def _stop_if_hopeless(builder: BatchBuilder, name: str) -> None:
     """A worker that finds nothing but unreadable images would never hand over a batch for the loader to judge."""
-    if len(builder.skipped) >= max(_REPLACEMENTS, 10 * builder.batch_size) and len(builder.skipped) > 0.9 * builder.seen:
+    if (
+        len(builder.skipped) >= max(_REPLACEMENTS, 10 * builder.batch_size)
+        and len(builder.skipped) > 0.9 * builder.seen
+    ):
         last = builder.skipped[-1]
         raise ValueError(
             f"{len(builder.skipped)} of {builder.seen} images of {name} in a row cannot be read; "

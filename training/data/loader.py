@@ -111,7 +111,9 @@ class PretrainingLoader:
             self._readers = list(position["readers"]) if position else [None] * max(1, num_workers)
             num_workers = _dividing(len(self._readers), num_workers)
             source = _enough_shards(source, len(self._readers) * world_size)
-            feed = StreamFeed(source, multi_crop, batch_size, seed, rank, world_size, len(self._readers), self._readers.copy())
+            feed = StreamFeed(
+                source, multi_crop, batch_size, seed, rank, world_size, len(self._readers), self._readers.copy()
+            )
         self._feed = feed
         enough = min(1000, (source.num_examples or 1000 * world_size) // world_size)
         self._log = SkipLog(max_bad_share, path=_rank_path(skipped_path, rank), enough=enough)
@@ -191,7 +193,9 @@ def _check_sizes(source: Source, batch_size: int, rank: int, world_size: int, nu
 def _check_position(position: dict | None, facts: dict) -> None:
     for name, value in facts.items():
         if position is not None and position[name] != value:
-            raise ValueError(f"The position to resume from was saved with {name} {position[name]}, this run has {value}.")
+            raise ValueError(
+                f"The position to resume from was saved with {name} {position[name]}, this run has {value}."
+            )
 
 
 def _dividing(readers: int, workers: int) -> int:

@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """`open_stream`: one flag for every kind of image data, checked before anything starts.
 
-    open_stream("digits")                                   embedded
-    open_stream("uoft-cs/cifar10", split="train")           Hub, streamed, pinned to a commit
-    open_stream("photos/")                                  folder of images, with class folders or without
-    open_stream("shards/*.tar"), open_stream("data/")       WebDataset, parquet, arrow: globs or folders
-    open_stream("saved/")                                   what Dataset.save_to_disk wrote
+open_stream("digits")                                   embedded
+open_stream("uoft-cs/cifar10", split="train")           Hub, streamed, pinned to a commit
+open_stream("photos/")                                  folder of images, with class folders or without
+open_stream("shards/*.tar"), open_stream("data/")       WebDataset, parquet, arrow: globs or folders
+open_stream("saved/")                                   what Dataset.save_to_disk wrote
 """
 
 import glob
@@ -23,7 +23,6 @@ from datasets import (
     Features,
     Image,
     IterableDataset,
-    Value,
     load_dataset_builder,
     load_from_disk,
 )
@@ -40,9 +39,27 @@ from .subsets import Subset
 
 
 _BUILDERS = {".parquet": "parquet", ".arrow": "arrow", ".tar": "webdataset"}
-_IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".jp2", ".avif", ".tga", ".ico"}
+_IMAGE_SUFFIXES = {
+    ".jpg",
+    ".jpeg",
+    ".png",
+    ".webp",
+    ".gif",
+    ".bmp",
+    ".tif",
+    ".tiff",
+    ".ppm",
+    ".jp2",
+    ".avif",
+    ".tga",
+    ".ico",
+}
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[\w.-]+)?$")
-_SPLIT_FOLDERS = {"validation": ("validation", "valid", "val", "dev"), "test": ("test", "testing"), "train": ("train", "training")}
+_SPLIT_FOLDERS = {
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing"),
+    "train": ("train", "training"),
+}
 _FOLDER_SHARD = 256  # images a shard, where a map-style data set is streamed
 
 
@@ -154,7 +171,11 @@ def _open_files(kind, data_files, name, folder, config, split, streaming, max_ba
         readable, unreadable = _check_parquet(files, max_bad_share)
     if unreadable:
         builder = _builder(kind, None, None, {"data_files": {split: readable}})
-    facts = {"name": name, "files": [(Path(file).name, os.path.getsize(file)) for file in readable], "unreadable": unreadable}
+    facts = {
+        "name": name,
+        "files": [(Path(file).name, os.path.getsize(file)) for file in readable],
+        "unreadable": unreadable,
+    }
     return _read_split(builder, split, streaming, name), facts | {"remote": False}
 
 
@@ -228,7 +249,11 @@ def _split_folder(root: Path, split: str) -> Path:
             return root / name
     others = [name for names in _SPLIT_FOLDERS.values() for name in names if (root / name).is_dir()]
     if others or split != "train":
-        have = f"the folders for splits are {', '.join(others)}" if others else "it has no folders for splits, so all is train"
+        have = (
+            f"the folders for splits are {', '.join(others)}"
+            if others
+            else "it has no folders for splits, so all is train"
+        )
         raise ValueError(f"split: {root} has no folder for the split {split!r}; {have}.")
     return root
 
@@ -266,7 +291,9 @@ def _gated(name: str) -> str:
 
 def _builder(path: str, config: str | None, revision: str | None, options: dict):
     try:
-        return with_retries(lambda: load_dataset_builder(path, config, revision=revision, **options), f"Opening {path}")
+        return with_retries(
+            lambda: load_dataset_builder(path, config, revision=revision, **options), f"Opening {path}"
+        )
     except Exception as error:
         if isinstance(error, GatedRepoError) or "gated" in str(error):
             raise ValueError(_gated(path)) from error
@@ -305,9 +332,13 @@ def _map_source(data: Dataset, columns: Columns, facts: dict) -> MapSource:
         columns = Columns(columns.image, columns.label, names)
     subset, rows = facts["subset"], np.arange(len(data))
     if subset:
-        rows = subset.select(len(data), _labels_for(subset, data, columns, label_values), _paths_for(subset, data, columns))
+        rows = subset.select(
+            len(data), _labels_for(subset, data, columns, label_values), _paths_for(subset, data, columns)
+        )
     data = data.select_columns([name for name in (columns.image, columns.label) if name])
-    return MapSource(columns=columns, num_examples=len(rows), dataset=data, rows=rows, label_values=label_values, **facts)
+    return MapSource(
+        columns=columns, num_examples=len(rows), dataset=data, rows=rows, label_values=label_values, **facts
+    )
 
 
 def _labels_for(subset: Subset, data: Dataset, columns: Columns, values: dict | None) -> np.ndarray | None:
@@ -317,7 +348,9 @@ def _labels_for(subset: Subset, data: Dataset, columns: Columns, values: dict | 
         raise ValueError("subset: images_per_class and imbalance_factor need a label column, and there is none.")
     labels = data.with_format(None)[columns.label][:]
     if labels and isinstance(labels[0], list):
-        raise ValueError(f"subset: the column {columns.label!r} holds several labels an image, so there are no classes to count.")
+        raise ValueError(
+            f"subset: the column {columns.label!r} holds several labels an image, so there are no classes to count."
+        )
     return np.array([-1 if label is None else values[label] if values else label for label in labels])
 
 
@@ -331,13 +364,17 @@ def _paths_for(subset: Subset, data: Dataset, columns: Columns) -> list[str | No
 def _stream_source(data: IterableDataset, image_column, label_column, facts: dict) -> StreamSource:
     subset = facts["subset"]
     if subset.needs_labels:
-        raise ValueError("subset: images_per_class and imbalance_factor have to count the classes first: set streaming to false.")
+        raise ValueError(
+            "subset: images_per_class and imbalance_factor have to count the classes first: set streaming to false."
+        )
     if data.features is None:
         data = with_retries(data._resolve_features, "Reading the first image")
     columns = find_columns(data.features, image_column, label_column)
     if columns.text_labels:
         if label_column is not None:
-            raise ValueError(f"label_column: {label_column!r} holds text, which a stream cannot number: set streaming to false.")
+            raise ValueError(
+                f"label_column: {label_column!r} holds text, which a stream cannot number: set streaming to false."
+            )
         columns = Columns(columns.image, None, None)
     data = data.select_columns([name for name in (columns.image, columns.label) if name])
     data = data.cast_column(columns.image, Image(decode=False))

@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 _READ_ROWS = 32  # rows of a stream that are taken at a time
 
+
 @dataclass
 class Source:
     """What both kinds share.
@@ -96,7 +97,9 @@ class Source:
         """All images once, undecoded, in plain order."""
         raise TypeError(f"{type(self).__name__} does not say how its images are read")
 
-    def examples(self, limit: int | None = None, max_bad_share: float = 0.01) -> Iterator[tuple[Image.Image, object, str]]:
+    def examples(
+        self, limit: int | None = None, max_bad_share: float = 0.01
+    ) -> Iterator[tuple[Image.Image, object, str]]:
         """All images once in plain order: (RGB image, label or None, id). For evaluation and previews.
 
         Args:

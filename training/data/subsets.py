@@ -52,7 +52,9 @@ class Subset:
             raise ValueError(f"subset: there is no file list {self.file_list}.")
 
     def __bool__(self) -> bool:
-        return any(v is not None for v in (self.fraction, self.images_per_class, self.imbalance_factor, self.file_list))
+        return any(
+            v is not None for v in (self.fraction, self.images_per_class, self.imbalance_factor, self.file_list)
+        )
 
     @property
     def needs_labels(self) -> bool:

@@ -1,0 +1,8 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""Cards for trained checkpoints, and the way to the Hub. Reads run folders and models; knows nothing of the loop."""
+
+from .card import check_card, write_card
+
+
+__all__ = ["check_card", "write_card"]

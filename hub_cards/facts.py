@@ -1,0 +1,122 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""What a run folder says about its model. A file or a number that is not there is left out, never guessed."""
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import Any
+
+import yaml
+from safetensors import safe_open
+
+
+# Options of a recipe that say where and how often a run wrote, not how the model came about.
+_NOT_OF_THE_MODEL = ("output_dir", "resume", "report_to", "repo_id", "push_to_hub")
+
+
+@dataclass
+class RunFacts:
+    """The files of a run folder, read.
+
+    Attributes:
+        run: the folder.
+        recipe: every option of the run, without local folders.
+        initialized_from: `initialize_from` as it was given: a Hub id, a local directory, or None.
+        plan, source, held_out, environment: of run.json.
+        name: of the architecture, and `seed`.
+        summary: numbers of summary.json.
+        evaluations: content of evaluation/*.json, by file name.
+        config: config.json of the model.
+        parameters: numbers in the model's weights, None without weights.
+    """
+
+    run: Path
+    recipe: dict[str, Any] = field(default_factory=dict)
+    initialized_from: str | None = None
+    plan: dict[str, Any] = field(default_factory=dict)
+    source: dict[str, Any] = field(default_factory=dict)
+    held_out: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+    name: str | None = None
+    seed: int | None = None
+    summary: dict[str, Any] = field(default_factory=dict)
+    evaluations: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    parameters: int | None = None
+
+
+def read_run(run: Path, model: Path) -> RunFacts:
+    """The facts of `run` about the checkpoint directory `model`.
+
+    Raises:
+        ValueError: a file of the run is not what it should be.
+    """
+    recipe = _read(run / "recipe.yaml")
+    record = _read(run / "run.json")
+    return RunFacts(
+        run=run,
+        recipe=public_recipe(recipe),
+        initialized_from=recipe.get("initialize_from"),
+        plan=_present(record.get("plan")),
+        source=_present(record.get("source")),
+        held_out=_present(record.get("held_out")),
+        environment=_present(record.get("environment")),
+        name=(record.get("model") or {}).get("name"),
+        seed=record.get("seed"),
+        summary=_present(_read(run / "summary.json")),
+        evaluations={path.name: _read(path) for path in sorted((run / "evaluation").glob("*.json"))},
+        config=_read(model / "config.json"),
+        parameters=count_parameters(model),
+    )
+
+
+def public_recipe(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A recipe as it may be shown: local folders by their last part only, as they name people and machines."""
+    return {name: _public(value) for name, value in recipe.items() if name not in _NOT_OF_THE_MODEL}
+
+
+def count_parameters(model: Path) -> int | None:
+    """Numbers in the safetensors files of a directory, read from their headers."""
+    total = 0
+    for path in sorted(model.glob("*.safetensors")):
+        with safe_open(path, "pt") as weights:
+            total += sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+    return total or None
+
+
+def is_number(value: Any) -> bool:
+    """Whether this is a finite number, as only those are shown."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _public(value: Any) -> Any:
+    if isinstance(value, str) and (value.startswith(("/", "~", "./", "../")) or PurePath(value).is_absolute()):
+        return PurePath(value).name
+    return value
+
+
+def _present(content: Any) -> dict[str, Any]:
+    """A dict without its None and its numbers that are not finite."""
+    if not isinstance(content, dict):
+        return {}
+    return {
+        key: value
+        for key, value in content.items()
+        if value is not None and not (isinstance(value, float) and not math.isfinite(value))
+    }
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A JSON or YAML file that holds an object; empty if it is not there."""
+    if not path.is_file():
+        return {}
+    try:
+        text = path.read_text(encoding="utf-8")
+        content = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
+    except (ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold an object, not a {type(content).__name__}.")
+    return content

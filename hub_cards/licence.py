@@ -1,0 +1,69 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""The licence of weights, and where they come from. Non-commercial weights keep their licence, whatever is trained on.
+
+The released VISReg weights are CC BY-NC 4.0 (their Hub repository); what is trained from scratch here is Apache 2.0
+unless its owner says otherwise.
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from huggingface_hub import ModelCard
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
+
+OWN = "apache-2.0"
+RELEASED_REPOSITORY = "BooBooWu/visreg"
+RELEASED_LICENCE = "cc-by-nc-4.0"
+
+# The Hub's identifiers that weights are usually given; "other" asks for more fields than a card of ours fills.
+KNOWN = (
+    "apache-2.0", "mit", "bsd-3-clause", "bsd-2-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0",
+    "cc-by-nc-sa-4.0", "openrail", "creativeml-openrail-m", "gpl-3.0", "lgpl-3.0", "mpl-2.0", "unknown",
+)  # fmt: skip
+
+
+class Origin(NamedTuple):
+    """Where weights come from: the Hub id they derive from, and their licence; None where that is not known."""
+
+    base_model: str | None
+    licence: str | None
+
+
+def origin_of(initialized_from: str | None) -> Origin:
+    """The origin of a run that started from `initialized_from`: nothing, a Hub id, or a directory with a card."""
+    if not initialized_from:
+        return Origin(None, OWN)
+    card = Path(initialized_from).expanduser() / "README.md"
+    if card.is_file():
+        data = ModelCard.load(card, ignore_metadata_errors=True).data
+        base = data.base_model if isinstance(data.base_model, str) else None
+        return Origin(base, data.license if data.license in KNOWN else None)
+    if not card.parent.exists() and is_hub_id(initialized_from):
+        return Origin(initialized_from, RELEASED_LICENCE if initialized_from == RELEASED_REPOSITORY else None)
+    return Origin(None, None)
+
+
+def chosen_licence(asked: str | None, origin: Origin) -> str | None:
+    """The licence of weights of this origin whose owner asked for `asked` (None: no wish); None if it is not known.
+
+    Raises:
+        ValueError: the name is not known, or non-commercial weights would become free for any use.
+    """
+    if asked is not None and asked not in KNOWN:
+        raise ValueError(f"license '{asked}' is not one of the Hub's that are known here: {', '.join(KNOWN)}.")
+    bound = origin.licence is not None and "-nc-" in origin.licence
+    if bound and asked not in (None, origin.licence):
+        raise ValueError(f"the weights derive from {origin.licence} weights and keep that license, not {asked}.")
+    return asked or origin.licence
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a name has the form `organisation/name` of the Hub."""
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return name.count("/") == 1

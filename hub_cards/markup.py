@@ -1,0 +1,66 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""Text that users wrote (names, paths) as text in a card: it cannot end the YAML, open a tag, a link or a table cell.
+
+Templates are rendered by `template`: every value that they print is escaped, unless it is `Markdown` already.
+"""
+
+import re
+import unicodedata
+from typing import Any
+
+import jinja2
+
+
+LONGEST = 200
+
+# What may stand in Markdown as it is. Everything else becomes a character reference, which no Markdown parser takes
+# for structure; a colon or "www." would be enough for an automatic link.
+_UNSAFE = re.compile(r"[^\w\s.,/()%-]|_|(?<=www)\.", re.IGNORECASE)
+
+
+class Markdown(str):
+    """A string that is Markdown on purpose."""
+
+
+def plain(text: Any, longest: int = LONGEST) -> str:
+    """One line of visible characters: no control, no bidirectional and no zero-width characters, at most `longest`."""
+    kept = "".join(" " if char.isspace() else char for char in unicodedata.normalize("NFC", str(text)))
+    line = " ".join("".join(char for char in kept if unicodedata.category(char)[0] != "C").split())
+    return line if len(line) <= longest else line[: longest - 1] + "…"
+
+
+def escaped(text: Any) -> Markdown:
+    """`text` as Markdown that shows it and nothing else, on one line."""
+    if isinstance(text, Markdown):
+        return text
+    line = _UNSAFE.sub(lambda match: f"&#{ord(match[0])};", plain(text))
+    # A dash or a number with a dot at the start of a line would begin a list.
+    return Markdown(re.sub(r"^(?=-|\d+[.)](\s|$))(.)", lambda match: f"&#{ord(match[2])};", line))
+
+
+def fenced(content: str, language: str = "") -> Markdown:
+    """A code block that its content cannot end."""
+    runs = [len(run) for run in re.findall(r"`+", content)]
+    fence = "`" * max(3, *(length + 1 for length in runs)) if runs else "```"
+    return Markdown(f"{fence}{language}\n{content.rstrip()}\n{fence}")
+
+
+def slug(text: Any) -> str:
+    """A name for identifiers: letters, digits, dots and dashes."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", plain(text)).strip("-.") or "model"
+
+
+def template(name: str, **filters) -> jinja2.Template:
+    """A template of this package, with more filters. A name that it uses and is not given is an error."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader(__package__),
+        autoescape=False,
+        finalize=escaped,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"fixed": Markdown, **filters}
+    return environment.get_template(name)

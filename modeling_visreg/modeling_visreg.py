@@ -241,19 +241,23 @@ class VISRegViTLayer(GradientCheckpointingLayer):
         return hidden_states + drop_path(self.dropout(transformed), second, self.drop_path_rate)
 
 
+class VISRegViTProjectorLinear(nn.Linear):
+    """A linear layer that `_init_weights` leaves with PyTorch's initialisation, unlike those of the blocks."""
+
+
 class VISRegViTProjector(nn.Sequential):
     """Linear BN GELU, Linear BN GELU, Linear: (rows, d) to (rows, D). BN takes its statistics over the rows."""
 
     def __init__(self, config: VISRegViTConfig):
         hidden = config.projector_hidden_size
         super().__init__(
-            nn.Linear(config.hidden_size, hidden),
+            VISRegViTProjectorLinear(config.hidden_size, hidden),
             nn.BatchNorm1d(hidden),
             ACT2FN[config.hidden_act],
-            nn.Linear(hidden, hidden),
+            VISRegViTProjectorLinear(hidden, hidden),
             nn.BatchNorm1d(hidden),
             ACT2FN[config.hidden_act],
-            nn.Linear(hidden, config.projection_size),
+            VISRegViTProjectorLinear(hidden, config.projection_size),
         )
 
 
@@ -281,22 +285,14 @@ class VISRegViTPreTrainedModel(PreTrainedModel):
         if isinstance(module, VISRegViTEmbeddings):
             init.normal_(module.cls_token, std=1e-6)
             init.trunc_normal_(module.position_embeddings, std=self.config.initializer_range)
-        elif isinstance(module, VISRegViTProjector):
-            for layer in module:
-                if isinstance(layer, nn.Linear):
-                    self._init_as_pytorch(layer)
-        elif isinstance(module, nn.Conv2d):
-            self._init_as_pytorch(module)
+        elif isinstance(module, nn.Conv2d | VISRegViTProjectorLinear):
+            bound = 1.0 / math.sqrt(module.weight[0].numel())
+            init.uniform_(module.weight, -bound, bound)
+            init.uniform_(module.bias, -bound, bound)
         elif isinstance(module, nn.Linear):
             init.trunc_normal_(module.weight, std=self.config.initializer_range)
             if module.bias is not None:
                 init.zeros_(module.bias)
-
-    @staticmethod
-    def _init_as_pytorch(layer: nn.Linear | nn.Conv2d):
-        bound = 1.0 / math.sqrt(layer.weight[0].numel())
-        init.uniform_(layer.weight, -bound, bound)
-        init.uniform_(layer.bias, -bound, bound)
 
 
 class VISRegViTEncoder(VISRegViTPreTrainedModel):
@@ -416,8 +412,10 @@ class VISRegViTForPreTraining(VISRegViTPreTrainedModel):
         Raises:
             ValueError: `views` is not a list of 5-dimensional tensors of the same B.
         """
-        if isinstance(views, torch.Tensor) or any(group.ndim != 5 for group in views):
-            raise ValueError("views must be a list of tensors (views, images, channels, height, width), one a size.")
+        if isinstance(views, torch.Tensor) or not len(views) or any(group.ndim != 5 for group in views):
+            raise ValueError(
+                "views must be a list of at least one tensor (views, images, channels, height, width), one a size."
+            )
         if len({group.shape[1] for group in views}) != 1:
             raise ValueError(
                 f"All resolutions need the same images; got batches of {[group.shape[1] for group in views]}."

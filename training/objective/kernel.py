@@ -18,25 +18,32 @@ from torch.autograd.function import once_differentiable
 from .threads import run_split
 
 
-# (p, whether the slope is wanted) -> (value, slope); both may overwrite p.
+# (p, whether the slope is wanted) -> (value, slope); may overwrite p, and reuse what it returned before.
 Statistic = Callable[[Tensor, bool], tuple[Tensor | float, Tensor | None]]
 
-CPU_CHUNK = 1 << 16  # numbers in a chunk: 256 KB, a few such buffers fit the second-level cache of a core
+CPU_CHUNK = (
+    1 << 17
+)  # numbers in a chunk: 512 KB, so that a core works in its cache and product and sort stay efficient
 DEVICE_CHUNK = 1 << 23  # enough to fill an accelerator; its sort takes about 0.2 GB of buffers
 
 
-def accumulate(x: Tensor, directions: Tensor, statistic: Statistic, need_gradient: bool, chunk: int = 0):
+def accumulate(
+    x: Tensor, directions: Tensor, make_statistic: Callable[[int], Statistic], need_gradient: bool, chunk: int = 0
+):
     """(sum over rows of the statistic: scalar, its gradient in x: (V, B, D), or (0,) when it is not needed).
 
     Args:
         x, directions: of one type and device.
+        make_statistic: called with the largest number of rows to come, by each thread for itself.
         chunk: slices in a chunk; 0 chooses by size.
     """
     run = _accumulate_cpu if x.device.type == "cpu" else _accumulate_device
-    return run(x, directions, statistic, need_gradient, chunk)
+    return run(x, directions, make_statistic, need_gradient, chunk)
 
 
-def _accumulate_cpu(x: Tensor, directions: Tensor, statistic: Statistic, need_gradient: bool, chunk: int):
+def _accumulate_cpu(
+    x: Tensor, directions: Tensor, make_statistic: Callable[[int], Statistic], need_gradient: bool, chunk: int
+):
     views, batch, _ = x.shape
     chunk = chunk or max(8, CPU_CHUNK // batch)
     starts = range(0, directions.shape[1], chunk)
@@ -47,9 +54,10 @@ def _accumulate_cpu(x: Tensor, directions: Tensor, statistic: Statistic, need_gr
         """A run of (view, chunk) pairs, one after the other in one thread; sums of the first view may be partial."""
         value, partial = 0.0, {}
         buffer = x.new_empty(min(chunk, directions.shape[1]), batch)
+        statistic = make_statistic(len(buffer))
         for pair in part:
             v, start = pair // len(starts), starts[pair % len(starts)]
-            columns = directions[:, start : start + chunk].T.contiguous()
+            columns = directions[:, start : start + chunk].T
             p = torch.mm(columns, x[v].T, out=buffer[: len(columns)])
             addend, slope = statistic(p, need_gradient)
             value += float(addend)
@@ -67,9 +75,11 @@ def _accumulate_cpu(x: Tensor, directions: Tensor, statistic: Statistic, need_gr
     return x.new_tensor(total), gradient
 
 
-def _accumulate_device(x: Tensor, directions: Tensor, statistic: Statistic, need_gradient: bool, chunk: int):
+def _accumulate_device(
+    x: Tensor, directions: Tensor, make_statistic: Callable[[int], Statistic], need_gradient: bool, chunk: int
+):
     chunk = chunk or max(1, DEVICE_CHUNK // (x.shape[0] * x.shape[1]))
-    total = x.new_zeros(())
+    total, statistic = x.new_zeros(()), make_statistic(x.shape[0] * chunk)
     gradient = torch.zeros_like(x, memory_format=torch.contiguous_format) if need_gradient else x.new_empty(0)
     for columns in directions.split(chunk, dim=1):
         p = columns.T @ x.transpose(1, 2)  # (V, K_c, B)

@@ -36,7 +36,7 @@ def sliced_gaussian_distance(x: Tensor, directions: Tensor, chunk: int = 0) -> T
 def sliced_distance(x: Tensor, directions: Tensor, need_gradient: bool, chunk: int) -> tuple[Tensor, Tensor]:
     """Value and gradient; an operator, so that torch.compile takes it as it is."""
     quantiles = gaussian_quantiles(x.shape[1], x.device, x.dtype)
-    statistic = functools.partial(_residuals_cpu if x.device.type == "cpu" else _residuals_device, quantiles)
+    statistic = functools.partial(_ResidualsOnCPU if x.device.type == "cpu" else _ResidualsOnDevice, quantiles)
     value, gradient = accumulate(x, directions, statistic, need_gradient, chunk)
     count = x.shape[0] * x.shape[1] * directions.shape[1]
     return value / count, gradient.mul_(2 / count)
@@ -47,58 +47,95 @@ def _(x: Tensor, directions: Tensor, need_gradient: bool, chunk: int) -> tuple[T
     return x.new_empty(()), torch.empty_like(x) if need_gradient else x.new_empty(0)
 
 
-def _residuals_device(quantiles: Tensor, p: Tensor, need_slope: bool) -> tuple[Tensor, Tensor | None]:
-    ordered, order = torch.sort(p, dim=-1)
-    residual = ordered.sub_(quantiles)
-    value = residual.square().sum()
-    return value, p.scatter_(-1, order, residual) if need_slope else None
+class _ResidualsOnDevice:
+    """The statistic by torch's sort."""
+
+    def __init__(self, quantiles: Tensor, rows: int):
+        self.quantiles = quantiles
+
+    def __call__(self, p: Tensor, need_slope: bool) -> tuple[Tensor, Tensor | None]:
+        ordered, order = torch.sort(p, dim=-1)
+        residual = ordered.sub_(self.quantiles)
+        value = residual.square().sum()
+        return value, p.scatter_(-1, order, residual) if need_slope else None
 
 
-def _residuals_cpu(quantiles: Tensor, p: Tensor, need_slope: bool) -> tuple[float, Tensor | None]:
-    """As on the device, with NumPy's vectorised sorts in place of torch.sort."""
-    if need_slope:
-        order, ordered = sort_rows(p)
-    else:
-        ordered = torch.from_numpy(np.sort(p.numpy(), axis=-1))
-    residual = ordered.sub_(quantiles)
-    flat = residual.view(-1)
-    return torch.dot(flat, flat).item(), p.scatter_(-1, order, residual) if need_slope else None
+class _ResidualsOnCPU:
+    """The statistic by NumPy's vectorised sorts, in buffers that are allocated once a thread (page faults cost)."""
+
+    def __init__(self, quantiles: Tensor, rows: int):
+        self.quantiles = quantiles
+        self.sort = PackedSort(rows, len(quantiles)) if _can_pack(quantiles) else _argsort
+
+    def __call__(self, p: Tensor, need_slope: bool) -> tuple[float, Tensor | None]:
+        if need_slope:
+            order, ordered = self.sort(p)
+        else:
+            ordered = p
+            ordered.numpy().sort(axis=-1)
+        residual = ordered.sub_(self.quantiles)
+        flat = residual.view(-1)
+        value = torch.dot(flat, flat).item()
+        return value, p.scatter_(-1, order, residual) if need_slope else None
 
 
-def sort_rows(p: Tensor) -> tuple[Tensor, Tensor]:
-    """(order, p in this order) of each row of p (rows, B) on the CPU.
+def _can_pack(quantiles: Tensor) -> bool:
+    return quantiles.dtype == torch.float32 and len(quantiles) <= LARGEST_PACKED
 
-    An argsort costs ten times a sort of 32-bit integers. So float32 rows are sorted as integers with the value, as a
+
+def _argsort(p: Tensor) -> tuple[Tensor, Tensor]:
+    order = torch.from_numpy(np.argsort(p.numpy(), axis=-1))
+    return order, p.gather(-1, order)
+
+
+class PackedSort:
+    """sort(p) -> (order, p in this order) of each row of a float32 p (rows, B) on the CPU; reuses its buffers.
+
+    An argsort costs ten times a sort of 32-bit integers. So the rows are sorted as integers with the value, as a
     fixed-point number, in the upper bits and the position in the lower ones; what rounding to fixed point left in the
     wrong order, about one neighbouring pair in 10^4 at B = 512, is put right afterwards: the result is exact.
     """
-    batch = p.shape[1]
-    if p.dtype != torch.float32 or batch > LARGEST_PACKED:
-        order = torch.from_numpy(np.argsort(p.numpy(), axis=-1))
-        return order, p.gather(-1, order)
-    bits = (batch - 1).bit_length()
-    low, high = torch.aminmax(p)
-    largest = max(-low.item(), high.item(), 1e-30)
-    ordered = p * (((1 << (31 - bits)) - 2) / largest)
-    keys = ordered.int().mul_(1 << bits).add_(torch.arange(batch, dtype=torch.int32))
-    keys.numpy().sort(axis=-1)
-    order = keys.bitwise_and_((1 << bits) - 1).long()
-    torch.gather(p, -1, order, out=ordered)
-    _settle(order.numpy(), ordered.numpy())
-    return order, ordered
+
+    def __init__(self, rows: int, batch: int):
+        self.bits = (batch - 1).bit_length()
+        self.positions = torch.arange(batch, dtype=torch.int32)
+        self.ordered = torch.empty(rows, batch)
+        self.keys = torch.empty(rows, batch, dtype=torch.int32)
+        self.order = torch.empty(rows, batch, dtype=torch.int64)
+        self.wrong = np.zeros((rows, batch), dtype=bool)
+
+    def __call__(self, p: Tensor) -> tuple[Tensor, Tensor]:
+        rows = len(p)
+        ordered, keys, order = self.ordered[:rows], self.keys[:rows], self.order[:rows]
+        low, high = torch.aminmax(p)
+        largest = max(-low.item(), high.item(), 1e-30)
+        torch.mul(p, ((1 << (31 - self.bits)) - 2) / largest, out=ordered)
+        keys.copy_(ordered).mul_(1 << self.bits).add_(self.positions)
+        keys.numpy().sort(axis=-1)
+        order.copy_(keys.bitwise_and_((1 << self.bits) - 1))
+        torch.gather(p, -1, order, out=ordered)
+        _settle(order.numpy(), ordered.numpy(), self.wrong[:rows])
+        return order, ordered
 
 
-def _settle(order: np.ndarray, ordered: np.ndarray) -> None:
-    """Swap neighbours of `ordered` (rows, B), nearly sorted, until each row is; `order` follows."""
+def _settle(order: np.ndarray, ordered: np.ndarray, wrong: np.ndarray) -> None:
+    """Swap neighbours of `ordered` (rows, B), nearly sorted, until each row is; `order` follows.
+
+    `wrong` is a buffer of this shape whose last column is False: where a value is above its right neighbour.
+    """
+    np.less(ordered[:, 1:], ordered[:, :-1], out=wrong[:, :-1])
+    left, batch = np.flatnonzero(wrong), ordered.shape[1]
+    values, places = ordered.reshape(-1), order.reshape(-1)
     for _ in range(SWAP_ROUNDS):
-        wrong = ordered[:, 1:] < ordered[:, :-1]
-        if not wrong.any():
+        if len(left) == 0:
             return
-        wrong[:, 1:] &= ~wrong[:, :-1]  # pairs that overlap wait for the next round
-        rows, left = np.nonzero(wrong)
-        for array in (ordered, order):
-            array[rows, left], array[rows, left + 1] = array[rows, left + 1], array[rows, left]
-    rows = np.flatnonzero((ordered[:, 1:] < ordered[:, :-1]).any(axis=1))
+        apart = left[np.diff(left, prepend=-2) > 1]  # pairs that overlap, or come twice, wait for a later round
+        for array in (values, places):
+            array[apart], array[apart + 1] = array[apart + 1], array[apart]
+        near = np.sort(np.concatenate([left - 1, left, left + 1]))
+        near = near[near % batch != batch - 1]
+        left = near[values[near + 1] < values[near]]
+    rows = np.unique(left // batch)
     again = np.argsort(ordered[rows], axis=-1)
     for array in (ordered, order):
         array[rows] = np.take_along_axis(array[rows], again, axis=-1)

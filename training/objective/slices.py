@@ -65,6 +65,7 @@ def rank_share(num_slices: int, rank: int, world: int) -> slice:
     return slice(rank * num_slices // world, (rank + 1) * num_slices // world)
 
 
+@torch.compiler.disable
 def draw_directions(
     dim: int,
     num_slices: int,
@@ -108,6 +109,7 @@ def gaussian_quantiles(batch: int, device: torch.device, dtype: torch.dtype) -> 
     return torch.special.ndtri(ranks).to(device=device, dtype=dtype)
 
 
+@torch.compiler.assume_constant_result
 @functools.lru_cache(maxsize=4)
 def fixed_directions(dim: int, num_slices: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """The same (D, K) directions at every call, for what must not depend on the directions of the step."""

@@ -1,6 +1,9 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""Features equal timm's to 1e-5 in float32, with random weights, at native and other sizes; weights convert exactly."""
+"""Features equal timm's to 1e-5 in float32, with random weights, at native and other sizes; weights convert exactly.
+
+The default run takes 6 blocks of ViT-L/14, the slow one all 24.
+"""
 
 import pytest
 import timm
@@ -9,10 +12,10 @@ import torch
 from modeling_visreg import VISRegViTModel, config_from_timm_state_dict, from_timm_state_dict, to_timm_state_dict
 
 
-def timm_vit(name, native_size):
+def timm_vit(name, native_size, depth=12):
     """A timm ViT whose every weight is random: timm starts biases and norms equal, which would hide swapped names."""
     with torch.device("meta"):
-        model = timm.create_model(name, img_size=native_size, num_classes=0, dynamic_img_size=True)
+        model = timm.create_model(name, img_size=native_size, depth=depth, num_classes=0, dynamic_img_size=True)
     model = model.to_empty(device="cpu").eval()
     for parameter_name, parameter in model.named_parameters():
         around = 1.0 if "norm" in parameter_name and parameter_name.endswith("weight") else 0.0
@@ -27,19 +30,22 @@ def converted(timm_model, **fields):
     return model.eval()
 
 
+L14_SIZES = [(224, 224), (98, 98), (70, 154)]
+
+
 @pytest.mark.parametrize(
-    ("name", "native", "sizes"),
+    ("name", "depth", "native", "sizes"),
     [
-        ("vit_small_patch8_224", (128, 128), [(128, 128), (96, 96), (64, 120)]),
-        ("vit_base_patch16_224", (224, 224), [(224, 224), (96, 96), (64, 160)]),
-        ("vit_large_patch14_224", (224, 224), [(224, 224), (98, 98), (70, 154)]),
-        ("vit_small_patch8_224", (96, 64), [(96, 64), (64, 96)]),
+        pytest.param("vit_small_patch8_224", 12, (128, 128), [(128, 128), (96, 96), (64, 120)], id="S/8"),
+        pytest.param("vit_small_patch8_224", 12, (96, 64), [(96, 64), (64, 96)], id="S/8 native non-square"),
+        pytest.param("vit_base_patch16_224", 12, (224, 224), [(224, 224), (96, 96), (64, 160)], id="B/16"),
+        pytest.param("vit_large_patch14_224", 6, (224, 224), L14_SIZES, id="L/14, 6 blocks"),
+        pytest.param("vit_large_patch14_224", 24, (224, 224), L14_SIZES, id="L/14", marks=pytest.mark.slow),
     ],
-    ids=["S/8", "B/16", "L/14", "S/8 native non-square"],
 )
 @torch.no_grad()
-def test_features_equal_timm(name, native, sizes):
-    theirs = timm_vit(name, native)
+def test_features_equal_timm(name, depth, native, sizes):
+    theirs = timm_vit(name, native, depth)
     ours = converted(theirs, image_size=native)
     for size in sizes:
         images = torch.rand(1, 3, *size)

@@ -1,0 +1,482 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""A Hub on loopback, in memory: enough of the API for huggingface_hub, transformers, datasets and timm, with faults.
+
+    with LoopbackHub() as hub:
+        hub.fail("POST", "/commit/", status=500)             # the next commit fails once
+        hub.fail("PUT", "/lfs/", action="reset", times=2)    # two uploads are cut off
+        subprocess.run([...], env=os.environ | hub.environment(token=hub.token, home=tmp_path))
+
+Clients read HF_ENDPOINT when they are imported: run them in a process of their own, or give `HfApi(endpoint=hub.url)`.
+"""
+
+import base64
+import hashlib
+import json
+import re
+import socket
+import struct
+import threading
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import yaml
+
+
+TOKEN = "hf_the_right_one"
+LFS_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".onnx", ".parquet", ".arrow", ".png", ".jpg", ".tar", ".zip")
+
+
+class Refused(Exception):
+    """An answer that is not 200; `code` goes into X-Error-Code, from which the clients know what is missing."""
+
+    def __init__(self, status: int, message: str, code: str | None = None):
+        super().__init__(message)
+        self.status, self.message, self.code = status, message, code
+
+
+@dataclass
+class Fault:
+    """What happens to the next `times` requests that match; `after` the request was carried out, or instead of it."""
+
+    method: str
+    pattern: str
+    status: int | None = None
+    action: str | None = None
+    times: int = 1
+    headers: dict[str, str] = field(default_factory=dict)
+    after: bool = False
+
+
+@dataclass
+class Repository:
+    """Commits of one repository: (id, {path: content}, message); branches point at them."""
+
+    kind: str
+    name: str
+    private: bool
+    commits: list[tuple[str, dict[str, bytes], str]] = field(default_factory=list)
+    branches: dict[str, str] = field(default_factory=dict)
+
+    def add_commit(self, branch: str, files: dict[str, bytes], message: str) -> str:
+        content = {path: hashlib.sha256(data).hexdigest() for path, data in files.items()}
+        parts = [self.name, len(self.commits), message, sorted(content.items())]
+        oid = hashlib.sha1(json.dumps(parts).encode()).hexdigest()
+        self.commits.append((oid, dict(files), message))
+        self.branches[branch] = oid
+        return oid
+
+    def at(self, revision: str) -> tuple[str, dict[str, bytes]]:
+        oid = self.branches.get(revision, revision)
+        for commit, files, _message in self.commits:
+            if commit == oid:
+                return commit, files
+        raise Refused(404, f"there is no revision {revision}", "RevisionNotFound")
+
+
+def is_lfs(path: str) -> bool:
+    return path.endswith(LFS_SUFFIXES)
+
+
+def oid_of(path: str, data: bytes) -> str:
+    """What the Hub names a file by: sha256 for LFS, git's sha1 else."""
+    if is_lfs(path):
+        return hashlib.sha256(data).hexdigest()
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest()
+
+
+def card_errors(content: str) -> list[str]:
+    """What the Hub's validator says about the header of a README: the rules it publishes in its documentation."""
+    match = re.match(r"\s*---\s*\n(.*?)\n---\s*(\n|$)", content, re.DOTALL)
+    if not match:
+        return []
+    try:
+        header = yaml.safe_load(match[1])
+    except yaml.YAMLError as error:
+        return [f"YAML: {error}"]
+    if not isinstance(header, dict):
+        return ["the metadata must be an object"]
+    errors = [f'"{key}" must be a string' for key in STRINGS if not isinstance(header.get(key, ""), str)]
+    for key in LISTS:
+        value = header.get(key, [])
+        value = [value] if isinstance(value, str) else value
+        if not isinstance(value, list) or not all(isinstance(item, str) and item for item in value):
+            errors.append(f'"{key}" must be a list of strings')
+        elif key in IDS:
+            errors += [f'"{key}": {item} is not a repository id' for item in value if not re.fullmatch(IDS[key], item)]
+    if "license" in header and header["license"] not in LICENCES:
+        errors.append(f'"license" must be one of {LICENCES}')
+    if "pipeline_tag" in header and header["pipeline_tag"] not in PIPELINES:
+        errors.append(f'"pipeline_tag" must be one of {PIPELINES}')
+    if any(len(tag) > 128 for tag in header.get("tags", []) if isinstance(tag, str)):
+        errors.append('"tags" must be at most 128 characters long')
+    return errors + index_errors(header.get("model-index", []))
+
+
+STRINGS = ("license", "pipeline_tag", "library_name", "license_name", "license_link")
+LISTS = ("tags", "datasets", "metrics", "base_model", "language")
+IDS = {"datasets": r"([\w.-]+/)?[\w.-]+", "base_model": r"[\w.-]+/[\w.-]+"}
+LICENCES = (
+    "apache-2.0",
+    "mit",
+    "cc-by-4.0",
+    "cc-by-nc-4.0",
+    "cc-by-sa-4.0",
+    "cc0-1.0",
+    "bsd-3-clause",
+    "other",
+    "unknown",
+)
+PIPELINES = ("image-feature-extraction", "image-classification", "feature-extraction")
+
+
+def index_errors(index: Any) -> list[str]:
+    if not isinstance(index, list):
+        return ['"model-index" must be a list']
+    errors = []
+    for number, model in enumerate(index):
+        if not isinstance(model, dict) or not isinstance(model.get("name"), str) or not model["name"]:
+            return [f'"model-index[{number}].name" is required']
+        for place, result in enumerate(model.get("results", [])):
+            where = f'"model-index[{number}].results[{place}]'
+            for part, key in (("task", "type"), ("dataset", "type"), ("dataset", "name")):
+                if not isinstance(result.get(part, {}).get(key), str):
+                    errors.append(f'{where}.{part}.{key}" is required')
+            metrics = result.get("metrics")
+            if not metrics or any("type" not in metric or metric.get("value") is None for metric in metrics):
+                errors.append(f'{where}.metrics" needs a type and a value')
+    return errors
+
+
+class LoopbackHub:
+    """The server and its state. `requests` lists (method, path) of everything asked, `commits` of a repository."""
+
+    def __init__(self):
+        self.repositories: dict[tuple[str, str], Repository] = {}
+        self.stored: dict[str, bytes] = {}
+        self.faults: list[Fault] = []
+        self.requests: list[tuple[str, str]] = []
+        self.lock = threading.RLock()
+        self.token = TOKEN
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Handler,), {"hub": self}))
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+    def __enter__(self) -> "LoopbackHub":
+        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        return self
+
+    def __exit__(self, *_exception) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+    def environment(self, home: Path, token: str | None = TOKEN) -> dict[str, str]:
+        """Variables for a client process; `home` is its private HF_HOME."""
+        variables = {
+            "HF_ENDPOINT": self.url,
+            "HF_HOME": str(home),
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+            "HF_UPDATE_DOWNLOAD_COUNTS": "0",
+            "HF_HUB_DISABLE_IMPLICIT_TOKEN": "0",
+        }
+        return variables | ({"HF_TOKEN": token} if token else {})
+
+    def fail(self, method: str, pattern: str, status: int | None = None, **details: Any) -> Fault:
+        """Break the next requests whose path contains `pattern`: answer `status`, or `action` "reset" or "cut"."""
+        fault = Fault(method, pattern, status, **details)
+        with self.lock:
+            self.faults.append(fault)
+        return fault
+
+    def create(self, name: str, kind: str = "model", private: bool = False) -> Repository:
+        with self.lock:
+            repository = Repository(kind, name, private)
+            repository.add_commit("main", {}, "initial commit")
+            self.repositories[kind, name] = repository
+            return repository
+
+    def upload(self, name: str, files: dict[str, bytes], kind: str = "model", private: bool = False) -> str:
+        """Put files into a repository without the API; returns the commit."""
+        repository = self.repositories.get((kind, name)) or self.create(name, kind, private)
+        return repository.add_commit("main", repository.at("main")[1] | files, "upload")
+
+    def commits(self, name: str, kind: str = "model") -> list[tuple[str, dict[str, bytes], str]]:
+        """Commits of a repository without the empty one of its creation."""
+        return self.repositories[kind, name].commits[1:] if (kind, name) in self.repositories else []
+
+    def files(self, name: str, revision: str = "main", kind: str = "model") -> dict[str, bytes]:
+        return self.repositories[kind, name].at(revision)[1]
+
+    def taken_fault(self, method: str, path: str, after: bool) -> Fault | None:
+        with self.lock:
+            for fault in self.faults:
+                if fault.times > 0 and fault.method == method and fault.pattern in path and fault.after == after:
+                    fault.times -= 1
+                    return fault
+        return None
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One connection. Routes are tried in order; a method answers with `send`, or raises Refused."""
+
+    hub: LoopbackHub
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    ROUTES = (
+        ("POST", r"/api/repos/create", "create_repository"),
+        ("DELETE", r"/api/repos/delete", "delete_repository"),
+        ("POST", r"/api/validate-yaml", "validate_yaml"),
+        ("GET", r"/api/whoami-v2", "whoami"),
+        ("POST", r"/api/(models|datasets|spaces)/(.+?)/preupload/([^/]+)", "preupload"),
+        ("POST", r"/api/(models|datasets|spaces)/(.+?)/commit/([^/]+)", "commit"),
+        ("POST", r"/api/(models|datasets|spaces)/(.+?)/branch/([^/]+)", "create_branch"),
+        ("GET", r"/api/(models|datasets|spaces)/(.+?)/tree/([^/]+)(?:/(.+))?", "tree"),
+        ("GET", r"/api/(models|datasets|spaces)/(.+?)/revision/([^/]+)", "info"),
+        ("GET", r"/api/(models|datasets|spaces)/([^/]+/[^/]+)", "info"),
+        ("POST", r"/(datasets/|spaces/)?([^/]+/[^/]+)\.git/info/lfs/objects/batch", "lfs_batch"),
+        ("PUT", r"/lfs/([0-9a-f]{64})", "lfs_put"),
+        ("HEAD", r"/(datasets/|spaces/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", "resolve"),
+        ("GET", r"/(datasets/|spaces/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", "resolve"),
+    )
+
+    def log_message(self, *_arguments) -> None:
+        """Quiet."""
+
+    def handle_any(self) -> None:
+        url = urlsplit(self.path)
+        self.query = parse_qs(url.query)
+        self.body = self.read_body()
+        with self.hub.lock:
+            self.hub.requests.append((self.command, url.path))
+        if self.broken(url.path, after=False):
+            return
+        self.swallow = None
+        try:
+            for method, pattern, name in self.ROUTES:
+                if method == self.command and (match := re.fullmatch(pattern, url.path)):
+                    answer = getattr(self, name)(*match.groups())
+                    break
+            else:
+                raise Refused(404, f"no such page: {self.command} {url.path}")
+        except Refused as refused:
+            headers = {"X-Error-Code": refused.code} if refused.code else {}
+            answer = (refused.status, {"error": refused.message}, headers | {"X-Error-Message": refused.message})
+        if not self.broken(url.path, after=True):
+            self.send(*answer)
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = handle_any
+
+    def read_body(self) -> bytes:
+        if self.headers.get("Transfer-Encoding", "").lower() != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        parts = []
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            parts.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(parts)
+
+    def broken(self, path: str, after: bool) -> bool:
+        fault = self.hub.taken_fault(self.command, path, after)
+        if fault is None:
+            return False
+        if fault.status is not None:
+            self.send(fault.status, {"error": f"injected {fault.status}"}, fault.headers)
+            return True
+        self.close_connection = True
+        if fault.action == "cut":
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\nthe beginning")
+            self.wfile.flush()
+        else:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.close()
+        return True
+
+    def send(self, status: int, content: Any, headers: dict[str, str] | None = None) -> None:
+        body = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.send_response(status)
+        sent = {"Content-Type": "application/json", "Content-Length": str(len(body))} | (headers or {})
+        for name, value in sent.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    # Access
+
+    def authorized(self) -> bool:
+        return self.headers.get("Authorization") == f"Bearer {self.hub.token}"
+
+    def must_write(self) -> None:
+        if not self.authorized():
+            raise Refused(401, "Invalid username or password.")
+
+    def repository(self, kind: str | None, name: str) -> Repository:
+        kind = (kind or "models").rstrip("/").removesuffix("s")
+        found = self.hub.repositories.get((kind, unquote(name)))
+        if found is not None and (not found.private or self.authorized()):
+            return found
+        # As the Hub does: without a token it says 401 for what may be private, with a wrong one that there is nothing.
+        raise Refused(404 if self.headers.get("Authorization") else 401, "Repository not found", "RepoNotFound")
+
+    # Endpoints: (status, content, headers)
+
+    def create_repository(self):
+        self.must_write()
+        given = json.loads(self.body)
+        name = "/".join(part for part in (given.get("organization") or "me", given["name"]) if part)
+        kind = given.get("type") or "model"
+        url = f"{self.hub.url}/{'' if kind == 'model' else kind + 's/'}{name}"
+        with self.hub.lock:
+            if (kind, name) in self.hub.repositories:
+                return 409, {"error": "You already created this repo", "url": url}, {}
+            private = given.get("visibility") == "private" or bool(given.get("private"))
+            self.hub.create(name, kind, private)
+        return 200, {"url": url, "name": name}, {}
+
+    def delete_repository(self):
+        self.must_write()
+        given = json.loads(self.body)
+        self.hub.repositories.pop((given.get("type") or "model", f"{given['organization']}/{given['name']}"), None)
+        return 200, {}, {}
+
+    def whoami(self):
+        self.must_write()
+        return 200, {"type": "user", "name": "me", "orgs": [], "auth": {"accessToken": {"role": "write"}}}, {}
+
+    def validate_yaml(self):
+        errors = [{"message": message} for message in card_errors(json.loads(self.body)["content"])]
+        return (400 if errors else 200), {"errors": errors, "warnings": []}, {}
+
+    def create_branch(self, kind: str, name: str, branch: str):
+        self.must_write()
+        repository, branch = self.repository(kind, name), unquote(branch)
+        if branch in repository.branches:
+            return 409, {"error": f"branch {branch} exists"}, {}
+        start = json.loads(self.body or b"{}").get("startingPoint", "main")
+        repository.branches[branch] = repository.at(start)[0]
+        return 200, {}, {}
+
+    def preupload(self, kind: str, name: str, revision: str):
+        self.must_write()
+        _oid, files = self.repository(kind, name).at(unquote(revision))
+        answer = []
+        for file in json.loads(self.body)["files"]:
+            path = file["path"]
+            entry = {"path": path, "uploadMode": "lfs" if is_lfs(path) else "regular", "shouldIgnore": False}
+            if path in files:
+                entry["oid"] = oid_of(path, files[path])
+            answer.append(entry)
+        return 200, {"files": answer}, {}
+
+    def lfs_batch(self, kind: str | None, name: str):
+        self.must_write()
+        self.repository(kind, name)
+        answer = []
+        for wanted in json.loads(self.body)["objects"]:
+            entry = {"oid": wanted["oid"], "size": wanted["size"]}
+            if wanted["oid"] not in self.hub.stored:
+                entry["actions"] = {"upload": {"href": f"{self.hub.url}/lfs/{wanted['oid']}"}}
+            answer.append(entry)
+        return 200, {"transfer": "basic", "objects": answer}, {"Content-Type": "application/vnd.git-lfs+json"}
+
+    def lfs_put(self, oid: str):
+        if hashlib.sha256(self.body).hexdigest() != oid:
+            raise Refused(400, "the content is not what its name says")
+        self.hub.stored[oid] = self.body
+        return 200, {}, {}
+
+    def commit(self, kind: str, name: str, revision: str):
+        self.must_write()
+        repository, branch = self.repository(kind, name), unquote(revision)
+        with self.hub.lock:
+            head, files = repository.at(branch)
+            files, summary = dict(files), ""
+            for line in self.body.splitlines():
+                operation = json.loads(line)
+                key, value = operation["key"], operation["value"]
+                if key == "header":
+                    summary = value["summary"]
+                    if value.get("parentCommit", head) != head:
+                        raise Refused(412, "the branch has moved on")
+                else:
+                    self.apply(key, value, files)
+            oid = repository.add_commit(branch, files, summary)
+        return 200, {"commitOid": oid, "commitUrl": f"{self.hub.url}/{name}/commit/{oid}", "pullRequestUrl": None}, {}
+
+    def apply(self, key: str, value: dict[str, Any], files: dict[str, bytes]) -> None:
+        path = value["path"]
+        if key == "file":
+            files[path] = base64.b64decode(value["content"])
+        elif key == "lfsFile":
+            if value["oid"] not in self.hub.stored:
+                raise Refused(400, f"{path} was not uploaded")
+            files[path] = self.hub.stored[value["oid"]]
+        elif key == "deletedFile":
+            if path not in files:
+                raise Refused(404, f"A file with this name doesn't exist: {path}", "EntryNotFound")
+            del files[path]
+        elif key == "deletedFolder":
+            for inside in [name for name in files if name.startswith(path.rstrip("/") + "/")]:
+                del files[inside]
+
+    def info(self, kind: str, name: str, revision: str = "main"):
+        repository = self.repository(kind, name)
+        oid, files = repository.at(unquote(revision))
+        siblings = [{"rfilename": path} for path in sorted(files)]
+        return (
+            200,
+            {"id": repository.name, "sha": oid, "private": repository.private, "siblings": siblings, "tags": []},
+            {},
+        )
+
+    def tree(self, kind: str, name: str, revision: str, folder: str | None = None):
+        _oid, files = self.repository(kind, name).at(unquote(revision))
+        prefix = unquote(folder) + "/" if folder else ""
+        recursive = self.query.get("recursive", ["false"])[0].lower() in ("true", "1")
+        entries, folders = [], set()
+        for path, data in sorted(files.items()):
+            if not path.startswith(prefix):
+                continue
+            parts = path[len(prefix) :].split("/")
+            for depth in range(1, len(parts) if recursive else min(2, len(parts))):
+                folders.add(prefix + "/".join(parts[:depth]))
+            if recursive or len(parts) == 1:
+                entries.append(self.file_entry(path, data))
+        if prefix and not entries and not folders:
+            raise Refused(404, f"{folder} does not exist", "EntryNotFound")
+        entries += [
+            {"type": "directory", "oid": hashlib.sha1(name.encode()).hexdigest(), "size": 0, "path": name}
+            for name in sorted(folders)
+        ]
+        return 200, entries, {}
+
+    @staticmethod
+    def file_entry(path: str, data: bytes) -> dict[str, Any]:
+        entry = {"type": "file", "oid": oid_of(path, data), "size": len(data), "path": path}
+        if is_lfs(path):
+            entry["lfs"] = {"oid": oid_of(path, data), "size": len(data), "pointerSize": 130}
+        return entry
+
+    def resolve(self, kind: str | None, name: str, revision: str, path: str):
+        oid, files = self.repository(kind or "models", name).at(unquote(revision))
+        path = unquote(path)
+        if path not in files:
+            raise Refused(404, f"{path} does not exist", "EntryNotFound")
+        data = files[path]
+        headers = {"X-Repo-Commit": oid, "ETag": f'"{oid_of(path, data)}"', "Accept-Ranges": "bytes"}
+        headers["Content-Type"] = "application/octet-stream"
+        if not (match := re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))):
+            return 200, data, headers
+        first, last = match.groups()
+        start = int(first) if first else max(0, len(data) - int(last))
+        end = min(int(last), len(data) - 1) if first and last else len(data) - 1
+        if start >= len(data):
+            return 416, b"", headers | {"Content-Range": f"bytes */{len(data)}"}
+        return 206, data[start : end + 1], headers | {"Content-Range": f"bytes {start}-{end}/{len(data)}"}

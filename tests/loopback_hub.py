@@ -127,7 +127,6 @@ LICENCES = (
     "cc-by-sa-4.0",
     "cc0-1.0",
     "bsd-3-clause",
-    "other",
     "unknown",
 )
 PIPELINES = ("image-feature-extraction", "image-classification", "feature-extraction")
@@ -256,7 +255,6 @@ class Handler(BaseHTTPRequestHandler):
             self.hub.requests.append((self.command, url.path))
         if self.broken(url.path, after=False):
             return
-        self.swallow = None
         try:
             for method, pattern, name in self.ROUTES:
                 if method == self.command and (match := re.fullmatch(pattern, url.path)):
@@ -451,10 +449,7 @@ class Handler(BaseHTTPRequestHandler):
                 entries.append(self.file_entry(path, data))
         if prefix and not entries and not folders:
             raise Refused(404, f"{folder} does not exist", "EntryNotFound")
-        entries += [
-            {"type": "directory", "oid": hashlib.sha1(name.encode()).hexdigest(), "size": 0, "path": name}
-            for name in sorted(folders)
-        ]
+        entries += [{"type": "directory", "oid": "0" * 40, "size": 0, "path": name} for name in sorted(folders)]
         return 200, entries, {}
 
     @staticmethod

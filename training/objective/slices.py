@@ -102,15 +102,24 @@ def draw_directions(
     return Slices(directions, share)
 
 
-@functools.lru_cache(maxsize=16)
+@torch.compiler.assume_constant_result
 def gaussian_quantiles(batch: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     """Phi^-1((b + 1) / (B + 1)) for b = 0..B-1: (B,), taken in float64 and then cast. Do not write to it."""
+    return _quantiles(batch, device, dtype)
+
+
+@torch.compiler.assume_constant_result
+def fixed_directions(dim: int, num_slices: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The same (D, K) directions at every call, for what must not depend on the directions of the step."""
+    return _fixed(dim, num_slices, device, dtype)
+
+
+@functools.lru_cache(maxsize=16)
+def _quantiles(batch: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     ranks = torch.arange(1, batch + 1, dtype=torch.float64) / (batch + 1)
     return torch.special.ndtri(ranks).to(device=device, dtype=dtype)
 
 
-@torch.compiler.assume_constant_result
 @functools.lru_cache(maxsize=4)
-def fixed_directions(dim: int, num_slices: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """The same (D, K) directions at every call, for what must not depend on the directions of the step."""
+def _fixed(dim: int, num_slices: int, device: torch.device, dtype: torch.dtype) -> Tensor:
     return draw_directions(dim, num_slices, seed=0, step=0).directions.to(device=device, dtype=dtype)

@@ -7,10 +7,23 @@ V views, B images of a rank; views of one resolution are (V_r, B, C, H, W).
 """
 
 import sys
+from contextlib import closing
 from typing import Any
 
+from .data import BadDataError
+from .data.shards import StreamLostError
 from .errors import EXIT_INTERRUPTED, RunStopped, exit_codes, setting_up
-from .loop.assembly import Run, StepAugment, assemble, everybody, make_loader, make_probes, make_step, seed_model
+from .loop.assembly import (
+    Run,
+    StepAugment,
+    assemble,
+    everybody,
+    make_loader,
+    make_probes,
+    make_step,
+    seed_model,
+    start_trackers,
+)
 from .loop.config import Arguments, as_flags, check_names, parse
 from .loop.guards import Signals
 from .loop.monitors import Timer
@@ -46,8 +59,13 @@ def run(arguments: Arguments) -> dict[str, Any]:
     with setting_up():
         parts = assemble(arguments)
     announce(parts)
+    start_trackers(parts)
     before = first_accuracy(parts)
-    seconds = train(parts)
+    try:
+        seconds = train(parts)
+    except (BadDataError, StreamLostError) as error:
+        raise RunStopped(str(error)) from error
+    parts.accelerator.end_training()
     return finish(parts, before, seconds)
 
 
@@ -67,7 +85,7 @@ def train(parts: Run) -> float:
     timer, saved = Timer(state["seconds"]), parts.resumed
 
     step_module.train()
-    with Signals() as signals, report, batches:
+    with Signals() as signals, report, closing(batches):
         for step in range(state["step"], plan.total_steps):
             batch = next(batches)
             seed_model(options.seed, step, accelerator.process_index)

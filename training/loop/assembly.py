@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.tracking import get_available_trackers
 from accelerate.utils import gather_object
 
 from modeling_visreg import VISRegViTForPreTraining
@@ -80,7 +81,33 @@ def start_accelerator(run: RunOptions) -> Accelerator:
     if precision == "auto":
         precision = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
-    return Accelerator(mixed_precision=precision, kwargs_handlers=[ddp])
+    return Accelerator(
+        mixed_precision=precision,
+        kwargs_handlers=[ddp],
+        log_with=tracker_names(run.report_to) or None,
+        project_dir=run.output_dir,
+    )
+
+
+def tracker_names(report_to: str) -> list[str]:
+    """The trackers asked for.
+
+    Raises:
+        UserError: one of them is unknown to Accelerate or not installed.
+    """
+    names = [name.strip() for name in report_to.split(",") if name.strip() not in ("", "none")]
+    installed = [str(tracker.value) for tracker in get_available_trackers()]
+    for name in names:
+        if name not in installed:
+            raise UserError(f"report_to: '{name}' is not installed; here are {', '.join(installed) or 'none'}")
+    return names
+
+
+def start_trackers(parts: "Run") -> None:
+    """Open the trackers with the run's recipe; they flatten no lists."""
+    if parts.accelerator.log_with:
+        recipe = {name: str(value) for name, value in parts.arguments.as_recipe().items()}
+        parts.accelerator.init_trackers("visreg", config=recipe)
 
 
 def open_training_source(data: DataOptions, seed: int) -> Any:

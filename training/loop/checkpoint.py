@@ -149,9 +149,6 @@ def check_same_run(state: dict[str, Any], recipe: dict[str, Any], processes: int
             f"the run was started with {len(state['positions'])} processes, not {processes}: "
             "its data order needs the same number"
         )
-    workers = "num_workers"
-    if before.get(workers) != recipe.get(workers) and any(p.get("kind") == "stream" for p in state["positions"]):
-        raise UserError(f"a streamed run needs the same num_workers as before: {before[workers]}")
     return [f"{name}: {before[name]} -> {recipe[name]}" for name in changed]
 
 

@@ -30,6 +30,8 @@ class Reporter:
     def __init__(self, parts: Any, start: int, probes: OnlineProbes | None):
         run, plan, accelerator, folder = parts.arguments.run, parts.plan, parts.accelerator, parts.folder
         self.folder, self.plan, self.accelerator, self.probes = folder, plan, accelerator, probes
+        self.num_global = parts.arguments.data.num_global
+        self.gathered = parts.arguments.objective.statistics == "global"
         self.main = accelerator.is_main_process
         self.every = run.log_every
         self.meters = Meters()
@@ -48,7 +50,8 @@ class Reporter:
         self.batches.append((step, batch.ids))
         if self.probes is not None:
             labels = batch.labels.to(output.features.device, non_blocking=True)
-            self.probes.observe(output.features, self.accelerator.gather(labels))
+            labels = self.accelerator.gather(labels) if self.gathered else labels
+            self.probes.observe(output.features[: self.num_global].mean(0), labels)
 
     def due(self, step: int) -> bool:
         """Whether update `step` (0-based) ends an interval."""

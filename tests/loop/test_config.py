@@ -1,0 +1,91 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""Options: recipe first, then flags; every mistake is one line and exit code 2, before anything starts."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import visreg_training
+from visreg_training.errors import UserError
+from visreg_training.loop.config import RECIPES, as_flags, option_names, parse
+
+
+ROOT = Path(visreg_training.__file__).parent
+
+
+def parsed(*flags):
+    return parse(["--dataset", "digits", "--output_dir", "out", *flags])
+
+
+def test_flags_override_the_recipe_and_numbers_are_numbers():
+    arguments = parse(["--config", "digits", "--epochs", "3", "--learning_rate=1e-4", "--blur_probability", "0"])
+    assert arguments.run.epochs == 3 and arguments.run.learning_rate == 1e-4
+    assert arguments.data.blur_probability == 0 and arguments.data.dataset == "digits"
+    assert parse(["--config", "digits"]).run.learning_rate == 2e-3  # YAML alone reads 2e-3 as a string
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_parses_and_survives_a_round_trip(recipe, tmp_path):
+    arguments = parse(["--config", str(recipe), "--dataset", "digits", "--output_dir", "out"])
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(yaml.safe_dump(arguments.as_recipe()))
+    assert parse(["--config", str(copy)]) == arguments
+
+
+@pytest.mark.parametrize(
+    "flags, words",
+    [
+        (["--epoch", "3"], ["epoch", "did you mean 'epochs'"]),
+        (["--frobnicate", "3"], ["unknown option 'frobnicate'", "--help"]),
+        (["--epochs", "many"], ["--epochs", "many"]),
+        (["--regularizer", "dino"], ["dino", "sigreg", "barlow"]),
+        (["--hue", "0.7"], ["hue must lie in [0, 0.5], not 0.7"]),
+        (["--regularization_weight", "1.5"], ["regularization_weight", "[0, 1]"]),
+        (["--global_scale", "0.9", "0.3"], ["global_scale", "low <= high"]),
+        (["--global_batch_size", "0"], ["global_batch_size must be above 0"]),
+        (["--config", "nothing"], ["no recipe at 'nothing'", "digits"]),
+        (["loose"], ["'loose' belongs to no option"]),
+    ],
+)
+def test_a_mistake_is_one_line_that_says_what_would_be_right(flags, words):
+    with pytest.raises(UserError) as caught:
+        parsed(*flags)
+    assert "\n" not in str(caught.value)
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+def test_an_unknown_key_of_a_recipe_is_named(tmp_path):
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("dataset: digits\nlerning_rate: 1e-3\n")
+    with pytest.raises(UserError, match=r"unknown option 'lerning_rate' in .*did you mean 'learning_rate'"):
+        parse(["--config", str(recipe)])
+
+
+def test_the_command_ends_with_code_2_and_one_line():
+    command = [sys.executable, "-m", "visreg_training.pretrain", "--config", "digits", "--epoch", "3"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.strip().count("\n") == 0 and "did you mean 'epochs'" in done.stderr
+
+
+def test_flags_say_what_a_recipe_says():
+    assert as_flags({"epochs": 2, "global_scale": [0.1, 1], "compile": False, "resume": None}) == [
+        *("--epochs", "2", "--global_scale", "0.1", "1", "--compile", "False")
+    ]
+
+
+def test_every_option_is_read_somewhere():
+    """An option that nothing reads would do nothing."""
+    read = set()
+    for path in [ROOT / "pretrain.py", *(ROOT / "loop").glob("*.py"), *(ROOT / "commands").glob("*.py")]:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        read |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        if path.stem == "assembly":  # make_objective hands its whole group on
+            read |= {"regularizer", "regularization_weight", "scale_weight", "shape_weight", "center_weight"}
+            read |= {"num_slices", "slices", "statistics", "eps", "control_variate"}
+    assert set(option_names()) <= read, set(option_names()) - read

@@ -1,0 +1,85 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""Imports go one way: objective, data <- loop, evaluation <- pretrain, analysis, commands; the model below all."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+ROOT = Path(__file__).parent.parent
+FOLDERS = {"modeling_visreg": "modeling_visreg", "visreg_training": "training", "visreg_hub_cards": "hub_cards"}
+
+# Room -> rooms of ours that it may import (itself aside).
+ARROWS = {
+    "modeling_visreg": set(),
+    "visreg_training.errors": set(),
+    "visreg_training.objective": set(),
+    "visreg_training.data": set(),
+    "visreg_training.evaluation": {"modeling_visreg", "visreg_training.data", "visreg_training.errors"},
+    "visreg_training.loop": {
+        "modeling_visreg",
+        "visreg_hub_cards",
+        "visreg_training.data",
+        "visreg_training.errors",
+        "visreg_training.evaluation",
+        "visreg_training.objective",
+    },
+    "visreg_hub_cards": {"modeling_visreg"},
+}
+
+
+def room(module: str) -> str:
+    """The part of a dotted name that stands in ARROWS."""
+    parts = module.split(".")
+    return ".".join(parts[:2]) if parts[0] == "visreg_training" else parts[0]
+
+
+def imported(path: Path, module: str, package: str) -> set[str]:
+    """Absolute names of what a file imports, wherever in the file."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            stem = ".".join([*base, *([node.module] if node.module else [])])
+            names |= {stem} if node.module else {f"{stem}.{alias.name}" for alias in node.names}
+    return names
+
+
+def modules() -> list[tuple[Path, str, str]]:
+    found = []
+    for name, folder in FOLDERS.items():
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            parts = [name, *path.relative_to(ROOT / folder).with_suffix("").parts]
+            package = ".".join(parts[:-1])
+            found.append((path, package if parts[-1] == "__init__" else ".".join(parts), package))
+    return found
+
+
+@pytest.mark.parametrize("path, module, package", modules(), ids=lambda value: str(value)[-40:])
+def test_no_wrong_arrow(path, module, package):
+    ours = {name for name in imported(path, module, package) if name.split(".")[0] in FOLDERS}
+    others = {room(name) for name in ours} - {room(module)}
+    if room(module) in ARROWS:
+        assert others <= ARROWS[room(module)], f"{module} may not import {others - ARROWS[room(module)]}"
+    banned = {name.split(".")[0] for name in imported(path, module, package)} & {"training", "hub_cards"}
+    assert not banned, f"{module} imports {banned} by the folder's name"
+
+
+def test_the_walk_sees_a_wrong_arrow(tmp_path):
+    path = tmp_path / "wrong.py"
+    path.write_text("def f():\n    from ..loop.config import parse\n")
+    assert imported(path, "visreg_training.data.wrong", "visreg_training.data") == {"visreg_training.loop.config"}
+
+
+def test_the_objective_needs_only_torch():
+    code = (
+        "import sys; from visreg_training.objective import VISRegObjective; "
+        "print([name for name in ('transformers', 'datasets', 'accelerate') if name in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

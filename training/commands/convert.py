@@ -1,0 +1,35 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""`visreg convert`: released or timm weights into a checkpoint directory that AutoModel reads, and back."""
+
+from pathlib import Path
+
+from modeling_visreg import convert_checkpoint, to_released
+
+from ..errors import setting_up
+from .parsing import OneLineParser
+
+
+def main(argv: list[str]) -> None:
+    """A directory as source is turned into timm names, a file into a directory."""
+    parser = OneLineParser("convert", __doc__)
+    parser.add_argument(
+        "source", type=Path, help=".pth, .pt or .safetensors under timm names, or a checkpoint directory"
+    )
+    parser.add_argument("output", type=Path, help="directory to make, or .pth, .pt, .safetensors for the way back")
+    parser.add_argument("--num_attention_heads", type=int, help="where the width does not tell (default: the paper's)")
+    parser.add_argument("--image_size", type=int, help="native size in pixels, where the grid does not tell")
+    parser.add_argument("--overwrite", action="store_true", help="replace the output")
+    given = parser.parse_args(argv)
+    with setting_up():
+        if given.source.is_dir():
+            written = to_released(given.source, given.output, overwrite=given.overwrite)
+        else:
+            written = convert_checkpoint(
+                given.source,
+                given.output,
+                num_attention_heads=given.num_attention_heads,
+                image_size=given.image_size,
+                overwrite=given.overwrite,
+            )
+    print(f"wrote {written}")

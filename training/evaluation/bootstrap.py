@@ -1,0 +1,57 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""95 % intervals: percentile bootstrap over test images, and Student's t over draws.
+
+n images, R resamples.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy import stats
+
+
+LEVEL = 0.95
+RESAMPLES = 1000
+
+
+def of_mean(values, seed: int = 0, resamples: int = RESAMPLES) -> tuple[float, float]:
+    """Interval of the mean of (n,) values, one an image (0 or 1 for accuracy, average precision for retrieval)."""
+    values = np.asarray(values, float)
+    values = values[np.isfinite(values)]
+    levels, counts = np.unique(values, return_counts=True)
+    generator = np.random.default_rng(seed)
+    if len(levels) < len(values) // 4:  # drawing how often each value comes is the same, and fast
+        draws = generator.multinomial(len(values), counts / len(values), size=resamples)
+        return percentiles(draws @ levels / len(values))
+    means = [generator.choice(values, len(values)).mean() for _ in range(resamples)]
+    return percentiles(np.array(means))
+
+
+def of_statistic(statistic: Callable, count: int, seed: int = 0, resamples: int = 200) -> tuple[float, float]:
+    """Interval of any statistic of weighted images: `statistic(weights)`, weights (n,) how often each was drawn."""
+    generator = np.random.default_rng(seed)
+    even = np.full(count, 1 / count)
+    values = np.array([statistic(generator.multinomial(count, even)) for _ in range(resamples)])
+    return percentiles(values[np.isfinite(values)])
+
+
+def of_draws(values) -> tuple[float, float]:
+    """Student's t interval of the mean of a few independent draws.
+
+    Raises:
+        ValueError: fewer than two draws.
+    """
+    values = np.asarray(values, float)
+    if len(values) < 2:
+        raise ValueError("an interval needs at least 2 draws")
+    half = stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return float(values.mean() - half), float(values.mean() + half)
+
+
+def percentiles(values: np.ndarray) -> tuple[float, float]:
+    """The two ends of the middle 95 %; nan where nothing could be drawn."""
+    if len(values) == 0:
+        return float("nan"), float("nan")
+    low, high = np.percentile(values, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+    return float(low), float(high)

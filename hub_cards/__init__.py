@@ -3,6 +3,7 @@
 """Cards for trained checkpoints, and the way to the Hub. Reads run folders and models; knows nothing of the loop."""
 
 from .card import check_card, write_card
+from .push import PushResult, push_run, try_push
 
 
-__all__ = ["check_card", "write_card"]
+__all__ = ["PushResult", "check_card", "push_run", "try_push", "write_card"]

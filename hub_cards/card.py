@@ -52,7 +52,7 @@ def write_card(run: Path, *, repo_id: str | None = None, license: str | None = N
         return path
     facts = read_run(run, model)
     pictures = copy_pictures(run, model)
-    _write(path, render_card(facts, pictures, repo_id, license or _licence_there(path)))
+    _write(path, render_card(facts, pictures, repo_id, license or licence_there(path)))
     return path
 
 
@@ -278,7 +278,8 @@ def _inline(value: Any) -> str:
     return value if isinstance(value, Markdown) else str(value)
 
 
-def _licence_there(path: Path) -> str | None:
+def licence_there(path: Path) -> str | None:
+    """The license that a card says, if it is there and one of the known."""
     if not path.is_file():
         return None
     licence = ModelCard.load(path, ignore_metadata_errors=True).data.license

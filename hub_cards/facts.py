@@ -5,7 +5,7 @@
 import json
 import math
 from dataclasses import dataclass, field
-from pathlib import Path, PurePath
+from pathlib import Path, PurePath, PureWindowsPath
 from typing import Any
 
 import yaml
@@ -53,8 +53,8 @@ def read_run(run: Path, model: Path) -> RunFacts:
     Raises:
         ValueError: a file of the run is not what it should be.
     """
-    recipe = _read(run / "recipe.yaml")
-    record = _read(run / "run.json")
+    recipe = read_object(run / "recipe.yaml")
+    record = read_object(run / "run.json")
     return RunFacts(
         run=run,
         recipe=public_recipe(recipe),
@@ -65,23 +65,42 @@ def read_run(run: Path, model: Path) -> RunFacts:
         environment=_present(record.get("environment")),
         name=(record.get("model") or {}).get("name"),
         seed=record.get("seed"),
-        summary=_present(_read(run / "summary.json")),
-        evaluations={path.name: _read(path) for path in sorted((run / "evaluation").glob("*.json"))},
-        config=_read(model / "config.json"),
+        summary=_present(read_object(run / "summary.json")),
+        evaluations={path.name: read_object(path) for path in sorted((run / "evaluation").glob("*.json"))},
+        config=read_object(model / "config.json"),
         parameters=count_parameters(model),
     )
 
 
 def public_recipe(recipe: dict[str, Any]) -> dict[str, Any]:
     """A recipe as it may be shown: local folders by their last part only, as they name people and machines."""
-    return {name: _public(value) for name, value in recipe.items() if name not in _NOT_OF_THE_MODEL}
+    return {name: public(value) for name, value in recipe.items() if name not in _NOT_OF_THE_MODEL}
+
+
+def public(content: Any) -> Any:
+    """The same content with local folders cut off its paths, at any depth."""
+    if isinstance(content, dict):
+        return {key: public(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [public(value) for value in content]
+    if isinstance(content, str) and content.startswith(("/", "~", "./", "../")):
+        return PurePath(content).name
+    if isinstance(content, str) and PureWindowsPath(content).drive:
+        return PureWindowsPath(content).name
+    return content
+
+
+def newest_checkpoint(run: Path) -> Path | None:
+    """The newest whole checkpoint of a run, or None."""
+    found = sorted(path for path in (run / "checkpoints").glob("step-*") if not path.suffix)
+    return found[-1] if found else None
 
 
 def count_parameters(model: Path) -> int | None:
     """Numbers in the safetensors files of a directory, read from their headers."""
     total = 0
     for path in sorted(model.glob("*.safetensors")):
-        with safe_open(path, "pt") as weights:
+        with safe_open(path, "np") as weights:
             total += sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
     return total or None
 
@@ -89,12 +108,6 @@ def count_parameters(model: Path) -> int | None:
 def is_number(value: Any) -> bool:
     """Whether this is a finite number, as only those are shown."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _public(value: Any) -> Any:
-    if isinstance(value, str) and (value.startswith(("/", "~", "./", "../")) or PurePath(value).is_absolute()):
-        return PurePath(value).name
-    return value
 
 
 def _present(content: Any) -> dict[str, Any]:
@@ -108,7 +121,7 @@ def _present(content: Any) -> dict[str, Any]:
     }
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
     """A JSON or YAML file that holds an object; empty if it is not there."""
     if not path.is_file():
         return {}

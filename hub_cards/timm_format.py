@@ -1,0 +1,82 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""A checkpoint directory that timm reads too: `timm.create_model("hf-hub:org/name", pretrained=True)`.
+
+Weights under timm's names stand in timm/model.safetensors; config.json gets timm's keys beside those of transformers,
+neither library reads the other's. timm itself is not needed.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+
+
+WEIGHTS = "timm/model.safetensors"
+_EPSILON = 1e-6  # of the LayerNorms in timm's ViT
+
+
+def add_timm(directory: Path) -> Path:
+    """Adds the timm file and keys to a checkpoint directory; returns the file.
+
+    Raises:
+        ValueError: timm's ViT has no such architecture.
+    """
+    from modeling_visreg import VISRegViTConfig, to_timm_state_dict
+
+    config = VISRegViTConfig.from_pretrained(directory)
+    if config.hidden_act != "gelu" or config.layer_norm_eps != _EPSILON:
+        raise ValueError(
+            f"timm's ViT needs hidden_act gelu and layer_norm_eps {_EPSILON}; so it cannot read this one."
+        )
+    weights = {}
+    for path in sorted(directory.glob("*.safetensors")):
+        weights |= load_file(path)
+    if any(name.startswith("vit.") for name in weights):
+        weights = {name[4:]: tensor for name, tensor in weights.items() if name.startswith("vit.")}
+    target = directory / WEIGHTS
+    target.parent.mkdir(exist_ok=True)
+    converted = to_timm_state_dict(weights, config)
+    save_file({name: tensor.contiguous() for name, tensor in converted.items()}, target, {"format": "pt"})
+    path = directory / "config.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(content | timm_keys(config, directory), indent=2) + "\n", encoding="utf-8")
+    return target
+
+
+def timm_keys(config: Any, directory: Path) -> dict[str, Any]:
+    """The keys of config.json that timm reads. The registered name only says which class; sizes are arguments."""
+    height, width = config.native_size
+    processor = json.loads((directory / "preprocessor_config.json").read_text(encoding="utf-8"))
+    edge = processor["size"]["shortest_edge"]
+    return {
+        "architecture": "vit_base_patch16_224",
+        "num_classes": 0,
+        "num_features": config.hidden_size,
+        "global_pool": "token",
+        "model_args": {
+            "img_size": [height, width],
+            "patch_size": config.patch_size,
+            "in_chans": config.num_channels,
+            "embed_dim": config.hidden_size,
+            "depth": config.num_hidden_layers,
+            "num_heads": config.num_attention_heads,
+            # timm takes the whole part of ratio x width: half a unit more keeps rounding away from it.
+            "mlp_ratio": (config.intermediate_size + 0.5) / config.hidden_size,
+            "qkv_bias": config.qkv_bias,
+        },
+        "pretrained_cfg": {
+            "hf_hub_filename": WEIGHTS,
+            "input_size": [config.num_channels, height, width],
+            "fixed_input_size": True,
+            "interpolation": "bicubic",
+            "crop_pct": max(height, width) / edge,
+            "crop_mode": "center",
+            "mean": processor["image_mean"],
+            "std": processor["image_std"],
+            "num_classes": 0,
+            "first_conv": "patch_embed.proj",
+            "classifier": "head",
+        },
+    }

@@ -13,7 +13,6 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .threads import run_split
 
@@ -99,7 +98,8 @@ class OneGradient(torch.autograd.Function):
         return value.clone()
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, upstream: Tensor):
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            raise RuntimeError("sliced losses can be differentiated once only: create_graph=True is not supported")
         (gradient,) = ctx.saved_tensors
         return upstream * gradient, None, None

@@ -126,14 +126,14 @@ def _settle(order: np.ndarray, ordered: np.ndarray, wrong: np.ndarray) -> None:
     np.less(ordered[:, 1:], ordered[:, :-1], out=wrong[:, :-1])
     left, batch = np.flatnonzero(wrong), ordered.shape[1]
     values, places = ordered.reshape(-1), order.reshape(-1)
-    for _ in range(SWAP_ROUNDS):
+    for _ in range(SWAP_ROUNDS if len(left) < values.size // 16 else 0):
         if len(left) == 0:
             return
-        apart = left[np.diff(left, prepend=-2) > 1]  # pairs that overlap, or come twice, wait for a later round
+        apart = left[np.diff(left, prepend=-2) > 1]  # pairs that overlap wait for a later round
         for array in (values, places):
             array[apart], array[apart + 1] = array[apart + 1], array[apart]
         near = np.sort(np.concatenate([left - 1, left, left + 1]))
-        near = near[near % batch != batch - 1]
+        near = near[(np.diff(near, prepend=-2) > 0) & (near % batch != batch - 1)]
         left = near[values[near + 1] < values[near]]
     rows = np.unique(left // batch)
     again = np.argsort(ordered[rows], axis=-1)

@@ -51,8 +51,8 @@ def check_num_global(num_global: int, views: int) -> None:
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """x itself in float32 or float64, half precisions as float32."""
-    return x if x.dtype in (torch.float32, torch.float64) else x.float()
+    """Half precisions as float32; anything else as it is."""
+    return x.float() if x.is_floating_point() and x.dtype.itemsize < 4 else x
 
 
 def full_precision(term):

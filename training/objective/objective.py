@@ -125,8 +125,12 @@ class VISRegObjective(nn.Module):
             raise ValueError(f"num_slices must be at least 1, got {num_slices}")
         if not 0 <= regularization_weight <= 1:
             raise ValueError(f"regularization_weight must lie in 0..1, got {regularization_weight}")
-        if min(scale_weight, shape_weight, center_weight) < 0 or not eps > 0:
-            raise ValueError("the weights of scale, shape and center must not be negative, and eps must be above 0")
+        weights = {"scale_weight": scale_weight, "shape_weight": shape_weight, "center_weight": center_weight}
+        for name, weight in weights.items():
+            if not weight >= 0:
+                raise ValueError(f"{name} must not be negative, got {weight}")
+        if not eps > 0:
+            raise ValueError(f"eps must be above 0, got {eps}")
         if control_variate and regularizer != "visreg":
             raise ValueError(f"control_variate is for the shape term of 'visreg', not for {regularizer!r}")
         self.num_slices, self.regularization_weight, self.eps = num_slices, regularization_weight, eps

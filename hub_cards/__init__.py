@@ -2,8 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cards for trained checkpoints, and the way to the Hub. Reads run folders and models; knows nothing of the loop."""
 
-from .card import check_card, write_card
+from .background import BackgroundPush
+from .card import check_card, write_card, write_converted_card
 from .push import PushResult, push_run, try_push
 
 
-__all__ = ["PushResult", "check_card", "push_run", "try_push", "write_card"]
+__all__ = [
+    "BackgroundPush",
+    "PushResult",
+    "check_card",
+    "push_run",
+    "try_push",
+    "write_card",
+    "write_converted_card",
+]

@@ -15,7 +15,7 @@ from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
 from .facts import RunFacts, is_number, read_run
 from .figures import Picture, copy_pictures
-from .licence import KNOWN, Origin, chosen_licence, is_hub_id, origin_of
+from .licence import KNOWN, Origin, chosen_licence, is_hub_id, origin_of, origin_of_file
 from .markup import Markdown, fenced, plain, slug, template
 from .results import Result, as_table, results_of
 
@@ -28,20 +28,19 @@ _MARK = re.compile(r"<!-- visreg card ([0-9a-f]{16}) -->\s*\Z")
 def write_card(run: Path, *, repo_id: str | None = None, license: str | None = None, overwrite: bool = False) -> Path:
     """Writes run/model/README.md, and the pictures that it shows beside it, from the files of the run.
 
-    A card that somebody edited after it was written stays as it is, unless `overwrite` is set.
-
     Args:
         run: folder of a run; it needs a `model` folder with config.json, everything else is optional.
         repo_id: where the model will be, for the lines that load it; default: the card's folder.
         license: the Hub's identifier; default: that of the card that is there, else that of the weights the run
             started from, else apache-2.0.
-        overwrite: whether to replace an edited card.
+        overwrite: whether to replace a card that somebody edited after it was written.
 
     Returns:
         The card's path.
 
     Raises:
-        ValueError: there is no model, a file of the run cannot be read, or the license is not possible.
+        ValueError: there is no model, a file of the run cannot be read, the card was edited, or the license is not
+            possible.
     """
     run = Path(run)
     model = run / "model"
@@ -49,10 +48,29 @@ def write_card(run: Path, *, repo_id: str | None = None, license: str | None = N
         raise ValueError(f"{run} is not a finished run: it has no model/config.json.")
     path = model / "README.md"
     if is_edited(path) and not overwrite:
-        return path
+        raise ValueError(f"{path} was edited by hand: --overwrite replaces it.")
     facts = read_run(run, model)
     pictures = copy_pictures(run, model)
     _write(path, render_card(facts, pictures, repo_id, license or licence_there(path)))
+    return path
+
+
+def write_converted_card(directory: Path, *, source: str, license: str | None = None) -> Path:
+    """Writes the card of a checkpoint directory that was converted from a file.
+
+    Args:
+        directory: of the checkpoint.
+        source: name of the file; those of the released weights bring their origin and their license.
+        license: of other files; without one the card says that it is not known, and a push asks for it.
+
+    Raises:
+        ValueError: the license is not known, or not possible for these weights.
+    """
+    directory = Path(directory)
+    facts = read_run(directory, directory)
+    facts.origin, facts.name = origin_of_file(source), Path(source).stem
+    path = directory / "README.md"
+    _write(path, render_card(facts, [], license=license))
     return path
 
 
@@ -60,7 +78,7 @@ def render_card(
     facts: RunFacts, pictures: list[Picture], repo_id: str | None = None, license: str | None = None
 ) -> str:
     """The text of a card. Raises ValueError if the license is not possible for weights of this origin."""
-    origin = origin_of(facts.initialized_from)
+    origin = facts.origin or origin_of(facts.initialized_from)
     licence = chosen_licence(license, origin)
     results = results_of(facts)
     body = template("card.md.jinja", table=as_table).render(
@@ -160,8 +178,9 @@ def title(facts: RunFacts, repo_id: str | None) -> str:
     """The name of the model: of its repository, else of its architecture and data."""
     if repo_id:
         return repo_id.rpartition("/")[2]
-    parts = ("visreg", facts.name or "vit", facts.source.get("dataset"))
-    return "-".join(str(part).rpartition("/")[2] for part in parts if part)
+    parts = (facts.name or "vit", facts.source.get("dataset"))
+    name = "-".join(str(part).rpartition("/")[2] for part in parts if part)
+    return name if name.startswith("visreg") else f"visreg-{name}"
 
 
 def architecture(facts: RunFacts) -> str:

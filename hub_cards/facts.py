@@ -9,7 +9,9 @@ from pathlib import Path, PurePath, PureWindowsPath
 from typing import Any
 
 import yaml
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
+
+from .licence import Origin
 
 
 # Options of a recipe that say where and how often a run wrote, not how the model came about.
@@ -30,6 +32,8 @@ class RunFacts:
         evaluations: content of evaluation/*.json, by file name.
         config: config.json of the model.
         parameters: numbers in the model's weights, None without weights.
+        unfinished: whether the weights are of a checkpoint on the way; `summary` then says how far.
+        origin: of the weights, where the card of a checkpoint directory says it and no run does.
     """
 
     run: Path
@@ -45,6 +49,8 @@ class RunFacts:
     evaluations: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     parameters: int | None = None
+    unfinished: bool = False
+    origin: Origin | None = None
 
 
 def read_run(run: Path, model: Path) -> RunFacts:
@@ -54,6 +60,8 @@ def read_run(run: Path, model: Path) -> RunFacts:
         ValueError: a file of the run is not what it should be.
     """
     recipe = read_object(run / "recipe.yaml")
+    summary = read_object(run / "summary.json")
+    unfinished = not (run / "model").is_dir() and newest_checkpoint(run) is not None
     record = read_object(run / "run.json")
     return RunFacts(
         run=run,
@@ -65,10 +73,11 @@ def read_run(run: Path, model: Path) -> RunFacts:
         environment=_present(record.get("environment")),
         name=(record.get("model") or {}).get("name"),
         seed=record.get("seed"),
-        summary=_present(read_object(run / "summary.json")),
+        summary=_progress(newest_checkpoint(run), record) if unfinished else _present(summary),
         evaluations={path.name: read_object(path) for path in sorted((run / "evaluation").glob("*.json"))},
         config=read_object(model / "config.json"),
         parameters=count_parameters(model),
+        unfinished=unfinished,
     )
 
 
@@ -100,14 +109,26 @@ def count_parameters(model: Path) -> int | None:
     """Numbers in the safetensors files of a directory, read from their headers."""
     total = 0
     for path in sorted(model.glob("*.safetensors")):
-        with safe_open(path, "np") as weights:
-            total += sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+        try:
+            with safe_open(path, "np") as weights:
+                total += sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118
+        except SafetensorError as error:
+            raise ValueError(f"{path.name} cannot be read: {error}") from error
     return total or None
 
 
 def is_number(value: Any) -> bool:
     """Whether this is a finite number, as only those are shown."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _progress(checkpoint: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """What is known of a run that is not over."""
+    state = read_object(checkpoint / "state.json")
+    batch = (record.get("plan") or {}).get("global_batch_size")
+    step = state.get("step")
+    seen = step * batch if is_number(step) and is_number(batch) else None
+    return _present({"steps": step, "images_seen": seen, "train_seconds": state.get("seconds")})
 
 
 def _present(content: Any) -> dict[str, Any]:

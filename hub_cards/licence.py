@@ -17,6 +17,7 @@ from huggingface_hub.utils import validate_repo_id
 OWN = "apache-2.0"
 RELEASED_REPOSITORY = "BooBooWu/visreg"
 RELEASED_LICENCE = "cc-by-nc-4.0"
+RELEASED_FILES = ("visreg-vit-b-inet1k.pth", "visreg-vit-l-inet1k.pth")
 
 # The Hub's identifiers that weights are usually given; "other" asks for more fields than a card of ours fills.
 KNOWN = (
@@ -38,12 +39,24 @@ def origin_of(initialized_from: str | None) -> Origin:
         return Origin(None, OWN)
     card = Path(initialized_from).expanduser() / "README.md"
     if card.is_file():
-        data = ModelCard.load(card, ignore_metadata_errors=True).data
-        base = data.base_model if isinstance(data.base_model, str) else None
-        return Origin(base, data.license if data.license in KNOWN else None)
+        return origin_of_card(card)
     if not card.parent.exists() and is_hub_id(initialized_from):
         return Origin(initialized_from, RELEASED_LICENCE if initialized_from == RELEASED_REPOSITORY else None)
     return Origin(None, None)
+
+
+def origin_of_file(name: str) -> Origin:
+    """The origin of weights in a file: known for the released ones, by their name."""
+    if Path(name).name in RELEASED_FILES:
+        return Origin(RELEASED_REPOSITORY, RELEASED_LICENCE)
+    return Origin(None, None)
+
+
+def origin_of_card(path: Path) -> Origin:
+    """The origin that a card states."""
+    data = ModelCard.load(path, ignore_metadata_errors=True).data
+    base = data.base_model if isinstance(data.base_model, str) else None
+    return Origin(base, data.license if data.license in KNOWN else None)
 
 
 def chosen_licence(asked: str | None, origin: Origin) -> str | None:

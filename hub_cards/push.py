@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
-from huggingface_hub.errors import HfHubHTTPError, HTTPError, RepositoryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
 from .card import check_card
 from .licence import is_hub_id
-from .retries import passing_fault, persistently
+from .retries import FAULTS, passing_fault, persistently
 from .staging import stage
 
 
@@ -126,7 +126,7 @@ class Upload:
         try:
             persistently(self.prepare)
             return persistently(self.commit)
-        except (HTTPError, RuntimeError) as error:
+        except FAULTS as error:
             if passing_fault(error) is not None:
                 raise ConnectionError(f"the Hub is away ({' '.join(str(error).split())[:200]}).") from error
             if isinstance(error, HfHubHTTPError):

@@ -13,6 +13,8 @@ T = TypeVar("T")
 
 WAITS = (1, 2, 4, 8, 8)  # seconds, as huggingface_hub waits between its own attempts
 LONGEST_WAIT = 60
+# Of HTTP, of an upload (with the fault as its cause), of hf_xet.
+FAULTS = (HTTPError, RuntimeError, ConnectionError)
 PASSING = frozenset((408, 429, 500, 502, 503, 504))
 
 
@@ -24,7 +26,7 @@ def persistently(call: Callable[[], T], waits: tuple[float, ...] = WAITS) -> T:
     for wait in waits:
         try:
             return call()
-        except (HTTPError, RuntimeError) as error:
+        except FAULTS as error:
             fault = passing_fault(error)
             if fault is None:
                 raise
@@ -32,19 +34,18 @@ def persistently(call: Callable[[], T], waits: tuple[float, ...] = WAITS) -> T:
     return call()
 
 
-def passing_fault(error: BaseException | None) -> HTTPError | None:
+def passing_fault(error: BaseException | None) -> BaseException | None:
     """The network fault behind an error, if it may be gone in a while; None if it is of another kind."""
     while error is not None:
         if isinstance(error, HfHubHTTPError):
             return error if error.response.status_code in PASSING else None
-        if isinstance(error, HTTPError):
+        if isinstance(error, HTTPError | ConnectionError):
             return error
-        # Failed uploads arrive as a RuntimeError with the fault as its cause.
         error = error.__cause__
     return None
 
 
-def asked_wait(fault: HTTPError) -> float:
+def asked_wait(fault: BaseException) -> float:
     """Seconds that the Hub asked to wait; 0 if it did not."""
     response = fault.response if isinstance(fault, HfHubHTTPError) else None
     asked = response.headers.get("Retry-After", "") if response is not None else ""

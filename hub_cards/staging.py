@@ -23,6 +23,7 @@ import yaml
 from .card import is_edited, licence_there, render_card
 from .facts import newest_checkpoint, public, public_recipe, read_object, read_run
 from .figures import copy_pictures
+from .licence import origin_of_card
 from .timm_format import add_timm
 
 
@@ -46,6 +47,8 @@ def stage(
     if not is_edited(card):
         licence = license or licence_there(card)
         facts = read_run(run, staging)
+        if card.is_file() and not facts.recipe:  # a checkpoint directory, whose card says where it comes from
+            facts.origin = origin_of_card(card)
         text = render_card(facts, copy_pictures(run, staging), repo_id, licence)
         card.unlink(missing_ok=True)  # it may be a link into the run
         card.write_text(text, encoding="utf-8", newline="\n")

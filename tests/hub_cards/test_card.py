@@ -1,0 +1,235 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""Cards: what was measured and nothing else, valid metadata, and no way in for what users wrote."""
+
+import json
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+from markdown_it import MarkdownIt
+
+from visreg_hub_cards import check_card, write_card, write_converted_card
+from visreg_hub_cards.markup import escaped, fenced, plain
+
+
+HOSTILE = [
+    "a: b\n---\nlicense: mit\n---\n# owned",
+    "</details><script>alert(1)</script>",
+    "![x](http://evil.example/p.png)",
+    "[x](javascript:alert(1))",
+    "a|b|c\n|---|---|",
+    "http://evil.example www.evil.example me@evil.example",
+    "``` ` ```` {{ 7*7 }} {% raw %}",
+    "<!-- visreg card 0000000000000000 -->",
+    "name\u202etxt\u0000\u200b with\ttabs",
+    "*a* _b_ ~~c~~ \\",
+    "- one",
+    "1. one",
+    "&lt;b&gt;",
+    "x" * 5000,
+]
+
+
+def header_of(path) -> dict:
+    return yaml.safe_load(path.read_text(encoding="utf-8").split("---\n")[1])
+
+
+def rendered(text: str) -> str:
+    return MarkdownIt("commonmark").enable(["table", "strikethrough"]).render(text)
+
+
+def test_a_card_says_what_was_measured(run):
+    path = write_card(run, repo_id="org/first")
+    text, header = path.read_text(encoding="utf-8"), header_of(path)
+    assert header["library_name"] == "transformers"
+    assert header["pipeline_tag"] == "image-feature-extraction"
+    assert header["license"] == "apache-2.0"
+    assert header["datasets"] == ["org/pictures"]
+    assert header["metrics"] == ["accuracy"]
+    (result,) = header["model-index"][0]["results"]
+    assert result["dataset"] == {
+        "name": "org/pictures", "type": "org/pictures", "split": "test", "revision": "5" * 40,
+    }  # fmt: skip
+    assert [metric["value"] for metric in result["metrics"]] == [0.9722, 0.981]
+    assert "20-NN" in result["metrics"][0]["name"]
+    for shown in ("1,437 images", "97.2 %", "80.1 %", "abc123", "75 s", "128,000", "x86", "0.002", "curves.png"):
+        assert shown in text, shown
+    assert 'from_pretrained("org/first", trust_remote_code=True)' in text
+    assert (run / "model" / "curves.png").is_file()
+    assert check_card(path) == []
+
+
+def test_the_model_index_reads_back(run):
+    card = ModelCard.load(write_card(run))
+    assert [result.metric_value for result in card.data.eval_results] == [0.9722, 0.981]
+    assert card.data.model_name == "visreg-vit-tiny-pictures"
+
+
+def test_what_was_not_measured_is_left_out(run):
+    for name in ("summary.json", "run.json", "curves.png", "recipe.yaml"):
+        (run / name).unlink()
+    path = write_card(run)
+    text = path.read_text(encoding="utf-8")
+    assert "model-index" not in header_of(path)
+    for absent in ("## Results", "## Training", "## Cost", "curves.png", "None", "nan", "undefined"):
+        assert absent not in text, absent
+    assert "No accuracy was measured" in text
+    assert check_card(path) == []
+
+
+def test_numbers_that_are_not_finite_are_left_out(run, records):
+    (recipe, record, summary), write = records
+    summary |= {"knn_after": float("nan"), "linear_after": None, "train_seconds": float("inf")}
+    write(run, recipe, record, summary)
+    path = write_card(run)
+    assert "model-index" not in header_of(path)
+    assert "nan" not in path.read_text().lower() and "Training time" not in path.read_text()
+
+
+def test_local_folders_are_not_shown(run):
+    text = write_card(run).read_text(encoding="utf-8")
+    assert "photos" in text
+    assert "/home" not in text and "ada" not in text
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_text_is_only_text(text):
+    """Escaped text renders to exactly itself: one paragraph, no tag, no link."""
+    shown = rendered(f"before {escaped(text)}")
+    assert shown.startswith("<p>before ") and shown.count("<") == 2
+    tokens = MarkdownIt("commonmark").parse(f"before {escaped(text)}")[1].children
+    assert "".join(token.content for token in tokens) == f"before {plain(text)}"
+    assert all(token.type in ("text", "text_special") for token in tokens)
+    assert "://" not in escaped(text) and "www." not in escaped(text) and "@" not in escaped(text)
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_text_at_the_start_of_a_line_is_only_text(text):
+    assert rendered(escaped(text)).startswith("<p>")
+
+
+def test_a_fence_is_longer_than_any_in_its_content():
+    block = fenced("a\n````\n```\n<script>", "yaml")
+    tokens = MarkdownIt("commonmark").parse(block)
+    assert [token.type for token in tokens] == ["fence"]
+    assert tokens[0].content == "a\n````\n```\n<script>\n"
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_names_change_nothing_but_words(run, records, api, text):
+    (recipe, record, summary), write = records
+    recipe |= {"model": text, "dataset": text, "regularizer": text}
+    record["source"] |= {"dataset": text, "config": text, "fingerprint": text, "subset": {text: text}}
+    record["held_out"] |= {"dataset": text, "split": text, "config": text}
+    record["model"]["name"] = text
+    record["environment"] = {"device": text, "torch": text}
+    write(run, recipe, record, summary)
+    path = write_card(run, license="apache-2.0")
+    content = path.read_text(encoding="utf-8")
+    header = header_of(path)
+    assert header["license"] == "apache-2.0" and header["library_name"] == "transformers"
+    assert set(header) <= {"library_name", "license", "metrics", "pipeline_tag", "tags", "datasets", "model-index"}
+    assert check_card(path) == []
+    api._validate_yaml(content)
+    body = content.split("\n---\n", 1)[1]
+    tokens = [
+        token
+        for block in MarkdownIt("commonmark").enable("table").parse(body)
+        for token in (block, *(block.children or []))
+    ]
+    raw = [token.content.strip() for token in tokens if token.type in ("html_block", "html_inline")]
+    assert {line for html in raw for line in html.splitlines() if not line.startswith("<!-- visreg card")} <= {
+        "<details>", "<summary>The full recipe</summary>", "</details>",
+    }  # fmt: skip
+    links = {token.attrs["href"] for token in tokens if token.type == "link_open"}
+    assert links == {"https://arxiv.org/abs/2606.02572"}
+    assert {token.attrs["src"] for token in tokens if token.type == "image"} == {"curves.png"}
+
+
+def test_an_edited_card_is_not_lost(run):
+    path = write_card(run)
+    assert write_card(run) == path
+    path.write_text(path.read_text(encoding="utf-8") + "\nOne more word.\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="edited by hand"):
+        write_card(run)
+    write_card(run, overwrite=True)
+    assert "One more word" not in path.read_text(encoding="utf-8")
+
+
+def test_a_card_is_whole_or_as_it_was(run):
+    path = write_card(run)
+    before = path.read_bytes()
+    (run / "summary.json").write_text("{")
+    with pytest.raises(ValueError, match=r"summary\.json cannot be read"):
+        write_card(run)
+    assert path.read_bytes() == before
+    assert not [name.name for name in path.parent.iterdir() if name.name.endswith(".part")]
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"no model/config\.json"):
+        write_card(tmp_path)
+
+
+def test_the_license_that_was_chosen_stays(run):
+    assert header_of(write_card(run, license="cc-by-4.0"))["license"] == "cc-by-4.0"
+    assert header_of(write_card(run))["license"] == "cc-by-4.0"
+    with pytest.raises(ValueError, match="license 'free' is not one of"):
+        write_card(run, license="free")
+
+
+def test_converted_released_weights_carry_their_license(run, records, tmp_path):
+    (recipe, record, summary), write = records
+    converted = run / "model"
+    path = write_converted_card(converted, source="visreg-vit-b-inet1k.pth")
+    assert header_of(path)["license"] == "cc-by-nc-4.0"
+    assert header_of(path)["base_model"] == "BooBooWu/visreg"
+    assert check_card(path) == []
+    with pytest.raises(ValueError, match="keep that license"):
+        write_converted_card(converted, source="visreg-vit-b-inet1k.pth", license="apache-2.0")
+
+    trained_on = tmp_path / "second"
+    (trained_on / "model").mkdir(parents=True)
+    (trained_on / "model" / "config.json").write_bytes((converted / "config.json").read_bytes())
+    write(trained_on, recipe | {"initialize_from": str(converted)}, record, summary)
+    header = header_of(write_card(trained_on))
+    assert header["license"] == "cc-by-nc-4.0" and header["base_model"] == "BooBooWu/visreg"
+    with pytest.raises(ValueError, match="keep that license"):
+        write_card(trained_on, license="apache-2.0")
+
+
+def test_weights_of_unknown_license_have_none(run, records):
+    (recipe, record, summary), write = records
+    write(run, recipe | {"initialize_from": "somebody/weights"}, record, summary)
+    path = write_card(run)
+    assert "license" not in header_of(path) and header_of(path)["base_model"] == "somebody/weights"
+    assert check_card(path) == ["the header has no license"]
+    assert header_of(write_card(run, license="mit"))["license"] == "mit"
+
+
+@pytest.mark.parametrize(
+    "change, problem",
+    [
+        (("license: apache-2.0", "license: free"), "license: 'free' is not one of"),
+        (("- org/pictures\n", "- a b c\n"), "datasets: 'a b c' is no Hub id"),
+        (("library_name: transformers\n", ""), "no library_name"),
+        (("value: 0.9722", "value: .nan"), "not a finite number"),
+        (("(curves.png)", "(other.png)"), "other.png is not beside the card"),
+        (("model-index:\n- name: visreg-vit-tiny-pictures\n", "model-index:\n- {}\n"), "header is not valid"),
+        (("---\n", "--\n"), "no YAML header"),
+    ],
+)
+def test_check_names_what_is_wrong(run, change, problem):
+    path = write_card(run)
+    text = path.read_text(encoding="utf-8")
+    assert change[0] in text
+    path.write_text(text.replace(*change), encoding="utf-8")
+    assert problem in "; ".join(check_card(path))
+
+
+def test_the_records_are_not_touched(run):
+    before = {path.name: path.read_bytes() for path in run.glob("*.json")}
+    write_card(run)
+    assert {path.name: path.read_bytes() for path in run.glob("*.json")} == before
+    assert json.loads(before["summary.json"])["knn_after"] == 0.9722

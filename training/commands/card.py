@@ -1,0 +1,41 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""`visreg card RUN`: the model card of a run, from what was measured; `visreg card RUN --check` says what is wrong.
+
+The license of the weights is that of the card that is there, else that of the weights the run started from (CC BY-NC
+is kept), else apache-2.0.
+"""
+
+from pathlib import Path
+
+from visreg_hub_cards import check_card, write_card
+
+from ..errors import UserError, setting_up
+from .parsing import OneLineParser
+
+
+def main(argv: list[str]) -> None:
+    """Write a card, or check one."""
+    parser = OneLineParser("card", __doc__)
+    parser.add_argument("run", type=Path, help="folder of a run; for --check also a checkpoint or a README.md")
+    parser.add_argument("--check", action="store_true", help="only check the card that is there")
+    parser.add_argument("--repo_id", help="organisation/name, for the lines that load the model")
+    parser.add_argument("--license", help="of the weights, as the Hub writes it")
+    parser.add_argument("--overwrite", action="store_true", help="replace a card that was edited by hand")
+    given = parser.parse_args(argv)
+    if given.check:
+        path = find_card(given.run)
+    else:
+        with setting_up():
+            path = write_card(given.run, repo_id=given.repo_id, license=given.license, overwrite=given.overwrite)
+    if problems := check_card(path):
+        raise UserError(f"{path}: {'; '.join(problems)}")
+    print(f"{path} is valid" if given.check else f"wrote {path}")
+
+
+def find_card(place: Path) -> Path:
+    """The card of a run, of a checkpoint directory, or the file itself."""
+    for path in (place, place / "model" / "README.md", place / "README.md"):
+        if path.is_file():
+            return path
+    raise UserError(f"there is no card at {place}: `visreg card {place}` writes one for a finished run")

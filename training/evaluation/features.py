@@ -18,8 +18,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pyarrow
 import torch
 from accelerate import PartialState
+from pyarrow import parquet
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
@@ -313,3 +315,24 @@ def same_width(labels: list[torch.Tensor]) -> list[torch.Tensor]:
 
 def canonical(key: dict[str, Any]) -> str:
     return json.dumps(key, sort_keys=True)
+
+
+def save_features(path: Path, features: Features, record: str) -> None:
+    """Features, labels and ids for a user's own work, whole or absent.
+
+    A .safetensors file has the tensors `features`, `labels` and, in its metadata, `ids` (JSON) and `record`; a
+    .parquet file one row an image with the columns `id`, `label` and `features`.
+
+    Args:
+        record: JSON that says which model and data they are of.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    if path.suffix == ".parquet":
+        rows = {"id": features.ids, "label": features.labels.tolist(), "features": list(features.features.numpy())}
+        table = pyarrow.table(rows).replace_schema_metadata({"visreg": record})
+        parquet.write_table(table, part)
+    else:
+        tensors = {"features": features.features.contiguous(), "labels": features.labels.contiguous()}
+        save_file(tensors, part, {"ids": json.dumps(features.ids), "record": record})
+    os.replace(part, path)

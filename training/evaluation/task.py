@@ -48,15 +48,22 @@ class Outcome:
 
 @dataclass
 class Sources:
-    """The data of a task; `validation` is None where it is split off `train`."""
+    """The data of a task.
+
+    Attributes:
+        validation: None where it is split off `train`.
+        train_share: where `train` and `test` are the same split, the share of it that is trained on.
+    """
 
     train: Any
     test: Any
     validation: Any = None
+    train_share: float | None = None
 
     def descriptions(self) -> dict[str, Any]:
         sources = {"train": self.train, "test": self.test, "validation": self.validation}
-        return {name: source.description() for name, source in sources.items() if source is not None}
+        described = {name: source.description() for name, source in sources.items() if source is not None}
+        return described | ({"train_share": self.train_share} if self.train_share else {})
 
 
 @dataclass
@@ -79,17 +86,27 @@ def open_sources(
     train_split: str = "train",
     test_split: str = "test",
     validation_split: str | None = None,
+    train_share: float | None = None,
     **options: Any,
 ) -> Sources:
     """Opens the splits of a data set.
 
     Args:
         validation_split: None takes the split `validation` where there is one (and it is not the one tested on).
+        train_share: where a data set has one split only (train and test are named the same): the share of it, class by
+            class, that is trained on; the rest is tested on.
         **options: of `open_stream`.
 
     Raises:
         ValueError: a split is missing, or two of them are the same.
     """
+    if train_share is not None:
+        if train_split != test_split or validation_split is not None or not 0 < train_share < 1:
+            raise ValueError(
+                "train_share is between 0 and 1 and shares out one split: name it as train and as test split"
+            )
+        source = open_stream(dataset, split=train_split, **options)
+        return Sources(source, source, None, train_share)
     if len({train_split, test_split, validation_split}) < 3:
         raise ValueError("train, test and validation have to be different splits: one would leak into another")
     train = open_stream(dataset, split=train_split, **options)
@@ -101,7 +118,7 @@ def open_sources(
     try:
         return Sources(train, test, open_stream(dataset, split="validation", **options))
     except ValueError as error:
-        if "split" not in str(error):
+        if not any(sign in str(error) for sign in ("split:", "splits")):
             raise
         return Sources(train, test)
 
@@ -120,8 +137,13 @@ def load_task(
     """
 
     def read(source):
-        return labelled(cached_features(model, source, settings, cache, batch_size), source)
+        features = labelled(cached_features(model, source, settings, cache, batch_size), source)
+        return renumbered(features, label_map(sources.train.label_names, source.label_names))
 
+    if sources.train_share is not None:
+        whole = read(sources.train)
+        test, train = hold_out(whole.labels, portion=sources.train_share)
+        return make_task(subset(whole, train), subset(whole, test), None, sources.train.label_names)
     held = None if sources.validation is None else read(sources.validation)
     return make_task(read(sources.train), read(sources.test), held, sources.train.label_names)
 
@@ -158,6 +180,33 @@ def labelled(features: Features, source: Any) -> Features:
 def subset(features: Features, rows: torch.Tensor) -> Features:
     """The images of the given numbers."""
     return Features(features.features[rows], features.labels[rows], [features.ids[row] for row in rows.tolist()])
+
+
+def label_map(names: list[str] | None, theirs: list[str] | None) -> dict[int, int] | None:
+    """Number in `names` of each class of another split; None where both number alike.
+
+    Folders and text labels are numbered split by split: a class that one of them lacks shifts all that follow.
+
+    Raises:
+        ValueError: the other split has classes that the training split does not know.
+    """
+    if not names or not theirs or names == theirs:
+        return None
+    if unknown := sorted(set(theirs) - set(names)):
+        raise ValueError(
+            f"classes {', '.join(unknown[:5])} are in a split that is tested, but not in the training split"
+        )
+    return {number: names.index(name) for number, name in enumerate(theirs)}
+
+
+def renumbered(features: Features, mapping: dict[int, int] | None) -> Features:
+    """With the numbers of the training split's classes."""
+    if mapping is None:
+        return features
+    if features.labels.ndim == 2:
+        raise ValueError("the splits have different classes")
+    numbers = torch.tensor([mapping[number] for number in range(len(mapping))])
+    return features._replace(labels=numbers[features.labels])
 
 
 def check_selection(selection: str) -> None:

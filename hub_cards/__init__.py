@@ -5,11 +5,13 @@
 from .background import BackgroundPush
 from .card import check_card, write_card, write_converted_card
 from .push import PushResult, push_run, try_push
+from .results import Reference
 
 
 __all__ = [
     "BackgroundPush",
     "PushResult",
+    "Reference",
     "check_card",
     "push_run",
     "try_push",

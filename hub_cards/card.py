@@ -17,7 +17,7 @@ from .facts import RunFacts, is_number, read_run
 from .figures import Picture, copy_pictures
 from .licence import KNOWN, Origin, chosen_licence, is_hub_id, origin_of, origin_of_file
 from .markup import Markdown, fenced, plain, slug, template
-from .results import Result, as_table, results_of
+from .results import References, Result, as_table, beside, results_of
 
 
 TAGS = ["visreg", "self-supervised-learning", "vision", "vit", "feature-extraction"]
@@ -25,7 +25,14 @@ REQUIRED = ("library_name", "pipeline_tag", "license", "tags")
 _MARK = re.compile(r"<!-- visreg card ([0-9a-f]{16}) -->\s*\Z")
 
 
-def write_card(run: Path, *, repo_id: str | None = None, license: str | None = None, overwrite: bool = False) -> Path:
+def write_card(
+    run: Path,
+    *,
+    repo_id: str | None = None,
+    license: str | None = None,
+    overwrite: bool = False,
+    references: References | None = None,
+) -> Path:
     """Writes run/model/README.md, and the pictures that it shows beside it, from the files of the run.
 
     Args:
@@ -34,6 +41,7 @@ def write_card(run: Path, *, repo_id: str | None = None, license: str | None = N
         license: the Hub's identifier; default: that of the card that is there, else that of the weights the run
             started from, else apache-2.0.
         overwrite: whether to replace a card that somebody edited after it was written.
+        references: published figures to show, by name of the evaluation file that they stand beside.
 
     Returns:
         The card's path.
@@ -51,7 +59,7 @@ def write_card(run: Path, *, repo_id: str | None = None, license: str | None = N
         raise ValueError(f"{path} was edited by hand: --overwrite replaces it.")
     facts = read_run(run, model)
     pictures = copy_pictures(run, model)
-    _write(path, render_card(facts, pictures, repo_id, license or licence_there(path)))
+    _write(path, render_card(facts, pictures, repo_id, license or licence_there(path), references))
     return path
 
 
@@ -75,7 +83,11 @@ def write_converted_card(directory: Path, *, source: str, license: str | None = 
 
 
 def render_card(
-    facts: RunFacts, pictures: list[Picture], repo_id: str | None = None, license: str | None = None
+    facts: RunFacts,
+    pictures: list[Picture],
+    repo_id: str | None = None,
+    license: str | None = None,
+    references: References | None = None,
 ) -> str:
     """The text of a card. Raises ValueError if the license is not possible for weights of this origin."""
     origin = facts.origin or origin_of(facts.initialized_from)
@@ -87,6 +99,7 @@ def render_card(
         location=repo_id if repo_id and is_hub_id(repo_id) else "path/to/this/folder",
         config=facts.config,
         results=results,
+        references=beside(facts, references or {}),
         pictures={picture.name: picture for picture in pictures},
         origin=origin,
         licence=licence,

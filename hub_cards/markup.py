@@ -16,7 +16,7 @@ LONGEST = 200
 
 # What may stand in Markdown as it is. Everything else becomes a character reference, which no Markdown parser takes
 # for structure; a colon or "www." would be enough for an automatic link.
-_UNSAFE = re.compile(r"[^\w\s.,/()%-]|_|(?<=www)\.", re.IGNORECASE)
+_UNSAFE = re.compile(r"[^\w\s.,;/()%-]|_|(?<=www)\.", re.IGNORECASE)
 
 
 class Markdown(str):

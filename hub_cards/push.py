@@ -13,6 +13,7 @@ from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
 from .card import check_card
 from .licence import is_hub_id
+from .results import References
 from .retries import FAULTS, passing_fault, persistently
 from .staging import stage
 
@@ -64,6 +65,7 @@ def push_run(
     timm: bool = False,
     dry_run: bool = False,
     license: str | None = None,
+    references: References | None = None,
     api: HfApi | None = None,
 ) -> PushResult:
     """Pushes the model of a run (or of a checkpoint directory, or the newest checkpoint of a run under way).
@@ -77,7 +79,7 @@ def push_run(
             Its state.json goes up as it is, local folders included, because the continuation compares it.
         timm: also the backbone in timm's format.
         dry_run: only say what would go up; the Hub is not asked.
-        license: see `write_card`.
+        license, references: see `write_card`.
         api: of huggingface_hub; default: endpoint and token of the environment.
 
     Raises:
@@ -89,7 +91,15 @@ def push_run(
         raise ValueError(f"'{repo_id}' is not a name on the Hub: it has the form organisation/name.")
     with tempfile.TemporaryDirectory(prefix=".push-", dir=run if run.is_dir() else None) as folder:
         staging = Path(folder)
-        card = stage(run, staging, repo_id, license=license, include_pretraining=include_pretraining, timm=timm)
+        card = stage(
+            run,
+            staging,
+            repo_id,
+            license=license,
+            include_pretraining=include_pretraining,
+            timm=timm,
+            references=references,
+        )
         if problems := check_card(card):
             hint = "; --license says under which" if any("license" in problem for problem in problems) else ""
             raise ValueError(f"the card of {run} is not ready: {'; '.join(problems)}{hint}.")

@@ -32,46 +32,99 @@ class Result(NamedTuple):
 
 
 # Keys of summary.json -> protocol.
-SUMMARY = {"knn": "20-NN on frozen features", "linear": "linear classifier on frozen features"}
+SUMMARY = {"knn": "20-NN, frozen features", "linear": "linear classifier, frozen features"}
+
+# Protocols of `visreg evaluate` in words.
+PROTOCOLS = {
+    "knn": "nearest neighbours, frozen features",
+    "linear": "linear classifier, frozen features",
+    "fewshot": "few-shot classifier, frozen features",
+    "retrieval": "retrieval, frozen features",
+    "segment": "linear segmentation head, frozen patch features",
+    "finetune": "fine-tuned network",
+}
+
+
+class Reference(NamedTuple):
+    """A published figure beside a result: `value` in percent, `note` says where from and how it was chosen."""
+
+    method: str
+    note: str
+    value: float
+
+
+# Name of an evaluation file -> published figures of the same protocol and data set.
+References = dict[str, list[Reference]]
 
 
 def results_of(facts: RunFacts) -> list[Result]:
-    """All finite results of a run, those of its end and those of `visreg evaluate`."""
-    return summary_results(facts)
+    """All finite results of a run: those of its end, and those of `visreg evaluate`."""
+    evaluated = [evaluation_result(content) for content in facts.evaluations.values()]
+    return summary_results(facts) + [result for result in evaluated if result is not None]
 
 
 def summary_results(facts: RunFacts) -> list[Result]:
     """kNN and linear accuracy that the run measured on its held-out split, before and after training."""
-    held_out = facts.held_out or {}
-    where: dict[str, Any] = {
-        "dataset": held_out.get("dataset") or facts.recipe.get("eval_dataset") or facts.recipe.get("dataset"),
-        "config": held_out.get("config"),
-        "split": held_out.get("split") or facts.recipe.get("eval_split"),
-        "revision": held_out.get("revision"),
-    }
-    if not where["dataset"]:
+    held_out = facts.held_out
+    dataset = held_out.get("dataset") or facts.recipe.get("eval_dataset") or facts.recipe.get("dataset")
+    if not dataset:
         return []
+    where = {name: held_out.get(name) for name in ("config", "split", "revision")}
     return [
-        Result(protocol, metric="accuracy", value=facts.summary[f"{key}_{role}"], role=role, **where)
+        Result(protocol, dataset, "accuracy", facts.summary[f"{key}_{role}"], role, **where)
         for key, protocol in SUMMARY.items()
         for role in ("before", "after")
         if is_number(facts.summary.get(f"{key}_{role}"))
     ]
 
 
+def evaluation_result(content: dict[str, Any]) -> Result | None:
+    """The result in a file of `visreg evaluate`, or None if it has no finite value."""
+    if not {"protocol", "dataset", "metric", "value"} <= content.keys() or not is_number(content["value"]):
+        return None
+    protocol = PROTOCOLS.get(content["protocol"], str(content["protocol"]))
+    chosen_on = (content.get("selection") or {}).get("on")
+    if chosen_on:
+        protocol += f"; settings chosen on {'the test split' if chosen_on == 'test' else chosen_on}"
+    low, high = content.get("interval") or (None, None)
+    where = {name: content.get(name) for name in ("config", "split", "revision")}
+    return Result(
+        protocol, str(content["dataset"]), str(content["metric"]), content["value"], low=low, high=high, **where
+    )
+
+
 def as_table(results: list[Result]) -> list[dict[str, str]]:
     """Rows of a table: a protocol on a data set, before and after training, shares in percent."""
     rows: dict[tuple, dict[str, str]] = {}
     for result in results:
-        data = " ".join(part for part in (result.dataset, result.config, result.split) if part)
-        key = (result.protocol, result.metric, data)
-        row = rows.setdefault(key, {"protocol": result.protocol, "data": data, "before": "", "after": ""})
-        row[result.role] = readable(result)
+        key = (result.protocol, data_name(result), result.metric.replace("_", " "))
+        row = rows.setdefault(key, dict(zip(("protocol", "data", "metric"), key, strict=True), before="", after=""))
+        row[result.role] = percent(result)
     return list(rows.values())
 
 
-def readable(result: Result) -> str:
-    """A value as it is shown: shares in percent, with their interval if there is one."""
+def beside(facts: RunFacts, references: References) -> list[dict[str, str]]:
+    """Rows of a table: each result that has published figures beside it, then those."""
+    rows = []
+    for name, published in references.items():
+        result = evaluation_result(facts.evaluations.get(name, {}))
+        if result is None or not published:
+            continue
+        data = data_name(result)
+        rows.append({"model": "this model", "data": data, "value": percent(result), "note": result.protocol})
+        rows += [
+            {"model": row.method, "data": data, "value": f"{row.value:.1f} %", "note": row.note} for row in published
+        ]
+    return rows
+
+
+def data_name(result: Result) -> str:
+    """`org/name configuration split`, of what is known."""
+    return " ".join(part for part in (result.dataset, result.config, result.split) if part)
+
+
+def percent(result: Result) -> str:
+    """A share in percent, with its 95 % interval if there is one."""
     shown = f"{100 * result.value:.1f} %"
     if is_number(result.low) and is_number(result.high):
         shown += f" ({100 * result.low:.1f} to {100 * result.high:.1f})"

@@ -24,11 +24,19 @@ from .card import is_edited, licence_there, render_card
 from .facts import newest_checkpoint, public, public_recipe, read_object, read_run
 from .figures import copy_pictures
 from .licence import origin_of_card
+from .results import References
 from .timm_format import add_timm
 
 
 def stage(
-    run: Path, staging: Path, repo_id: str, *, license: str | None = None, include_pretraining: bool, timm: bool
+    run: Path,
+    staging: Path,
+    repo_id: str,
+    *,
+    license: str | None = None,
+    include_pretraining: bool = False,
+    timm: bool = False,
+    references: References | None = None,
 ) -> Path:
     """Fills the empty folder `staging` from a run, or from a checkpoint directory; returns the card's path.
 
@@ -49,7 +57,7 @@ def stage(
         facts = read_run(run, staging)
         if card.is_file() and not facts.recipe:  # a checkpoint directory, whose card says where it comes from
             facts.origin = origin_of_card(card)
-        text = render_card(facts, copy_pictures(run, staging), repo_id, licence)
+        text = render_card(facts, copy_pictures(run, staging), repo_id, licence, references)
         card.unlink(missing_ok=True)  # it may be a link into the run
         card.write_text(text, encoding="utf-8", newline="\n")
     elif license not in (None, licence_there(card)):

@@ -9,7 +9,7 @@ import yaml
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
-from visreg_hub_cards import check_card, write_card, write_converted_card
+from visreg_hub_cards import Reference, check_card, write_card, write_converted_card
 from visreg_hub_cards.markup import escaped, fenced, plain
 
 
@@ -233,3 +233,24 @@ def test_the_records_are_not_touched(run):
     write_card(run)
     assert {path.name: path.read_bytes() for path in run.glob("*.json")} == before
     assert json.loads(before["summary.json"])["knn_after"] == 0.9722
+
+
+def test_evaluations_stand_with_their_protocol_beside_published_figures(run, api):
+    (run / "evaluation").mkdir()
+    result = {
+        "protocol": "linear", "dataset": "frgfm/imagenette", "config": "320px", "split": "validation",
+        "revision": "a" * 40, "metric": "accuracy", "value": 0.876, "interval": [0.86, 0.89], "selection": {"on": "test"}, "model": {},
+    }  # fmt: skip
+    (run / "evaluation" / "linear.json").write_text(json.dumps(result))
+    (run / "evaluation" / "empty.json").write_text(json.dumps(result | {"value": None}))
+    path = write_card(run, references={"linear.json": [Reference("DINO S/16", "published by a third party", 86.1)]})
+    text = path.read_text(encoding="utf-8")
+    protocol = "linear classifier, frozen features; settings chosen on the test split"
+    row = f"| {protocol} | frgfm/imagenette 320px validation | accuracy |  | 87.6 % (86.0 to 89.0) |"
+    assert row in text
+    assert "| DINO S/16 | frgfm/imagenette 320px validation | 86.1 % | published by a third party |" in text
+    index = header_of(path)["model-index"][0]["results"][1]
+    assert index["dataset"]["config"] == "320px" and index["metrics"][0]["value"] == 0.876
+    assert "chosen on the test split" in index["metrics"][0]["name"]
+    assert check_card(path) == []
+    api._validate_yaml(text)

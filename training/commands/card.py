@@ -8,9 +8,12 @@ is kept), else apache-2.0.
 
 from pathlib import Path
 
-from visreg_hub_cards import check_card, write_card
+from visreg_hub_cards import Reference, check_card, write_card
 
 from ..errors import UserError, setting_up
+from ..evaluation.compare import column
+from ..evaluation.published import OTHER_METRIC, PUBLISHED
+from ..evaluation.results import read_result
 from .parsing import OneLineParser
 
 
@@ -27,10 +30,34 @@ def main(argv: list[str]) -> None:
         path = find_card(given.run)
     else:
         with setting_up():
-            path = write_card(given.run, repo_id=given.repo_id, license=given.license, overwrite=given.overwrite)
+            path = write_card(
+                given.run,
+                repo_id=given.repo_id,
+                license=given.license,
+                overwrite=given.overwrite,
+                references=published_beside(given.run),
+            )
     if problems := check_card(path):
         raise UserError(f"{path}: {'; '.join(problems)}")
     print(f"{path} is valid" if given.check else f"wrote {path}")
+
+
+def published_beside(run: Path) -> dict[str, list[Reference]]:
+    """Published figures of the same protocol and data set as each result in run/evaluation, by its file name.
+
+    Raises:
+        ValueError: a file there is no result of `visreg evaluate`.
+    """
+    found = {}
+    for path in sorted((run / "evaluation").glob("*.json")):
+        result = read_result(path)
+        key = column(result)
+        found[path.name] = [
+            Reference(row.method, row.note, row.figures[key])
+            for row in PUBLISHED
+            if row.protocol == result["protocol"] and key in row.figures and key not in OTHER_METRIC
+        ]
+    return found
 
 
 def find_card(place: Path) -> Path:

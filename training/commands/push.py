@@ -7,6 +7,7 @@ from pathlib import Path
 from visreg_hub_cards import push_run
 
 from ..errors import setting_up
+from .card import published_beside
 from .parsing import OneLineParser
 
 
@@ -27,5 +28,6 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--dry_run", action="store_true", help="list what would go up, and send nothing")
     options = vars(parser.parse_args(argv))
     with setting_up():
-        result = push_run(options.pop("model"), **options)
+        run = options.pop("model")
+        result = push_run(run, references=published_beside(run), **options)
     print("\n".join(result.lines()))

@@ -101,7 +101,7 @@ def train(parts: Run) -> float:
             if (step + 1) % options.save_every == 0 or ends_here or stop:
                 positions = everybody(accelerator, batches.position())
                 saved = parts.checkpoints.write(step + 1, parts, optimizer, positions, probes, timer.seconds())
-                report.draw()
+                report.draw(at_least=30)
             if stop and not ends_here:
                 raise RunStopped(f"stopped by a signal; `--resume auto` goes on from {saved}", EXIT_INTERRUPTED)
     return timer.seconds()

@@ -14,6 +14,7 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import gather_object
+from transformers.utils.logging import disable_progress_bar
 
 from modeling_visreg import VISRegViTForPreTraining
 
@@ -77,6 +78,7 @@ def start_accelerator(run: RunOptions) -> Accelerator:
 
     Buffers are not broadcast: with statistics over the whole batch every rank computes the same ones.
     """
+    disable_progress_bar()  # of transformers: a bar for each file of a checkpoint
     precision = run.mixed_precision
     if precision == "auto":
         precision = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"

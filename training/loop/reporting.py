@@ -5,7 +5,9 @@
 V views, B images of the whole batch, D projection dimension, d width of the backbone.
 """
 
+import math
 import sys
+import time
 from typing import Any
 
 import torch
@@ -42,6 +44,7 @@ class Reporter:
         self.progress = Progress(plan.total_steps, start, plan.global_batch_size, self.main)
         self.watch = Stopwatch()
         self.waited = 0.0
+        self.drawn = -math.inf
 
     def add(self, step: int, output: StepOutput, grad_norm: torch.Tensor, skipped: torch.Tensor, batch: Any) -> None:
         """After every update; never synchronises."""
@@ -99,9 +102,10 @@ class Reporter:
         probe = f", probe {row['probe_linear']:.3f}" if "probe_linear" in row else ""
         self.progress.report(row["step"], row["images_per_second"], row["total"], probe)
 
-    def draw(self) -> None:
-        """Bring curves.png up to date."""
-        if self.main and self.log.rows:
+    def draw(self, at_least: float = 0.0) -> None:
+        """Bring curves.png up to date, unless it was drawn less than `at_least` seconds ago."""
+        if self.main and self.log.rows and time.perf_counter() - self.drawn >= at_least:
+            self.drawn = time.perf_counter()
             draw_curves(self.log.rows, self.folder / "curves.png")
 
     def __enter__(self) -> "Reporter":

@@ -1,0 +1,89 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""What the processes of test_step.py run: one step on a rank's share of a fixed batch; writes loss and gradients.
+
+usage: step_on_ranks.py WORLD FOLDER OPTIONS   (OPTIONS: a JSON list, one step for each)
+
+The ranks are forked before torch computes anything, so that they share one import of it.
+"""
+
+import json
+import multiprocessing
+import sys
+
+import torch
+from torch.nn.parallel import DistributedDataParallel
+
+from modeling_visreg import VISRegViTConfig, VISRegViTForPreTraining
+from visreg_training.loop.step import PretrainingStep
+from visreg_training.objective import VISRegObjective
+
+
+IMAGES, GLOBAL, LOCAL = 12, 2, 3
+
+
+def make_step(micro_batch_size=None, drop_path_rate=0.0, **options) -> PretrainingStep:
+    """A small model, the same on every rank."""
+    torch.manual_seed(0)
+    config = VISRegViTConfig(
+        hidden_size=32,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        image_size=16,
+        patch_size=4,
+        projection_size=24,
+        projector_hidden_size=40,
+        drop_path_rate=drop_path_rate,
+    )
+    objective = VISRegObjective(num_slices=50, regularization_weight=0.6, **options)
+    return PretrainingStep(VISRegViTForPreTraining(config), objective, GLOBAL, micro_batch_size)
+
+
+def make_views() -> list[torch.Tensor]:
+    """Views of 12 images in two resolutions: (V_r, B, C, H, W)."""
+    draws = torch.Generator().manual_seed(1)
+    images = torch.randn(1, IMAGES, 3, 16, 16, generator=draws)
+    noise = torch.randn(GLOBAL, IMAGES, 3, 16, 16, generator=draws)
+    small = torch.randn(LOCAL, IMAGES, 3, 8, 8, generator=draws)
+    return [images + 0.3 * noise, images[..., ::2, ::2] + 0.3 * small]
+
+
+def take_step(module, views, seed=5, step=7) -> dict[str, torch.Tensor]:
+    """Terms, parameter gradients and batch-norm statistics after one step."""
+    module.train()
+    torch.manual_seed(seed)
+    output = module(views, step)
+    output.terms.total.backward()
+    result = {f"terms.{name}": value.detach() for name, value in output.terms._asdict().items()}
+    inner = getattr(module, "module", module)
+    result |= {f"grad.{name}": p.grad for name, p in inner.named_parameters() if p.grad is not None}
+    return result | {f"buffer.{name}": b.clone() for name, b in inner.named_buffers() if b.is_floating_point()}
+
+
+def on_rank(rank: int, world: int, folder: str, cases: list[dict]) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
+    share = IMAGES // world
+    views = [group[:, rank * share : (rank + 1) * share] for group in make_views()]
+    for number, options in enumerate(cases):
+        module = DistributedDataParallel(
+            make_step(**options), forward_sync_buffers=False, gradient_as_bucket_view=True
+        )
+        torch.save(take_step(module, views), f"{folder}/{number}-{rank}.pt")
+    torch.distributed.barrier()
+    torch.distributed.destroy_process_group()
+
+
+def main() -> None:
+    world, folder, cases = int(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
+    fork = multiprocessing.get_context("fork")
+    ranks = [fork.Process(target=on_rank, args=(rank, world, folder, cases)) for rank in range(world)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join()
+    sys.exit(max(abs(process.exitcode) for process in ranks))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""Invariants 3, 4 and 6, with real runs, real kills and a real full disk: what was interrupted ends as if it had not."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from visreg_training.errors import RunStopped, UserError
+from visreg_training.loop.checkpoint import Checkpoints, check_same_run
+from visreg_training.pretrain import pretrain
+
+
+# A run of seconds: 48 images of the digits, two resolutions, drop path and every random augmentation on.
+SMALL = {
+    "config": "digits",
+    "fraction": 0.05,
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "drop_path_rate": 0.2,
+    "projector_hidden_size": 16,
+    "projection_size": 8,
+    "num_slices": 16,
+    "global_batch_size": 16,
+    "epochs": 6,
+    "save_every": 3,
+    "log_every": 4,
+    "flip_probability": 0.5,
+    "blur_probability": 0.5,
+    "num_workers": 0,
+    "eval_split": None,
+}
+
+
+def flags(options):
+    return [text for name, value in options.items() if value is not None for text in (f"--{name}", str(value))]
+
+
+def command(options):
+    return [sys.executable, "-m", "visreg_training.pretrain", *flags(options)]
+
+
+def weights(folder):
+    return load_file(Path(folder) / "pretraining" / "model.safetensors")
+
+
+def assert_identical(first, second):
+    assert first.keys() == second.keys()
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory):
+    """A recipe file without held-out evaluation, for processes."""
+    import yaml
+
+    from visreg_training.loop.config import parse
+
+    plain = {name: value for name, value in SMALL.items() if value is not None}
+    arguments = parse(flags(plain | {"output_dir": "unused"}))
+    arguments.data.eval_split = None
+    path = tmp_path_factory.mktemp("recipe") / "small.yaml"
+    path.write_text(yaml.safe_dump(arguments.as_recipe()))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def unbroken(recipe, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unbroken") / "run"
+    pretrain(config=recipe, output_dir=str(folder))
+    return folder
+
+
+def test_a_run_leaves_what_it_promises(unbroken):
+    names = {path.name for path in unbroken.iterdir()}
+    assert {"recipe.yaml", "run.json", "metrics.jsonl", "curves.png", "summary.json", "model", "pretraining"} <= names
+    assert {"config.json", "model.safetensors", "preprocessor_config.json", "README.md"} <= {
+        path.name for path in (unbroken / "model").iterdir()
+    }
+    rows = [json.loads(line) for line in (unbroken / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["step"] == json.loads((unbroken / "run.json").read_text())["plan"]["total_steps"]
+    checkpoints = sorted(path.name for path in (unbroken / "checkpoints").iterdir())
+    assert len(checkpoints) == 2 and checkpoints[-1] == f"step-{rows[-1]['step']:08d}"
+
+
+def test_probes_change_nothing(recipe, unbroken, tmp_path):
+    pretrain(config=recipe, output_dir=str(tmp_path / "run"), online_probe=False)
+    assert_identical(weights(tmp_path / "run"), weights(unbroken))
+    assert "probe_knn" not in (tmp_path / "run" / "metrics.jsonl").read_text()
+
+
+def test_two_stops_and_two_resumes_end_with_the_same_weights(recipe, unbroken, tmp_path):
+    """SIGTERM in the middle of an epoch, twice in a row: exit code 75 each time, then the same weights, bit for bit."""
+    options = {"config": recipe, "output_dir": tmp_path / "run", "resume": "auto", "num_workers": 1, "log_every": 1}
+    for stops in (1, 2):
+        process = subprocess.Popen(command(options), stderr=subprocess.PIPE, text=True)
+        seen = 0
+        for line in process.stderr:
+            seen += line.startswith("step ")
+            if seen == 2:
+                process.send_signal(signal.SIGTERM)
+                seen += 1
+        assert process.wait(timeout=120) == 75, stops
+    pretrain(config=recipe, output_dir=str(tmp_path / "run"), resume="auto")
+    assert_identical(weights(tmp_path / "run"), weights(unbroken))
+    steps = [json.loads(line)["step"] for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(set(steps))
+
+
+def kill_chain(recipe, folder, kills, draws, launcher=command, **options):
+    """kill -9 at random moments, `kills` times, then let the run end."""
+    options = {"config": recipe, "output_dir": folder, "resume": "auto", **options}
+    done = 0
+    while done < kills:
+        process = subprocess.Popen(launcher(options), stderr=subprocess.PIPE, text=True, start_new_session=True)
+        for line in process.stderr:
+            if line.startswith("step "):
+                break
+        time.sleep(draws.uniform(0, 0.4))
+        process.kill()
+        process.wait()
+        done += 1
+        for path in (folder / "checkpoints").glob("step-*"):
+            assert path.suffix or (path / "state.json").exists()
+    subprocess.run(launcher(options), check=True, capture_output=True, timeout=300)
+
+
+@pytest.mark.slow
+def test_ten_kills_in_a_chain(recipe, unbroken, tmp_path):
+    kill_chain(recipe, tmp_path / "run", 10, random.Random(0), save_every=1, log_every=1, num_workers=2)
+    assert_identical(weights(tmp_path / "run"), weights(unbroken))
+
+
+def test_one_kill(recipe, unbroken, tmp_path):
+    kill_chain(recipe, tmp_path / "run", 1, random.Random(1), save_every=1, log_every=1)
+    assert_identical(weights(tmp_path / "run"), weights(unbroken))
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_whole(unbroken, tmp_path):
+    """A real file system of 200 kB would need root; a real quota on the size of a file does the same to write()."""
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000));"
+        "from visreg_training.pretrain import main; main(sys.argv[1:])"
+    )
+    options = {"config": str(unbroken / "recipe.yaml"), "output_dir": tmp_path / "run", "online_probe": False}
+    done = subprocess.run([sys.executable, "-c", code, *flags(options)], capture_output=True, text=True, check=False)
+    assert done.returncode == 3, done.stderr
+    assert "could not be written" in done.stderr.strip().splitlines()[-1]
+    assert list((tmp_path / "run" / "checkpoints").glob("*")) == []
+
+
+def test_a_changed_recipe_is_named_and_refused(recipe, unbroken):
+    with pytest.raises(UserError, match=r"another learning_rate \(0.002 -> 0.1\)"):
+        pretrain(config=recipe, output_dir=str(unbroken), resume="auto", learning_rate=0.1)
+    with pytest.raises(UserError, match=r"--resume auto continues it, --overwrite deletes it"):
+        pretrain(config=recipe, output_dir=str(unbroken))
+
+
+def test_free_changes_are_named_and_accepted():
+    state = {"recipe": {"save_every": 3, "seed": 0}, "positions": [{}]}
+    assert check_same_run(state, {"save_every": 5, "seed": 0}, 1) == ["save_every: 3 -> 5"]
+    with pytest.raises(UserError, match="started with 1 processes, not 2"):
+        check_same_run(state, {"save_every": 3, "seed": 0}, 2)
+
+
+def test_unfinished_checkpoints_are_not_seen(tmp_path):
+    (tmp_path / "step-00000003").mkdir()
+    (tmp_path / "step-00000009.unfinished").mkdir()
+    assert Checkpoints(tmp_path, 2, None).latest().name == "step-00000003"
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_spoils_nothing(recipe, tmp_path):
+    """An absurd learning rate makes the weights, and then the loss, overflow."""
+    folder = tmp_path / "run"
+    with pytest.raises(RunStopped, match=r"not finite at step \d+; its images are listed in"):
+        pretrain(
+            config=recipe, output_dir=str(folder), learning_rate=1e30, clip_norm=1e30, warmup_epochs=0, log_every=1
+        )
+    row = json.loads((folder / "nonfinite-rank0.jsonl").read_text().splitlines()[0])
+    assert len(row["ids"]) == 16
+
+
+def test_a_collapse_is_told(recipe, tmp_path, capsys):
+    """Without its regularizer the embedding shrinks to a point: warned of by default, an end if asked for."""
+    options = {
+        "config": recipe,
+        "regularization_weight": 0,
+        "learning_rate": 1e-2,
+        "epochs": 30,
+        "log_every": 4,
+        "collapse_intervals": 2,
+    }
+    pretrain(output_dir=str(tmp_path / "warned"), **options)
+    assert "the embedding has collapsed" in capsys.readouterr().err
+    with pytest.raises(RunStopped, match="the embedding has collapsed"):
+        pretrain(output_dir=str(tmp_path / "stopped"), on_collapse="stop", **options)

@@ -1,0 +1,97 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""Invariants 1 and 2: many processes, or micro-batches, give the loss and the gradient of the whole batch."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+
+SCRIPT = Path(__file__).with_name("step_on_ranks.py")
+_spec = importlib.util.spec_from_file_location("step_on_ranks", SCRIPT)
+ranks = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(ranks)
+
+
+CASES = {
+    2: [{}, {"regularizer": "sigreg"}, {"micro_batch_size": 2}, {"slices": "per_rank"}, {"statistics": "local"}],
+    3: [{"regularizer": "vicreg"}, {"regularizer": "barlow"}],
+    4: [{}],  # 50 slices on 4 ranks: 12 or 13 each
+}
+
+
+@pytest.fixture(scope="module")
+def on_processes(tmp_path_factory):
+    """(world, case) -> the results of one step on real gloo processes, one dict a rank."""
+    results = {}
+    for world, cases in CASES.items():
+        folder = tmp_path_factory.mktemp("ranks")
+        command = [sys.executable, str(SCRIPT), str(world), str(folder), json.dumps(cases)]
+        subprocess.run(command, check=True, timeout=300)
+        for number, options in enumerate(cases):
+            files = [folder / f"{number}-{rank}.pt" for rank in range(world)]
+            results[world, json.dumps(options)] = [torch.load(file, weights_only=True) for file in files]
+    return results
+
+
+def assert_equal(result, expected, tolerance=1e-5):
+    """To `tolerance` of each tensor's largest entry; gradients that are zero but for rounding, of all gradients'."""
+    assert result.keys() == expected.keys() and len(expected) > 60
+    largest = max(value.abs().max().item() for name, value in expected.items() if name.startswith("grad"))
+    for name, value in expected.items():
+        scale = max(value.abs().max().item(), 0.05 * largest)
+        assert (result[name] - value).abs().max().item() <= tolerance * scale, name
+
+
+EXACT = [
+    (world, options)
+    for world, cases in CASES.items()
+    for options in cases
+    if not {"slices", "statistics"} & options.keys()
+]
+
+
+@pytest.mark.parametrize("world, options", EXACT, ids=json.dumps)
+def test_processes_give_what_one_gives(world, options, on_processes):
+    alone = {name: value for name, value in options.items() if name != "micro_batch_size"}
+    expected = ranks.take_step(ranks.make_step(**alone), ranks.make_views())
+    for result in on_processes[world, json.dumps(options)]:
+        assert_equal(result, expected)
+
+
+def test_slices_of_each_rank_as_published(on_processes):
+    """`per_rank`: other directions on each rank; the reported terms are nevertheless equal on all ranks."""
+    first, second = on_processes[2, '{"slices": "per_rank"}']
+    assert_equal(first, second)
+    alone = ranks.take_step(ranks.make_step(slices="per_rank"), ranks.make_views())
+    assert first["terms.shape"] != alone["terms.shape"]
+    assert torch.allclose(first["terms.scale"], alone["terms.scale"], rtol=1e-5)
+
+
+def test_local_statistics_differ_from_global_ones(on_processes):
+    whole = ranks.take_step(ranks.make_step(), ranks.make_views())
+    local = on_processes[2, '{"statistics": "local"}'][0]
+    assert abs(local["terms.scale"] - whole["terms.scale"]) > 1e-4
+
+
+@pytest.mark.parametrize("micro", [1, 5, 6])
+def test_micro_batches_give_what_the_whole_batch_gives(micro):
+    """Drop path and batch norm on: the second pass over a micro-batch draws what the first one drew."""
+    whole = ranks.take_step(ranks.make_step(drop_path_rate=0.3), ranks.make_views())
+    parts = ranks.take_step(ranks.make_step(micro_batch_size=micro, drop_path_rate=0.3), ranks.make_views())
+    assert_equal(parts, whole)
+    other = ranks.take_step(ranks.make_step(drop_path_rate=0.3), ranks.make_views(), seed=6)
+    assert abs(other["terms.total"] - whole["terms.total"]) > 1e-4  # drop path did draw
+
+
+def test_half_precision_reaches_the_backbone_and_not_the_objective():
+    step, views = ranks.make_step(), ranks.make_views()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = step(views, 7)
+    assert output.projections.dtype == torch.bfloat16
+    assert all(value.dtype == torch.float32 for value in output.terms)

@@ -163,7 +163,9 @@ class DeviceAugment(nn.Module):
         for flags, group in _groups(parameters):
             for crops in group.split(chunk):
                 index = crops.to(device)
-                part = self._augment(images.index_select(0, index), flags, transforms.take(index), parameters.sigma[crops])
+                part = self._augment(
+                    images.index_select(0, index), flags, transforms.take(index), parameters.sigma[crops]
+                )
                 _store(output, index, part.sub_(mean).div_(std))
         return output
 
@@ -256,7 +258,11 @@ def _compose(parameters: AugmentParameters, active: torch.Tensor) -> tuple[torch
 
         contrast = factor(_CONTRAST, parameters.contrast)
         saturation = factor(_SATURATION, parameters.saturation)
-        step = factor(_BRIGHTNESS, parameters.brightness) * contrast * (saturation * torch.eye(3) + (1 - saturation) * luma)
+        step = (
+            factor(_BRIGHTNESS, parameters.brightness)
+            * contrast
+            * (saturation * torch.eye(3) + (1 - saturation) * luma)
+        )
         # Contrast mixes with the mean luma of the image as it is at this point.
         about_mean = step @ about_mean + (1 - contrast) * luma @ matrix
         matrix = step @ matrix

@@ -116,11 +116,13 @@ class PretrainingLoader:
             )
         self._feed = feed
         enough = min(1000, (source.num_examples or 1000 * world_size) // world_size)
-        self._log = SkipLog(max_bad_share, path=_rank_path(skipped_path, rank), enough=enough)
+        self._log = SkipLog(
+            max_bad_share, path=_rank_path(skipped_path, rank), enough=enough, shards=source.num_shards
+        )
         if position:
             self._log.load(position["skipped"])
         elif source.unreadable and rank == 0:
-            self._log.add(0, source.unreadable)
+            self._log.note(source.unreadable)
         self.wait_seconds = 0.0
         self._batches = iter(
             DataLoader(

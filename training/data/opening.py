@@ -33,7 +33,7 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNot
 from .columns import Columns, find_columns
 from .digits import load_digits_dataset
 from .faults import http_status, is_transient, one_line, with_retries
-from .skips import skip_record
+from .skips import UNREADABLE_FILE, skip_record
 from .source import MapSource, Source, StreamSource
 from .subsets import Subset
 
@@ -194,7 +194,7 @@ def _check_parquet(files: list[str], max_bad_share: float) -> tuple[list[str], l
             parquet.read_metadata(file)
             readable.append(file)
         except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
-            records.append(skip_record("unreadable_file", Path(file).name, file, one_line(error, 120)))
+            records.append(skip_record(UNREADABLE_FILE, Path(file).name, file, one_line(error, 120)))
             lost += os.path.getsize(file)
     share = lost / max(1, sum(os.path.getsize(file) for file in files))
     if not readable or share > max_bad_share:

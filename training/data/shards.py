@@ -14,6 +14,7 @@ from typing import NamedTuple
 from datasets import IterableDataset
 
 from .faults import STREAM_PATIENCE, Patience, http_status, is_transient, one_line, with_retries
+from .skips import UNREADABLE_FILE, skip_record
 
 
 logger = logging.getLogger(__name__)
@@ -147,7 +148,7 @@ class ShardCursor:
         self._same_place_failures = 0
         identity = f"{self._shard}-{self.piece}"
         logger.warning("%s failed for good and the rest of the piece is left out: %s", what, one_line(error))
-        self.lost.append({"kind": "unreadable_file", "id": identity, "path": None, "detail": one_line(error)})
+        self.lost.append(skip_record(UNREADABLE_FILE, identity, None, one_line(error)))
         if self._pieces is None:  # the footer of the file: there are no pieces to go on with
             self._ended = True
         self._next_piece()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 # The share is not judged before so many images were seen.
 _FEWEST = 1000
+UNREADABLE_FILE = "unreadable_file"
 
 
 class BadDataError(ValueError):
@@ -26,6 +27,7 @@ class SkipLog:
         counts: number of skipped images by kind (`truncated`, `not_image`, ...; `unreadable_file` for whole files).
         path: jsonl file to which each skipped image is added once; None for none.
         enough: images after which the share is judged: 1000, or an epoch where that is shorter.
+        shards: files of a stream, for the share of those that cannot be read.
     """
 
     max_bad_share: float = 0.01
@@ -33,28 +35,41 @@ class SkipLog:
     counts: Counter = field(default_factory=Counter)
     path: Path | None = None
     enough: int = _FEWEST
+    shards: int = 1
     _listed: set = field(default_factory=set)
+    _lost_shards: set = field(default_factory=set)
 
     def add(self, seen: int, skipped: list[dict]) -> None:
-        """Records `seen` images of which `skipped` (dicts with `kind`, `id`, `path`, `detail`) were bad.
+        """Records `seen` images of which `skipped` (see `skip_record`) were bad.
 
         Raises:
-            BadDataError: once more than `max_bad_share` of at least `enough` images were bad.
+            BadDataError: once more than `max_bad_share` of at least `enough` images, or of the shards, were bad.
         """
         self.seen += seen
+        self.note(skipped)
+        files = [record for record in skipped if record["kind"] == UNREADABLE_FILE]
+        self._lost_shards.update(record["id"].split("-")[0] for record in files)
+        if len(self._lost_shards) > self.max_bad_share * self.shards:
+            raise BadDataError(
+                f"{len(self._lost_shards)} of {self.shards} shards cannot be read (the last one: {files[-1]['detail']}), "
+                f"more than the allowed share {self.max_bad_share:g} (max_bad_share)."
+            )
+        bad = self.counts.total() - self.counts[UNREADABLE_FILE]
+        if skipped and self.seen >= self.enough and bad > self.max_bad_share * self.seen:
+            raise BadDataError(self._too_many(bad, skipped[-1]))
+
+    def note(self, skipped: list[dict]) -> None:
+        """Counts and lists records without judging the share: what was let pass before."""
         self.counts.update(record["kind"] for record in skipped)
         self._write([record for record in skipped if record["id"] not in self._listed])
-        self.check(skipped[-1] if skipped else None)
 
-    def check(self, last: dict | None) -> None:
-        bad = sum(self.counts.values())
-        if last is not None and self.seen >= self.enough and bad > self.max_bad_share * self.seen:
-            kinds = ", ".join(f"{count} {kind}" for kind, count in self.counts.most_common())
-            where = f"; listed in {self.path}" if self.path else ""
-            raise BadDataError(
-                f"{bad} of {self.seen} images cannot be read ({kinds}; the last one {last['path'] or last['id']}: {last['detail']}), "
-                f"more than the allowed share {self.max_bad_share:g} (max_bad_share){where}."
-            )
+    def _too_many(self, bad: int, last: dict) -> str:
+        kinds = ", ".join(f"{count} {kind}" for kind, count in self.counts.most_common())
+        where = f"; listed in {self.path}" if self.path else ""
+        return (
+            f"{bad} of {self.seen} images cannot be read ({kinds}; the last one {last['path'] or last['id']}: "
+            f"{last['detail']}), more than the allowed share {self.max_bad_share:g} (max_bad_share){where}."
+        )
 
     def _write(self, records: list[dict]) -> None:
         self._listed.update(record["id"] for record in records)

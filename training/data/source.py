@@ -18,7 +18,7 @@ from PIL import Image
 from .columns import Columns
 from .decode import BadImage, open_image
 from .shards import RawExample, ShardCursor
-from .skips import SkipLog, skip_record
+from .skips import BadDataError, SkipLog, skip_record
 from .subsets import Subset, file_key
 
 
@@ -184,3 +184,5 @@ class StreamSource(Source):
             cursor = self.cursor(shard)
             while rows := cursor.read(_READ_ROWS):
                 yield from filter(self.keeps, rows)
+            for lost in cursor.lost:
+                raise BadDataError(f"{self.name}: shard {lost['id']} cannot be read: {lost['detail']}")

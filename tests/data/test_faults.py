@@ -1,0 +1,126 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""Faults while streaming: the data that come are exactly those that would have come. A real server, real clients in their own process."""
+
+import json
+import re
+import threading
+import time
+
+import pytest
+from loopback import Fault, LoopbackHub
+
+
+STREAM = """
+import json, logging, sys
+logging.basicConfig(level=logging.WARNING)
+from visreg_training.data import MultiCrop, PretrainingLoader, open_stream
+source = open_stream("me/photos")
+batches = PretrainingLoader(source, MultiCrop(1, 0, 8), batch_size=10, seed=1, num_workers=int(sys.argv[1]))
+made = [next(batches) for _ in range(24)]
+print(json.dumps([[batch.ids for batch in made], sum(int(batch.views[0].sum()) for batch in made), dict(batches.skipped)]))
+batches.close()
+"""
+
+OPEN = """
+import sys
+from visreg_training.data import open_stream
+try:
+    print(open_stream(sys.argv[1], revision=sys.argv[2] or None, split=sys.argv[3] or "train").revision)
+except ValueError as error:
+    print("ValueError:", error)
+"""
+
+
+@pytest.fixture
+def hub(tmp_path, five_shards):
+    with LoopbackHub(tmp_path / "home") as hub:
+        hub.create("datasets", "me/photos", _files(five_shards))
+        yield hub
+
+
+def _files(folder) -> dict[str, bytes]:
+    return {f"data/{path.name}": path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory, five_shards) -> list:
+    """What two epochs are without a fault."""
+    with LoopbackHub(tmp_path_factory.mktemp("home")) as hub:
+        hub.create("datasets", "me/photos", _files(five_shards))
+        return stream(hub)[0]
+
+
+def stream(hub: LoopbackHub, workers: int = 0) -> tuple[list, str]:
+    """Two epochs in a real client: (what was read, stderr)."""
+    done = hub.run_python(STREAM, str(workers))
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1]), done.stderr
+
+
+def test_faults_change_nothing(hub, expected):
+    """At opening: a 503 and a 429 where nobody else tries again. While reading: 500s, more of them in a row than the libraries
+    bear, 429 with Retry-After, resets, bodies cut in the middle."""
+    assert len({name for batch in expected[0] for name in batch}) == 120 and expected[2] == {}
+    faults = [
+        Fault(r"GET /api/datasets/me/photos/revision", status=503),
+        Fault(r"GET /api/datasets/me/photos/tree", status=429, headers={"Retry-After": "1"}),
+        Fault(r"GET .*00000.*parquet", status=500, times=2, after=1),
+        Fault(r"GET .*00001.*parquet", status=429, times=2, headers={"Retry-After": "1"}),
+        Fault(r"GET .*00002.*parquet", reset=True, times=2),
+        Fault(r"GET .*00003.*parquet", cut=0.5, times=2, after=2),
+    ]
+    hub.inject(*faults)
+    found, _ = stream(hub)
+    assert found == expected
+    assert all(fault.times == 0 for fault in faults), faults
+
+
+@pytest.mark.slow
+def test_a_server_that_fails_longer_than_the_libraries_bear(hub, expected):
+    """Six 500s in a row end huggingface_hub and datasets after 23 s; the stream is rebuilt from its place."""
+    fault = Fault(r"GET .*00003.*parquet", status=500, times=7, after=2)
+    hub.inject(fault)
+    found, errors = stream(hub, workers=1)
+    assert found == expected
+    assert fault.times == 0 and "trying again" in errors
+
+
+@pytest.mark.slow
+def test_a_server_that_is_away_for_half_a_minute(hub, expected):
+    before = []
+
+    def leave_in_the_middle() -> None:
+        while sum("parquet" in request for request in hub.requests) < 8:
+            time.sleep(0.01)
+        before.append(len(hub.requests))
+        hub.away(30).join()
+
+    leaving = threading.Thread(target=leave_in_the_middle, daemon=True)
+    leaving.start()
+    found, _ = stream(hub)
+    leaving.join()
+    assert found == expected
+    assert any("parquet" in request for request in hub.requests[before[0] :])
+
+
+def test_the_revision_is_pinned_and_mistakes_are_one_line(hub, five_shards):
+    """One client process an answer: what it says about the missing, the private and the gated."""
+    hub.create("datasets", "me/gated", hub.files("datasets", "me/photos"), gated=True)
+    first = hub.repositories["datasets", "me/photos"].refs["main"]
+    calls = [("me/photos", "", ""), ("me/nothing", "", ""), ("me/gated", "", ""), ("me/photos", "v9", ""), ("me/photos", "", "test")]
+    script = "\n".join(f"sys.argv = ['-', {call[0]!r}, {call[1]!r}, {call[2]!r}]\n{OPEN}" for call in calls)
+    done = hub.run_python("import sys\n" + script)
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = done.stdout.strip().splitlines()
+    assert len(lines) == 5, lines
+    assert lines[0] == first
+    for line, words in zip(lines[1:], ["no data set 'me/nothing'", "me/gated is gated", "no revision 'v9'", "splits are train"], strict=True):
+        assert line.startswith("ValueError:") and re.search(words, line), line
+
+
+def test_a_refusal_in_the_middle_ends_the_run_with_one_line(hub):
+    hub.inject(Fault(r"GET .*0000[1-4].*parquet", status=403, times=1000))
+    done = hub.run_python(STREAM, "1")
+    assert done.returncode != 0
+    assert re.search(r"StreamLostError: Reading shard \d .* was refused", done.stderr.strip().splitlines()[-1])

@@ -1,0 +1,30 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""Nothing of size V * B * K is kept: peak memory in a process of its own, as the benchmark takes it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "objective.py"
+VIEWS, BATCH, DIM = 10, 256, 64
+
+
+def extra_peak(side: str, slices: int) -> int:
+    """Bytes above the inputs during one forward and backward."""
+    job = json.dumps([side, {"B": BATCH, "D": DIM, "K": slices}, 1])
+    command = [sys.executable, str(BENCHMARK), "--measure", job]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    return json.loads(result.stdout.splitlines()[-1])["peak"]
+
+
+@pytest.mark.parametrize("side", ["ours", "SIGReg (ours)"])
+def test_memory_does_not_grow_with_slices(side):
+    few, many = extra_peak(side, 1024), extra_peak(side, 8192)
+    directions = (8192 - 1024) * DIM * 4
+    one_copy = VIEWS * BATCH * (8192 - 1024) * 4  # what a single kept tensor of projections would add
+    assert many - few < 3 * directions + one_copy / 10

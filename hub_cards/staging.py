@@ -25,7 +25,6 @@ from .facts import newest_checkpoint, public, public_recipe, read_object, read_r
 from .figures import copy_pictures
 from .licence import origin_of_card
 from .results import References
-from .timm_format import add_timm
 
 
 def stage(
@@ -63,6 +62,8 @@ def stage(
     elif license not in (None, licence_there(card)):
         raise ValueError(f"the card was edited and says license {licence_there(card)}, not {license}: edit it there.")
     if timm:
+        from .timm_format import add_timm  # here: it imports torch, which a push of a finished run does not need
+
         add_timm(staging)
     return card
 

@@ -239,7 +239,8 @@ def test_evaluations_stand_with_their_protocol_beside_published_figures(run, api
     (run / "evaluation").mkdir()
     result = {
         "protocol": "linear", "dataset": "frgfm/imagenette", "config": "320px", "split": "validation",
-        "revision": "a" * 40, "metric": "accuracy", "value": 0.876, "interval": [0.86, 0.89], "selection": {"on": "test"}, "model": {},
+        "revision": "a" * 40, "metric": "accuracy", "value": 0.876, "interval": [0.86, 0.89],
+        "selection": {"on": "test"}, "model": {},
     }  # fmt: skip
     (run / "evaluation" / "linear.json").write_text(json.dumps(result))
     (run / "evaluation" / "empty.json").write_text(json.dumps(result | {"value": None}))

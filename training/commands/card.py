@@ -11,9 +11,6 @@ from pathlib import Path
 from visreg_hub_cards import Reference, check_card, write_card
 
 from ..errors import UserError, setting_up
-from ..evaluation.compare import column
-from ..evaluation.published import OTHER_METRIC, PUBLISHED
-from ..evaluation.results import read_result
 from .parsing import OneLineParser
 
 
@@ -48,8 +45,16 @@ def published_beside(run: Path) -> dict[str, list[Reference]]:
     Raises:
         ValueError: a file there is no result of `visreg evaluate`.
     """
+    paths = sorted((run / "evaluation").glob("*.json"))
+    if not paths:
+        return {}
+    # Here, because they import torch and datasets, which no other part of the command needs.
+    from ..evaluation.compare import column
+    from ..evaluation.published import OTHER_METRIC, PUBLISHED
+    from ..evaluation.results import read_result
+
     found = {}
-    for path in sorted((run / "evaluation").glob("*.json")):
+    for path in paths:
         result = read_result(path)
         key = column(result)
         found[path.name] = [

@@ -22,6 +22,7 @@ def extra_peak(side: str, slices: int) -> int:
     return json.loads(result.stdout.splitlines()[-1])["peak"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", ["ours", "SIGReg (ours)"])
 def test_memory_does_not_grow_with_slices(side):
     few, many = extra_peak(side, 1024), extra_peak(side, 8192)

@@ -7,14 +7,13 @@ import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from accelerate import PartialState
-
 from ..errors import RunStopped, UserError, setting_up
 from ..evaluation.compare import REFERENCES, compare
 from ..evaluation.features import FeatureCache, FeatureSettings
 from ..evaluation.heads import LEARNING_RATES
 from ..evaluation.linear import HeadOptions
 from ..evaluation.models import POOLINGS, open_model
+from ..evaluation.processes import processes
 from ..evaluation.results import read_result, write_result
 from ..evaluation.run import PROTOCOLS, Request, evaluate, run_suite
 from ..evaluation.suite_table import ENTRIES, SUITES
@@ -86,7 +85,7 @@ def run_suite_command(argv: list[str]) -> None:
         model = open_model(options.model, options.trust_remote_code)
         cache = FeatureCache(options.cache_dir)
         results, unreached = run_suite(model, options.suite, request, options.output, cache, sources, say)
-    if not PartialState().is_main_process:
+    if not processes().is_main_process:
         return
     if results:
         table = compare(results)
@@ -159,7 +158,7 @@ def report(result: dict | None, output: Path | None) -> None:
 
 
 def say(message: str) -> None:
-    if PartialState().is_main_process:
+    if processes().is_main_process:
         print(message, file=sys.stderr, flush=True)
 
 

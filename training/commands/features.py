@@ -9,12 +9,11 @@ import json
 import sys
 from pathlib import Path
 
-from accelerate import PartialState
-
 from ..data import open_stream
 from ..errors import UserError, setting_up
 from ..evaluation.features import FeatureCache, FeatureSettings, cached_features, save_features
 from ..evaluation.models import open_model
+from ..evaluation.processes import processes
 from .evaluate import add_feature_options, add_model_options, boolean
 from .parsing import OneLineParser
 
@@ -38,11 +37,11 @@ def main(argv: list[str]) -> None:
     settings = (options.layers, options.pooling, options.image_size, options.limit, options.precision)
     names = ("dataset_config", "revision", "split", "image_column", "label_column", "streaming")
     with setting_up():
-        model = open_model(options.model, options.trust_remote_code).to(PartialState().device)
+        model = open_model(options.model, options.trust_remote_code).to(processes().device)
         source = open_stream(options.dataset, **{name: getattr(options, name) for name in names})
         cache = FeatureCache(options.cache_dir)
         features = cached_features(model, source, FeatureSettings(*settings), cache, options.batch_size)
-        if PartialState().is_main_process:
+        if processes().is_main_process:
             record = {"model": model.description(), "data": source.description(), "labels": source.label_names}
             save_features(options.output, features, json.dumps(record))
             shape = " x ".join(map(str, features.features.shape))

@@ -9,7 +9,6 @@ and every process makes the same update: the result does not depend on their num
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from accelerate.utils import gather
 
 from ..data import MultiCrop
@@ -19,6 +18,7 @@ from .features import FeatureSettings
 from .heads import BatchedHeads, schedule
 from .linear import HeadOptions, choose_head
 from .models import FrozenModel
+from .processes import processes
 from .task import Outcome, Task, check_selection, hold_out, judge, subset
 from .transform import EvaluationTransform, threaded
 
@@ -87,7 +87,7 @@ class AugmentedImages:
     @torch.no_grad()
     def batch(self, places: torch.Tensor, epoch: int) -> tuple[torch.Tensor, torch.Tensor]:
         """Features (B, d) and labels of a whole batch, on every process."""
-        state = PartialState()
+        state = processes()
         share = -(-len(places) // state.num_processes)
         mine = places[state.process_index :: state.num_processes].tolist()
         crops = list(threaded(lambda place: self.load(place, epoch), mine))

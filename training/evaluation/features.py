@@ -20,7 +20,6 @@ from typing import Any, NamedTuple
 
 import pyarrow
 import torch
-from accelerate import PartialState
 from pyarrow import parquet
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -29,6 +28,7 @@ from torch import nn
 from ..data.decode import BadImage, open_image
 from ..data.skips import SkipLog, skip_record
 from .models import FrozenModel
+from .processes import processes
 from .transform import EvaluationTransform, threaded, transform_for
 
 
@@ -181,7 +181,7 @@ def cached_features(
     settings, cache = settings or FeatureSettings(), cache or FeatureCache()
     transform = transform_for(model, settings.image_size)
     key = feature_key(model, source, settings, transform)
-    path, state = cache.path(key), PartialState()
+    path, state = cache.path(key), processes()
     present = path.is_file()
     state.wait_for_everyone()  # nobody looks for the file while another already writes it
     if not present:

@@ -17,9 +17,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
-
 from .features import FeatureSettings
+from .processes import processes
 from .task import Outcome
 from .transform import EvaluationTransform
 
@@ -46,7 +45,7 @@ def make_result(
         entry: the key of the data set in the table of suites.
     """
     test = data["test"]
-    state = PartialState()
+    state = processes()
     result = {"schema": SCHEMA, "protocol": protocol}
     result |= {name: test.get(name) for name in ("dataset", "config", "split", "revision", "fingerprint")}
     result |= {"entry": entry, "metric": outcome.metric, "value": outcome.value, "interval": list(outcome.interval)}

@@ -14,14 +14,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
-
 from .augmented import linear_on_images
 from .features import FeatureCache, FeatureSettings
 from .fewshot import SHOTS, fewshot
 from .knn import knn
 from .linear import HeadOptions, linear, linear_full_batch
 from .models import FrozenModel
+from .processes import processes
 from .results import feature_record, make_result, read_result, write_result
 from .retrieval import RECALLS, retrieval
 from .suite_table import ENTRIES, SUITES, Entry
@@ -89,7 +88,7 @@ def evaluate(
     Raises:
         ValueError: the data or an option is not what the protocol needs.
     """
-    state = PartialState()
+    state = processes()
     model.to(state.device)
     started = time.perf_counter()
     task = load_task(model, sources, request.features, cache, request.batch_size)

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from datasets import Image as ImageFeature
 from PIL import Image
 from torch import nn
@@ -25,6 +24,7 @@ from . import bootstrap
 from .features import batches
 from .metrics.mean_iou.mean_iou import class_counts, mean_iou_of_counts
 from .models import FrozenModel
+from .processes import processes
 from .results import make_result
 from .task import Outcome
 from .transform import EvaluationTransform, threaded, to_tensor, transform_for
@@ -127,9 +127,9 @@ def segment(model: FrozenModel, options: Any) -> dict[str, Any] | None:
     test = open_stream(options.dataset, split=options.test_split, streaming=False, **opened)
     if options.train_split == options.test_split:
         raise ValueError("train and test have to be different splits: one would leak into the other")
-    if not PartialState().is_main_process:
+    if not processes().is_main_process:
         return None
-    transform = transform_for(model.to(PartialState().device), settings.image_size)
+    transform = transform_for(model.to(processes().device), settings.image_size)
     started = time.perf_counter()
     pairs = [Masks(source, options.mask_column, transform, settings.ignore_index) for source in (train, test)]
     outcome = segment_masks(model, *pairs, settings)

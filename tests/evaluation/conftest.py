@@ -1,0 +1,45 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""A tiny model on disk, a cache of its own for every test, and tasks whose answer is known."""
+
+import pytest
+import torch
+
+import modeling_visreg
+from visreg_training.evaluation.features import FeatureCache, Features
+from visreg_training.evaluation.task import make_task
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory) -> str:
+    """A VISReg ViT of 16 x 16 pixels with random weights, as a directory."""
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    torch.manual_seed(0)
+    config = modeling_visreg.VISRegViTConfig(
+        hidden_size=32, num_hidden_layers=4, num_attention_heads=4, image_size=16, patch_size=4, drop_path_rate=0.5
+    )
+    return str(modeling_visreg.save_checkpoint(modeling_visreg.VISRegViTModel(config), folder))
+
+
+@pytest.fixture(scope="session")
+def shared_cache(tmp_path_factory) -> FeatureCache:
+    """Features of the digits are extracted once for all tests that only read them."""
+    return FeatureCache(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def blobs():
+    """Builds a task of Gaussian classes: blobs(spread) -> Task of 4 classes in 8 dimensions."""
+
+    def build(spread: float = 1.0, train: int = 203, test: int = 151, classes: int = 4, validation: int = 0):
+        generator = torch.Generator().manual_seed(0)
+        centres = torch.randn(classes, 8, generator=generator) * 3
+
+        def split(count: int) -> Features:
+            labels = torch.arange(count) % classes
+            noise = torch.randn(count, 8, generator=generator) * spread
+            return Features(centres[labels] + noise, labels, [str(number) for number in range(count)])
+
+        return make_task(split(train), split(test), split(validation) if validation else None)
+
+    return build

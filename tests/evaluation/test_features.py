@@ -1,0 +1,178 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""Features: extracted once, keyed by what decides them, the same for any batch size and number of processes."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from datasets import ClassLabel, Dataset, Features, Image, List
+from PIL import Image as PILImage
+from pyarrow import parquet
+from safetensors import safe_open
+
+from visreg_training.data import BadDataError, open_stream
+from visreg_training.evaluation.features import (
+    FeatureCache,
+    FeatureSettings,
+    cached_features,
+    feature_key,
+    label_tensor,
+    save_features,
+)
+from visreg_training.evaluation.models import open_model
+from visreg_training.evaluation.task import label_map, open_sources
+from visreg_training.evaluation.transform import transform_for
+
+
+@pytest.fixture(scope="module")
+def model(checkpoint):
+    return open_model(checkpoint)
+
+
+def test_a_second_call_reads_the_cache(model, tmp_path):
+    source, cache = open_stream("digits", split="test"), FeatureCache(tmp_path)
+    first = cached_features(model, source, FeatureSettings(limit=50), cache)
+    (path,) = tmp_path.iterdir()
+    stamp = path.stat().st_mtime_ns
+    second = cached_features(model, source, FeatureSettings(limit=50), cache)
+    assert path.stat().st_mtime_ns == stamp and [path] == list(tmp_path.iterdir())
+    assert torch.equal(first.features, second.features) and first.ids == second.ids
+    assert first.features.shape == (50, 128) and first.labels.shape == (50,)
+
+
+def test_the_key_changes_with_all_that_decides_the_values(model, checkpoint):
+    def key(settings=None, split="test", bias=0.0, **columns):
+        other = open_model(checkpoint)
+        other.module.layernorm.bias.add_(bias)
+        settings = settings or FeatureSettings()
+        source = open_stream("digits", split=split, **columns)
+        return json.dumps(feature_key(other, source, settings, transform_for(other, settings.image_size)))
+
+    settings = [FeatureSettings(layers=1), FeatureSettings(pooling="mean"), FeatureSettings(image_size=32)]
+    settings += [FeatureSettings(limit=10), FeatureSettings(precision="bfloat16")]
+    keys = [key(), *map(key, settings), key(split="train"), key(bias=1e-3)]
+    assert len(set(keys)) == len(keys) and key() == keys[0]
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 360, 1000])
+def test_batch_sizes_that_do_not_divide_the_set(model, tmp_path, shared_cache, batch_size):
+    source, settings = open_stream("digits", split="test"), FeatureSettings(limit=61)
+    expected = cached_features(model, source, settings, shared_cache, batch_size=61)
+    found = cached_features(model, source, settings, FeatureCache(tmp_path), batch_size)
+    torch.testing.assert_close(found.features, expected.features, rtol=0, atol=1e-5)
+    assert found.ids == expected.ids and torch.equal(found.labels, expected.labels)
+
+
+def test_a_stream_gives_what_random_access_gives(model, tmp_path):
+    settings = FeatureSettings(limit=70)
+    found = [
+        cached_features(
+            model, open_stream("digits", split="test", streaming=streaming), settings, FeatureCache(folder)
+        )
+        for streaming, folder in ((False, tmp_path / "map"), (True, tmp_path / "stream"))
+    ]
+    assert torch.equal(found[0].features, found[1].features) and torch.equal(found[0].labels, found[1].labels)
+
+
+def folder_of(root: Path, images: dict[str, bytes | None]) -> Path:
+    for name, content in images.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if content is None:
+            PILImage.new("RGB", (20, 18), hash(name) % 255).save(path)
+        else:
+            path.write_bytes(content)
+    return root
+
+
+def test_unreadable_images_are_left_out_and_counted(model, tmp_path):
+    images = {f"train/a/{number:03d}.png": None for number in range(150)}
+    folder = folder_of(tmp_path / "data", images | {"train/a/007.png": b"no image"})
+    found = cached_features(model, open_stream(folder), FeatureSettings(), FeatureCache(tmp_path / "cache"))
+    assert len(found.features) == 149 and "7" not in found.ids
+
+
+def test_too_many_unreadable_images_end_it(model, tmp_path):
+    images = {f"train/a/{number:03d}.png": b"no image" if number % 2 else None for number in range(20)}
+    source = open_stream(folder_of(tmp_path / "data", images))
+    with pytest.raises(BadDataError, match="cannot be read"):
+        cached_features(model, source, FeatureSettings(), FeatureCache(tmp_path / "cache"))
+    assert not list((tmp_path / "cache").glob("*.safetensors"))
+
+
+def test_classes_of_folders_are_matched_by_name(tmp_path):
+    """A class that the test folder lacks would shift the numbers of all that follow."""
+    folder = folder_of(tmp_path, {f"{place}/x.png": None for place in ("train/a", "train/b", "train/c", "test/c")})
+    sources = open_sources(str(folder))
+    assert label_map(sources.train.label_names, sources.test.label_names) == {0: 2}
+    with pytest.raises(ValueError, match="classes d"):
+        label_map(["a", "b"], ["a", "d"])
+
+
+def test_lists_of_classes_become_zeros_and_ones(model, tmp_path):
+    features = Features({"image": Image(), "labels": List(ClassLabel(names=["x", "y", "z"]))})
+    pictures = [PILImage.new("RGB", (16, 16), colour) for colour in ("red", "green", "blue")]
+    data = Dataset.from_dict({"image": pictures, "labels": [[0, 2], [], [1]]}, features=features)
+    data.save_to_disk(tmp_path / "data")
+    source = open_stream(tmp_path / "data")
+    found = cached_features(model, source, FeatureSettings(), FeatureCache(tmp_path / "cache"))
+    assert found.labels.tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
+    assert label_tensor([None, 3], None).tolist() == [-1, 3]
+
+
+def test_saved_features_can_be_read_by_others(model, shared_cache, tmp_path):
+    found = cached_features(model, open_stream("digits", split="test"), FeatureSettings(limit=61), shared_cache)
+    save_features(tmp_path / "f.safetensors", found, "{}")
+    with safe_open(tmp_path / "f.safetensors", "pt") as file:
+        assert torch.equal(file.get_tensor("features"), found.features)
+        assert json.loads(file.metadata()["ids"]) == found.ids
+    save_features(tmp_path / "f.parquet", found, "{}")
+    table = parquet.read_table(tmp_path / "f.parquet")
+    assert table.column("id").to_pylist() == found.ids and table.column("label").to_pylist() == found.labels.tolist()
+    assert torch.equal(torch.tensor(table.column("features").to_pylist()), found.features)
+
+
+@pytest.mark.parametrize(
+    ("splits", "words"),
+    [
+        ({"train_split": "test"}, "different splits"),
+        ({"validation_split": "train"}, "different splits"),
+        ({"validation_split": "val"}, "splits"),
+        ({"train_share": 0.5}, "one split"),
+    ],
+)
+def test_splits_that_would_leak_are_refused(splits, words):
+    with pytest.raises(ValueError, match=words):
+        open_sources("digits", **splits)
+
+
+@pytest.fixture
+def ranks():
+    """ranks.py as a module: what the other processes run."""
+    spec = importlib.util.spec_from_file_location("ranks", Path(__file__).parent / "ranks.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_one_and_two_processes_give_the_same_results(checkpoint, tmp_path, ranks):
+    """Two real processes, batch sizes that divide nothing; cached features, and augmented images."""
+    ranks.run(checkpoint, tmp_path / "one")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", ranks.__file__]
+    finished = subprocess.run(
+        [*command, checkpoint, str(tmp_path / "two")], capture_output=True, text=True, timeout=300
+    )
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    names = sorted(path.name for path in (tmp_path / "one").glob("*.json"))
+    assert len(names) == 3 and names == sorted(path.name for path in (tmp_path / "two").glob("*.json"))
+    for name in names:
+        alone, together = (json.loads((tmp_path / world / name).read_text()) for world in ("one", "two"))
+        assert (alone["processes"], together["processes"]) == (1, 2)
+        assert (alone["value"], alone["interval"]) == (together["value"], together["interval"]), name
+        if alone["selection"]:
+            assert alone["selection"]["chosen"] == together["selection"]["chosen"]

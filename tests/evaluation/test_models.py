@@ -1,0 +1,202 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""Every kind of model gives tokens after its final norm, in evaluation mode; timm's are those of our conversion."""
+
+import pytest
+import timm
+import torch
+import transformers
+from safetensors.torch import save_file
+
+from modeling_visreg import (
+    VISRegViTModel,
+    config_from_timm_state_dict,
+    from_timm_state_dict,
+    image_processor_for,
+    save_checkpoint,
+)
+from visreg_training.data import open_stream
+from visreg_training.evaluation.features import FeatureCache, FeatureSettings, cached_features
+from visreg_training.evaluation.knn import knn
+from visreg_training.evaluation.linear import HeadOptions, linear
+from visreg_training.evaluation.models import open_model
+from visreg_training.evaluation.task import Sources, load_task
+from visreg_training.evaluation.transform import transform_for
+
+
+SIZES = {
+    "hidden_size": 32,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "image_size": 16,
+    "patch_size": 4,
+}
+FAMILIES = ("ViT", "Dinov2", "ViTMAE", "IJepa")
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request, tmp_path):
+    """A model of transformers with random weights, saved: (name, module, what open_model gives)."""
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{request.param}Config")(**SIZES)
+    module = getattr(transformers, f"{request.param}Model")(config).eval()
+    module.save_pretrained(tmp_path)
+    return request.param, module, open_model(str(tmp_path))
+
+
+def test_transformers_families(family):
+    name, module, model = family
+    pixels = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    rows = model.embed(pixels, layers=4)
+    assert rows.shape == (3, 128)
+    assert torch.equal(rows, model.embed(pixels, layers=4))  # ViT-MAE masks at random, unless told not to
+    assert torch.equal(rows[:, 96:], model.embed(pixels, layers=1))
+    tokens = model.tokens(pixels)[-1]
+    assert tokens.prefix.shape[1] == (0 if name == "IJepa" else 1) and tokens.patches.shape == (3, 16, 32)
+    if name == "ViTMAE":
+        return
+    with torch.no_grad():
+        expected = module(pixels).last_hidden_state
+    torch.testing.assert_close(torch.cat(tokens, 1), expected)
+
+
+def test_earlier_layers_pass_the_final_norm_once(family):
+    name, module, model = family
+    if name == "ViTMAE":
+        module.config.mask_ratio = 0.0
+    pixels = torch.randn(2, 3, 16, 16)
+    arguments = {"noise": torch.arange(16.0).expand(2, -1)} if name == "ViTMAE" else {}
+    states = []
+    layers = next(child for key, child in module.named_modules() if key.endswith(("layer", "layers")))
+    layers[-2].register_forward_hook(lambda _module, _args, output: states.append(output))
+    with torch.no_grad():
+        module(pixels, **arguments)
+        expected = module.layernorm(states[0] if isinstance(states[0], torch.Tensor) else states[0][0])
+    torch.testing.assert_close(torch.cat(model.tokens(pixels, layers=2)[0], 1), expected)
+
+
+def test_other_sizes_and_patch_maps(family):
+    _name, _module, model = family
+    assert model.patch_map(torch.randn(2, 3, 16, 24)).shape == (2, 32, 4, 6)
+
+
+def test_attention_of_cls(family):
+    name, _module, model = family
+    if name == "IJepa":
+        with pytest.raises(ValueError, match="no CLS"):
+            model.attention(torch.randn(1, 3, 16, 16))
+        return
+    attention = model.attention(torch.randn(2, 3, 16, 16))
+    assert attention.shape == (2, 4, 4, 4) and (attention > 0).all() and (attention.sum((2, 3)) < 1).all()
+
+
+def test_pooling(checkpoint):
+    model, pixels = open_model(checkpoint), torch.randn(2, 3, 16, 16)
+    cls, mean = model.embed(pixels, 2, "cls"), model.embed(pixels, 2, "mean")
+    both = model.embed(pixels, 2, "both").unflatten(1, (2, 64))
+    torch.testing.assert_close(both[:, :, :32].flatten(1), cls)
+    torch.testing.assert_close(both[:, :, 32:].flatten(1), mean)
+
+
+def test_a_network_in_training_mode_is_refused(checkpoint):
+    """Drop path would be on: this checkpoint has a rate of 0.5."""
+    model = open_model(checkpoint)
+    model.module.encoder.train()
+    with pytest.raises(RuntimeError, match="training mode"):
+        model.embed(torch.randn(1, 3, 16, 16))
+
+
+def test_weights_hash_follows_the_weights(checkpoint):
+    model, other = open_model(checkpoint), open_model(checkpoint)
+    assert model.weights_hash == other.weights_hash
+    other.module.layernorm.bias.add_(1e-3)
+    other._weights_hash = None
+    assert model.weights_hash != other.weights_hash
+
+
+@pytest.fixture(scope="module")
+def timm_pair(tmp_path_factory):
+    """A timm ViT with random weights as a file, and our conversion of it."""
+    folder = tmp_path_factory.mktemp("timm")
+    torch.manual_seed(0)
+    name = "vit_tiny_patch16_224"
+    network = timm.create_model(name, num_classes=0)
+    save_file(network.state_dict(), folder / "weights.safetensors")
+    config = config_from_timm_state_dict(network.state_dict(), num_attention_heads=3)
+    model = VISRegViTModel.from_pretrained(
+        None, config=config, state_dict=from_timm_state_dict(network.state_dict(), config)
+    )
+    data = timm.data.resolve_model_data_config(network)
+    processor = image_processor_for(config, image_mean=list(data["mean"]), image_std=list(data["std"]))
+    save_checkpoint(model, folder / "ours", processor)
+    return f"timm:{name}:{folder / 'weights.safetensors'}", str(folder / "ours")
+
+
+def test_timm_and_our_conversion_give_identical_results(timm_pair, tmp_path):
+    train, test = open_stream("digits", split="train"), open_stream("digits", split="test")
+    settings, results, features = FeatureSettings(image_size=32, limit=200), [], []
+    for name in timm_pair:
+        model, cache = open_model(name), FeatureCache(tmp_path / name[:4])
+        task = load_task(model, Sources(train, test), settings, cache)
+        features.append(task.test.features)
+        results.append((knn(task), linear(task, HeadOptions(epochs=10))))
+    torch.testing.assert_close(*features, rtol=0, atol=1e-5)
+    (knn_timm, linear_timm), (knn_ours, linear_ours) = results
+    assert knn_timm.value == knn_ours.value and linear_timm.value == linear_ours.value
+    assert linear_timm.selection["chosen"] == linear_ours.selection["chosen"]
+    assert (linear_timm.predictions == linear_ours.predictions).all()
+
+
+def test_timm_attention_is_ours(timm_pair):
+    pixels = torch.randn(1, 3, 32, 48)
+    torch.testing.assert_close(*(open_model(name).attention(pixels) for name in timm_pair), rtol=0, atol=1e-6)
+
+
+def test_a_convolutional_network_of_timm(tmp_path):
+    network = timm.create_model("resnet10t", num_classes=0)
+    save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, tmp_path / "w.safetensors")
+    model = open_model(f"timm:resnet10t:{tmp_path / 'w.safetensors'}")
+    pixels = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = network.eval().forward_features(pixels).mean((2, 3))
+    torch.testing.assert_close(model.embed(pixels), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("timm:vit_tiny_patch16_224:nowhere.pth", "no file"), ("timm:vit_of_nobody", "timm knows no model")],
+)
+def test_mistakes_are_named(name, words):
+    with pytest.raises(ValueError, match=words):
+        open_model(name)
+
+
+def test_a_size_that_the_patch_does_not_divide_is_refused_with_those_that_fit(checkpoint):
+    with pytest.raises(ValueError, match="16 or 20"):
+        transform_for(open_model(checkpoint), 18)
+
+
+def test_the_transform_is_that_of_the_image_processor(checkpoint):
+    """Within a level of 8 bits: Pillow rounds after each of its two passes."""
+    source = open_stream("digits", split="test")
+    transform = transform_for(open_model(checkpoint))
+    processor = transformers.AutoImageProcessor.from_pretrained(checkpoint)
+    images = [image for image, _label, _name in source.examples(limit=8)]
+    ours = transform.normalise(torch.stack([transform(image) for image in images]))
+    theirs = processor(images, return_tensors="pt")["pixel_values"]
+    assert (ours - theirs).abs().max() < 1.5 / 255 / min(transform.std)
+
+
+def test_features_of_the_loop_are_those_of_evaluation(checkpoint, shared_cache):
+    from visreg_training.evaluation.features import extract_features
+
+    model, source = open_model(checkpoint), open_stream("digits", split="test")
+    processor = transformers.AutoImageProcessor.from_pretrained(checkpoint)
+    found = extract_features(model.module.train(), processor, source.examples(limit=40), layers=4, batch_size=16)
+    assert model.module.training
+    model.module.eval()
+    expected = cached_features(model, source, FeatureSettings(limit=40), shared_cache)
+    assert found.ids == expected.ids and torch.equal(found.labels, expected.labels)
+    cosine = torch.nn.functional.cosine_similarity(found.features, expected.features)
+    assert cosine.min() > 0.999

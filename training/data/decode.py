@@ -22,7 +22,7 @@ from PIL import Image, UnidentifiedImageError
 MAX_PIXELS = 60_000_000
 
 # Raster formats only: Pillow would otherwise also start Ghostscript for an EPS file.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "MPO", "TGA", "ICO")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "ICO")
 
 _ORIENTATION = 0x0112
 _UPRIGHT = {

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 import torch
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -109,6 +110,7 @@ def elsewhere(code: str, folder: Path, **variables: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_pretrain_push_pull(hub, tmp_path):
     upload_digits(hub)
     here, there = hub.environment(tmp_path / "home"), hub.environment(tmp_path / "other-home")

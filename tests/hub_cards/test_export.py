@@ -1,0 +1,71 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""Exported files: any batch and size, the features of torch."""
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from modeling_visreg import VISRegViTModel
+from modeling_visreg.modeling_visreg import resampling_matrix
+from visreg_hub_cards import export
+from visreg_training.commands.export import main
+from visreg_training.errors import UserError
+
+
+@pytest.mark.parametrize("source, target", [(14, 14), (14, 6), (14, 20), (16, 7), (7, 16), (4, 9), (8, 1)])
+def test_the_weights_are_those_of_torch(source, target):
+    ours = export.cubic_weights(source, target, torch.device("cpu"))
+    torch.testing.assert_close(ours, resampling_matrix(source, target, torch.device("cpu")), rtol=0, atol=1e-6)
+
+
+@pytest.fixture
+def rugged(run):
+    """A run whose position embedding is far from smooth, so that a wrong resampling shows."""
+    path = run / "model" / "model.safetensors"
+    weights = load_file(path)
+    name = "embeddings.position_embeddings"
+    weights[name] = nn.init.normal_(weights[name], generator=torch.Generator().manual_seed(1))
+    save_file(weights, path, {"format": "pt"})
+    return run
+
+
+def test_onnx_gives_the_features_of_torch(rugged, tmp_path, capsys):
+    main(["--model", str(rugged), "--output", str(tmp_path / "vit.onnx")])
+    assert "largest difference" in capsys.readouterr().out
+    model = VISRegViTModel.from_pretrained(rugged / "model").eval()
+    session = onnxruntime.InferenceSession(tmp_path / "vit.onnx")
+    assert [item.name for item in session.get_inputs()] == ["pixel_values"]
+    for shape in ((1, 3, 16, 16), (5, 3, 8, 28), (2, 3, 64, 12)):
+        pixels = torch.randn(shape)
+        hidden, pooled = session.run(["last_hidden_state", "pooler_output"], {"pixel_values": pixels.numpy()})
+        with torch.no_grad():
+            expected = model(pixels)
+        np.testing.assert_allclose(hidden, expected.last_hidden_state.numpy(), rtol=0, atol=1e-4)
+        np.testing.assert_allclose(pooled, expected.pooler_output.numpy(), rtol=0, atol=1e-4)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "vit.onnx"]
+
+
+def test_a_program_gives_the_features_of_torch(rugged, tmp_path):
+    assert export.export_checkpoint(rugged / "model", tmp_path / "vit.pt2") < 1e-5
+    model = VISRegViTModel.from_pretrained(rugged / "model").eval()
+    program = torch.export.load(tmp_path / "vit.pt2").module()
+    pixels = torch.randn(4, 3, 24, 8)
+    torch.testing.assert_close(program(pixels)[1], model(pixels).pooler_output, rtol=0, atol=1e-5)
+
+
+def test_a_file_that_is_not_right_is_not_kept(rugged, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "cubic_weights", lambda source, target, device: torch.eye(target, source))
+    with pytest.raises(ValueError, match="differs from torch by"):
+        export.export_checkpoint(rugged / "model", tmp_path / "vit.pt2")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first"]
+
+
+def test_mistakes_are_one_line(run, tmp_path):
+    with pytest.raises(UserError, match=r"must end in \.onnx or \.pt2"):
+        main(["--model", str(run), "--output", str(tmp_path / "vit.tflite")])
+    with pytest.raises(UserError, match="nowhere"):
+        main(["--model", str(tmp_path / "nowhere"), "--output", str(tmp_path / "vit.onnx")])

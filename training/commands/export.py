@@ -1,0 +1,22 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""`visreg export`: the backbone as ONNX or as a program of torch.export, for any batch and size."""
+
+from pathlib import Path
+
+from ..errors import setting_up
+from .parsing import OneLineParser
+
+
+def main(argv: list[str]) -> None:
+    """One file, and how far it is from torch."""
+    parser = OneLineParser("export", __doc__)
+    parser.add_argument("--model", required=True, help="folder of a run, checkpoint directory, or Hub id")
+    parser.add_argument("--output", type=Path, required=True, help="file to write: .onnx, or .pt2 for torch.export")
+    given = parser.parse_args(argv)
+    with setting_up():
+        from visreg_hub_cards.export import export_checkpoint  # here: it imports torch, which --help can do without
+
+        run = Path(given.model) / "model"
+        difference = export_checkpoint(run if run.is_dir() else given.model, given.output)
+    print(f"wrote {given.output}; largest difference from torch {difference:.1e}")

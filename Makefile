@@ -22,7 +22,7 @@ $(BIN)/python:
 	touch $@
 
 demo: .venv/product
-	$(BIN)/visreg pretrain --config digits
+	$(BIN)/visreg pretrain --config digits --overwrite
 
 lint: .venv/tested
 	$(BIN)/ruff check .

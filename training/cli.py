@@ -13,6 +13,12 @@ from .errors import UserError, exit_codes
 COMMANDS = {
     "pretrain": ("pretrain", "train a ViT on images with the VISReg objective"),
     "preview": ("commands.preview", "write a contact sheet of a recipe's views"),
+    "evaluate": ("commands.evaluate", "measure a checkpoint on labelled images"),
+    "features": ("commands.features", "write the features of a data set"),
+    "visualize": ("commands.visualize", "PCA and attention maps, neighbours, confusion, a map of a set"),
+    "card": ("commands.card", "write or check the model card of a run"),
+    "push": ("commands.push", "upload a run to the Hub in one commit"),
+    "export": ("commands.export", "ONNX or torch.export of a checkpoint"),
     "convert": ("commands.convert", "released or timm weights to a checkpoint directory, and back"),
 }
 

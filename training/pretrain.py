@@ -24,7 +24,7 @@ from .loop.assembly import (
     seed_model,
     start_trackers,
 )
-from .loop.config import Arguments, as_flags, check_names, parse
+from .loop.config import Arguments, as_flags, check_names, parse, recipe_table
 from .loop.guards import Signals
 from .loop.monitors import Timer
 from .loop.optimization import Updater, make_optimizer
@@ -51,7 +51,11 @@ def pretrain(**options: Any) -> dict[str, Any]:
 def main(argv: list[str] | None = None) -> None:
     """The command line; exit codes are those of errors.py."""
     with exit_codes("visreg pretrain"):
-        run(parse(sys.argv[1:] if argv is None else argv))
+        argv = sys.argv[1:] if argv is None else argv
+        if "--list_recipes" in argv:
+            print(recipe_table())
+        else:
+            run(parse(argv))
 
 
 def run(arguments: Arguments) -> dict[str, Any]:

@@ -152,3 +152,14 @@ def test_the_import_is_light():
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("regularizer", REGULARIZERS)
+def test_without_the_check_what_is_not_finite_reaches_the_loss(regularizer):
+    """The loop's guard looks at the loss; the kernels, sorts included, must not hide a NaN from it."""
+    z = torch.randn(2, 8, 4)
+    z[0, 3, 1] = torch.nan
+    objective = VISRegObjective(num_slices=16, regularizer=regularizer, check_finite=False)
+    assert not objective(z.requires_grad_(), 1).total.isfinite()
+    with pytest.raises(ValueError, match="NaN"):
+        VISRegObjective(num_slices=16, regularizer=regularizer)(z, 1)

@@ -24,6 +24,7 @@ from ..objective import VISRegObjective
 from .architectures import build_model, continue_model, model_config
 from .checkpoint import Checkpoints
 from .config import Arguments, DataOptions, ModelOptions, ObjectiveOptions, RunOptions
+from .defaults import choose
 from .folder import open_folder
 from .plan import RunPlan, plan_run
 from .probes import OnlineProbes
@@ -58,6 +59,8 @@ def assemble(arguments: Arguments) -> Run:
     accelerator = start_accelerator(arguments.run)
     source = open_training_source(arguments.data, arguments.run.seed)
     held_out = open_evaluation_source(arguments.data)
+    if "config" not in arguments.given:
+        fill_defaults(arguments, source, accelerator)
     processes = accelerator.num_processes
     plan = plan_run(arguments.run, arguments.data, arguments.objective, processes, source.num_examples)
     model = make_model(arguments.model, arguments.data, arguments.run.seed)
@@ -66,6 +69,15 @@ def assemble(arguments: Arguments) -> Run:
     checkpoints = Checkpoints(folder / "checkpoints", arguments.run.keep_last, accelerator)
     resumed = open_folder(folder, arguments, checkpoints, accelerator)
     return Run(arguments, accelerator, source, held_out, plan, model, folder, checkpoints, resumed)
+
+
+def fill_defaults(arguments: Arguments, source: Any, accelerator: Accelerator) -> None:
+    """Without a recipe: choose what was not given from the images and the device, and say what and why."""
+    accelerator.print("no recipe given; chosen for these images and this device:")
+    for choice in choose(source, accelerator.device):
+        if choice.option not in arguments.given:
+            arguments.fill(choice.option, choice.value)
+            accelerator.print(f"  {choice.option:<22} {choice.value!s:<9} {choice.reason}")
 
 
 def everybody(accelerator: Accelerator, value: Any) -> list[Any]:
@@ -262,7 +274,7 @@ def check_crops(patch: int, data: DataOptions) -> None:
 
 
 def make_objective(objective: ObjectiveOptions, seed: int) -> VISRegObjective:
-    return VISRegObjective(seed=seed, **dataclasses.asdict(objective))
+    return VISRegObjective(seed=seed, check_finite=False, **dataclasses.asdict(objective))
 
 
 def make_step(parts: Run) -> PretrainingStep:

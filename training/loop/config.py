@@ -154,12 +154,18 @@ GROUPS = (ModelOptions, DataOptions, ObjectiveOptions, RunOptions)
 
 @dataclass
 class Arguments:
-    """The options of one run, in their four groups."""
+    """The options of one run, in their four groups; `given` names those that a recipe or a flag set."""
 
     model: ModelOptions
     data: DataOptions
     objective: ObjectiveOptions
     run: RunOptions
+    given: frozenset[str] = field(default=frozenset(), compare=False)
+
+    def fill(self, option: str, value: Any) -> None:
+        """Set an option that was not given."""
+        group = next(group for group in self.groups() if hasattr(group, option))
+        setattr(group, option, value)
 
     def as_recipe(self) -> dict[str, Any]:
         """Flat {option: value}: `visreg pretrain --config` reads it back from YAML."""
@@ -246,7 +252,27 @@ def parse(argv: list[str], program: str = "visreg pretrain") -> Arguments:
         if flag.startswith("--"):
             check_names([flag[2:].partition("=")[0]], "the command")
         raise UserError(f"'{flag}' belongs to no option")
-    return checked(Arguments(*groups))
+    given = {flag[2:].partition("=")[0].removeprefix("no_") for flag in [*recipe, *argv] if flag.startswith("--")}
+    return checked(Arguments(*groups, given=frozenset(given)))
+
+
+def recipe_table() -> str:
+    """Our recipes, one line each."""
+    lines = [
+        f"{'recipe':<22} {'model':<10} {'data':<24} {'views':<16} {'batch':>5} {'epochs':>6} {'lambda':>6} {'lr':>8}"
+    ]
+    for path in sorted(RECIPES.glob("*.yaml")):
+        flags = as_flags(read_recipe(str(path)))
+        own = parse(["--dataset", "your own", "--output_dir", "runs/own", *flags])
+        data, run = own.data, own.run
+        views = f"{data.num_global} x {data.global_size}" + (
+            f" + {data.num_local} x {data.local_size}" * bool(data.num_local)
+        )
+        lines.append(
+            f"{path.stem:<22} {own.model.model:<10} {data.dataset:<24} {views:<16} {run.global_batch_size:>5} "
+            f"{run.epochs:>6g} {own.objective.regularization_weight:>6g} {run.learning_rate:>8.1e}"
+        )
+    return "\n".join(lines)
 
 
 def named_config(argv: list[str]) -> str | None:

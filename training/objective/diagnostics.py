@@ -23,14 +23,15 @@ def effective_rank(x: Tensor) -> Tensor:
         x: (B, D), or (V, B, D) whose views count as further rows. No gradient flows.
 
     Returns:
-        A scalar between 1 and min(rows, D); 0 when x is zero.
+        A scalar between 1 and min(rows, D); 0 when x is zero, NaN when it holds values that are not finite.
     """
     rows = x.detach().flatten(0, -2).double()
     gram = rows.T @ rows if rows.shape[0] >= rows.shape[1] else rows @ rows.T
-    singular = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt()
+    finite = gram.isfinite().all()
+    singular = torch.linalg.eigvalsh(gram.nan_to_num(0, 0, 0)).clamp_min(0).sqrt()
     share = singular / singular.sum().clamp_min(torch.finfo(torch.float64).tiny)
     entropy = -torch.special.xlogy(share, share).sum()
-    return (entropy.exp() * (singular.sum() > 0)).float()
+    return torch.where(finite, entropy.exp() * (singular.sum() > 0), torch.nan).float()
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from .baselines import barlow_twins_loss, vicreg_loss
-from .checks import check_directions, check_num_global, check_projections, full_precision
+from .checks import check_directions, check_num_global, check_projections, full_precision, nan_checks
 from .control_variate import control_variate_surrogate
 from .gather import gather_batch, mean_over_ranks, rank_and_world
 from .ordered import sliced_gaussian_distance
@@ -75,6 +75,8 @@ class VISRegObjective(nn.Module):
         slices: with several processes, "shared" (default): K in total, each process sorts its part; "per_rank": K each
             (the published setting).
         seed: with the step it fixes the directions.
+        check_finite: refuse NaN and infinite values in z on the CPU. A loop that looks at the loss itself, as ours
+            does, leaves it out: the loss is then not finite either.
         group: the process group, the default one if None.
 
     Call it as `objective(z, num_global, directions=None, *, share=1.0, step=None, gathered=False)`:
@@ -115,6 +117,7 @@ class VISRegObjective(nn.Module):
         statistics: str = "global",
         slices: str = "shared",
         seed: int = 0,
+        check_finite: bool = True,
         group: dist.ProcessGroup | None = None,
     ):
         super().__init__()
@@ -137,6 +140,7 @@ class VISRegObjective(nn.Module):
         self.scale_weight, self.shape_weight, self.center_weight = scale_weight, shape_weight, center_weight
         self.regularizer, self.control_variate = regularizer, control_variate
         self.statistics, self.slices, self.seed, self.group = statistics, slices, seed, group
+        self.check_finite = check_finite
 
     def extra_repr(self) -> str:
         """What is printed between the brackets of repr."""
@@ -167,6 +171,10 @@ class VISRegObjective(nn.Module):
         gathered: bool = False,
     ) -> VISRegTerms:
         """The terms of z (V, B, D); the class documents the arguments."""
+        with nan_checks(self.check_finite):
+            return self._terms(z, num_global, directions, share, step, gathered)
+
+    def _terms(self, z: Tensor, num_global: int, directions, share: float, step: int | None, gathered: bool):
         check_projections(z)
         check_num_global(num_global, z.shape[0])
         if self.statistics == "global" and not gathered:

@@ -1,0 +1,144 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""`visreg evaluate`, its suites and comparisons, and `visreg features`, as a user calls them."""
+
+import json
+
+import pytest
+import torch
+
+from visreg_training.commands import evaluate, features
+from visreg_training.errors import RunStopped, UserError
+from visreg_training.evaluation.compare import compare
+from visreg_training.evaluation.published import PUBLISHED
+from visreg_training.evaluation.results import read_result
+from visreg_training.evaluation.suite_table import ENTRIES, SUITES
+
+
+@pytest.fixture
+def common(checkpoint, shared_cache) -> list[str]:
+    return ["--model", checkpoint, "--cache_dir", str(shared_cache.folder), "--limit", "300"]
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    """The Hub cannot be reached: what would ask it fails at once."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+
+
+@pytest.mark.parametrize("protocol", ["knn", "linear", "fewshot", "retrieval"])
+def test_one_command_writes_one_result(common, tmp_path, capsys, protocol):
+    evaluate.main([protocol, *common, "--dataset", "digits", "--output", str(tmp_path)])
+    (path,) = tmp_path.glob("*.json")
+    result = read_result(path)
+    assert result["protocol"] == protocol and result["dataset"] == "digits" and result["split"] == "test"
+    low, high = result["interval"]
+    assert 0 <= low <= result["value"] <= high <= 1
+    assert len(result["model"]["weights"]) == 16 and len(result["fingerprint"]) == 16
+    assert result["versions"]["torch"] == torch.__version__.split("+")[0] and result["seconds"]["total"] > 0
+    assert result["features"]["layers"] == 4 and result["features"]["transform"]["size"] == [16, 16]
+    assert f"{100 * result['value']:.1f}" in capsys.readouterr().out
+
+
+def test_choosing_on_test_is_marked_in_file_name_and_table(common, tmp_path, capsys):
+    arguments = ["knn", *common, "--dataset", "digits", "--k", "5", "20", "--output", str(tmp_path)]
+    evaluate.main(arguments)
+    evaluate.main([*arguments, "--selection", "test"])
+    names = sorted(path.name for path in tmp_path.glob("*.json"))
+    assert names == ["knn-digits-test-chosen-on-test.json", "knn-digits-test.json"]
+    capsys.readouterr()
+    evaluate.main(["compare", *(str(tmp_path / name) for name in names)])
+    shown = capsys.readouterr().out
+    assert "chosen on test" in shown and "chosen on validation" in shown
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["nearest"], "there is no protocol 'nearest'"),
+        (["knn", "--dataset", "digits"], "--model"),
+        (["knn", "--model", "MODEL", "--dataset", "digits", "--k", "0"], "k must be at least 1"),
+        (["knn", "--model", "MODEL", "--dataset", "digits", "--layers", "9"], "has 4 blocks, not 9"),
+        (["knn", "--model", "MODEL", "--dataset", "digits", "--layers", "0"], "layers must be at least 1"),
+        (["knn", "--model", "MODEL", "--dataset", "digits", "--image_size", "18"], "16 or 20"),
+        (["knn", "--model", "MODEL", "--dataset", "digits", "--test_split", "train"], "different splits"),
+        (["knn", "--model", "MODEL", "--dataset", "./nowhere"], "no folder or file"),
+        (["linear", "--model", "MODEL", "--dataset", "digits", "--streaming", "maybe"], "streaming"),
+        (["linear", "--model", "MODEL", "--dataset", "digits", "--solver", "lbfgs", "--images", "augmented"], "sgd"),
+        (["suite", "--model", "MODEL", "--output", "OUT", "--suite", "all"], "there is no suite"),
+        (["suite", "--model", "MODEL", "--output", "OUT", "--source", "dtd"], "KEY=DATASET"),
+        (["suite", "--model", "MODEL", "--output", "OUT", "--source", "aid=x"], "not in the suite"),
+        (["compare", "nowhere.json"], "no file"),
+    ],
+)
+def test_mistakes_end_in_one_line(checkpoint, tmp_path, argv, words):
+    names = {"MODEL": checkpoint, "OUT": str(tmp_path)}
+    cache = ["--cache_dir", str(tmp_path)] if "--model" in argv else []
+    with pytest.raises(UserError, match=words):
+        evaluate.main([*(names.get(word, word) for word in argv), *cache])
+
+
+def test_a_suite_names_what_it_cannot_reach_writes_the_rest_and_resumes(common, tmp_path, offline, capsys):
+    arguments = ["suite", *common, "--suite", "dtd,cifar10,aircraft", "--protocol", "knn", "--output", str(tmp_path)]
+    with pytest.raises(
+        RunStopped, match=r"2 data sets were not reached: cifar10 \(.*Hub.*\); aircraft \(no copy"
+    ) as info:
+        evaluate.main([*arguments, "--source", "dtd=digits"])
+    assert info.value.code == 3
+    first = tmp_path / "knn-dtd.json"
+    assert read_result(first)["entry"] == "dtd" and "DTD" in (tmp_path / "table.md").read_text()
+    stamp = first.stat().st_mtime_ns
+    capsys.readouterr()
+    evaluate.main([*arguments, "--source", "dtd=digits", "--source", "cifar10=digits", "--source", "aircraft=digits"])
+    said = capsys.readouterr().err
+    assert first.stat().st_mtime_ns == stamp and "dtd: taken from knn-dtd.json" in said
+    assert sorted(path.stem for path in tmp_path.glob("*.json")) == ["knn-aircraft", "knn-cifar10", "knn-dtd"]
+    evaluate.main([*arguments, "--k", "5", *(f"--source={key}=digits" for key in ("dtd", "cifar10", "aircraft"))])
+    assert read_result(first)["settings"]["k"] == 5  # another request is measured anew
+
+
+def test_a_result_that_was_cut_off_is_measured_anew(common, tmp_path, offline):
+    (tmp_path / "knn-dtd.json").write_text('{"protocol": "knn", "val')
+    arguments = ["suite", *common, "--suite", "dtd", "--protocol", "knn", "--output", str(tmp_path)]
+    evaluate.main([*arguments, "--source", "dtd=digits"])
+    assert 0 < read_result(tmp_path / "knn-dtd.json")["value"] < 1
+
+
+def test_a_data_set_with_one_split_is_shared_out(common, tmp_path):
+    data = ["--dataset", "digits", "--train_split", "train", "--test_split", "train", "--train_share", "0.1"]
+    evaluate.main(["knn", *common, *data, "--output", str(tmp_path)])
+    (path,) = tmp_path.glob("*.json")
+    assert read_result(path)["data"]["train_share"] == 0.1
+
+
+def test_published_figures_stand_beside_results_of_the_same_protocol(common, tmp_path, offline):
+    arguments = ["suite", *common, "--suite", "cifar10", "--output", str(tmp_path), "--source", "cifar10=digits"]
+    evaluate.main([*arguments, "--epochs", "2"])
+    result = read_result(tmp_path / "linear-cifar10.json")
+    table = compare([result])
+    assert "| I-JEPA H/14, 300 epochs | published; learning rate chosen on test | 97.2 |" in table
+    assert "stable-pretraining" not in table and "I-JEPA" not in compare([result], "none")
+    every = compare([result], "all")
+    assert "24.9*" in every and "another metric than ours" in every
+    assert "I-JEPA" not in compare([result | {"protocol": "knn"}])
+
+
+def test_tables_name_data_sets_and_suites_that_exist():
+    assert {key for keys in SUITES.values() for key in keys} <= ENTRIES.keys()
+    assert {key for row in PUBLISHED for key in row.figures} <= ENTRIES.keys()
+    averages = {row.method: sum(list(row.figures.values())[:8]) / 8 for row in PUBLISHED if row.suite == "in_domain"}
+    assert averages["VISReg B/16, 400 epochs"] == pytest.approx(79.1, abs=0.06)
+    assert averages["I-JEPA H/14, 300 epochs"] == pytest.approx(78.7, abs=0.06)
+
+
+def test_features_command(common, tmp_path):
+    out = tmp_path / "features.safetensors"
+    features.main([*common, "--dataset", "digits", "--split", "test", "--output", str(out)])
+    from safetensors import safe_open
+
+    with safe_open(out, "pt") as file:
+        assert file.get_tensor("features").shape == (300, 128)
+        assert json.loads(file.metadata()["record"])["data"]["dataset"] == "digits"
+    with pytest.raises(UserError, match=r"\.safetensors or \.parquet"):
+        features.main([*common, "--dataset", "digits", "--output", "x.csv"])

@@ -1,0 +1,83 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""Fine-tuning: groups of parameters, mixing, and one short run on the digits."""
+
+import pytest
+import torch
+from transformers import AutoModelForImageClassification
+
+from visreg_training.commands import evaluate
+from visreg_training.errors import UserError
+from visreg_training.evaluation.finetune import Collator, FinetuneSettings, parameter_groups
+from visreg_training.evaluation.models import open_model
+from visreg_training.evaluation.results import read_result
+from visreg_training.evaluation.transform import transform_for
+
+
+def test_learning_rates_fall_with_depth_and_small_parameters_are_not_decayed(checkpoint):
+    network = AutoModelForImageClassification.from_pretrained(checkpoint, num_labels=10)
+    groups = parameter_groups(network, FinetuneSettings(layer_decay=0.5), learning_rate=1.0)
+    assert sum(len(group["params"]) for group in groups) == len(list(network.parameters()))
+    found = {id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
+    vit = network.vit
+    assert found[id(network.classifier.weight)] == (1.0, 0.05) and found[id(network.classifier.bias)] == (1.0, 0.0)
+    assert found[id(vit.layernorm.weight)] == (1.0, 0.0)
+    assert found[id(vit.encoder.layer[3].mlp.fc1.weight)] == (0.5, 0.05)
+    assert found[id(vit.encoder.layer[0].mlp.fc1.weight)] == (0.5**4, 0.05)
+    assert found[id(vit.embeddings.cls_token)] == (0.5**5, 0.0)
+    assert found[id(vit.embeddings.position_embeddings)] == (0.5**5, 0.0)
+
+
+def test_only_training_images_are_mixed(checkpoint):
+    transform = transform_for(open_model(checkpoint))
+    collate = Collator(FinetuneSettings(), transform, 4)
+    pixels = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
+    items = [{"pixels": image, "label": label, "augmented": False} for label, image in enumerate(pixels)]
+    plain = collate(items)
+    assert torch.equal(plain["pixel_values"], transform.normalise(pixels)) and plain["labels"].tolist() == [0, 1, 2, 3]
+    torch.manual_seed(0)
+    mixed = collate([item | {"augmented": True} for item in items])
+    assert mixed["labels"].shape == (4, 4)
+    torch.testing.assert_close(mixed["labels"].sum(1), torch.ones(4))
+    assert (mixed["labels"].max(1).values < 1).any()
+    unmixed = Collator(FinetuneSettings(mixup=0, cutmix=0), transform, 4)(
+        [item | {"augmented": True} for item in items]
+    )
+    assert torch.equal(unmixed["labels"], plain["labels"])
+
+
+def test_finetune_command_learns_the_digits(checkpoint, tmp_path):
+    (tmp_path / "recipe.yaml").write_text("epochs: 30\nlearning_rate: 8.0e-3\nmixup: 0\ncutmix: 0\ndrop_path: 0.0\n")
+    arguments = ["--model", checkpoint, "--dataset", "digits", "--config", str(tmp_path / "recipe.yaml")]
+    arguments += ["--epochs", "4", "--warmup_epochs", "1", "--num_workers", "0", "--output", str(tmp_path / "out")]
+    evaluate.main(["finetune", *arguments])
+    (path,) = (tmp_path / "out").glob("*.json")
+    result = read_result(path)
+    assert result["settings"]["epochs"] == 4 and result["settings"]["mixup"] == 0 and result["selection"] is None
+    assert result["value"] > 0.3  # chance is 0.1
+    network = AutoModelForImageClassification.from_pretrained(tmp_path / "out" / "model")
+    assert network.config.num_labels == 10
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--config", "nowhere.yaml"], "no recipe"),
+        (["--config", "digits"], "unknown keys"),
+        (["--layer_decay", "0"], "layer_decay is in"),
+        (["--model", "timm:vit_of_nobody"], "timm knows no model"),
+        (["--streaming", "true"], "streaming false"),
+    ],
+)
+def test_mistakes_are_named(checkpoint, tmp_path, options, words):
+    with pytest.raises(UserError, match=words):
+        evaluate.main(["finetune", "--model", checkpoint, "--dataset", "digits", *options, "--output", str(tmp_path)])
+
+
+def test_our_recipe_is_read():
+    from argparse import Namespace
+
+    from visreg_training.evaluation.finetune import settings_of
+
+    flags = dict.fromkeys(FinetuneSettings.__dataclass_fields__)
+    assert settings_of(Namespace(config="finetune", **flags)).layer_decay == 0.65

@@ -1,6 +1,7 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""A Hugging Face Hub on loopback, for end-to-end tests: repositories in memory, uploads, downloads, streaming, faults on demand.
+"""A Hugging Face Hub on loopback, for end-to-end tests: repositories in memory, uploads, downloads, streaming, faults
+on demand.
 
     with LoopbackHub() as hub:
         hub.create("datasets", "me/photos", {"data/train-00000-of-00001.parquet": content})
@@ -22,6 +23,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -187,7 +189,9 @@ class LoopbackHub:
         }
         return base | hf | more
 
-    def run_python(self, code: str, *arguments: str, timeout: float = 300, **environment: str) -> subprocess.CompletedProcess:
+    def run_python(
+        self, code: str, *arguments: str, timeout: float = 300, **environment: str
+    ) -> subprocess.CompletedProcess:
         """Runs code in a process that has this server as its Hub; stdout and stderr are text."""
         prelude = "import datasets; datasets.config.USE_PARQUET_EXPORT = False\n"
         return subprocess.run(
@@ -202,11 +206,9 @@ class LoopbackHub:
 
 def _reset(connection: socket.socket) -> None:
     """Closes with RST, so that the client sees a reset rather than an end."""
-    try:
+    with suppress(OSError):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         connection.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass
     connection.close()
 
 
@@ -232,7 +234,11 @@ class _Handler(BaseHTTPRequestHandler):
         ("POST", r"^/api/validate-yaml$", "_validate"),
         ("POST", r"^/(?P<kind>api/models|api/datasets)/(?P<name>[^/]+/[^/]+)/preupload/(?P<rev>.+)$", "_preupload"),
         ("POST", r"^/(?P<kind>api/models|api/datasets)/(?P<name>[^/]+/[^/]+)/commit/(?P<rev>.+)$", "_commit"),
-        ("GET", r"^/(?P<kind>api/models|api/datasets)/(?P<name>[^/]+/[^/]+)/tree/(?P<rev>[^/]+)(/(?P<path>.*))?$", "_tree"),
+        (
+            "GET",
+            r"^/(?P<kind>api/models|api/datasets)/(?P<name>[^/]+/[^/]+)/tree/(?P<rev>[^/]+)(/(?P<path>.*))?$",
+            "_tree",
+        ),
         ("GET", r"^/(?P<kind>api/models|api/datasets)/(?P<name>[^/]+/[^/]+)/refs$", "_refs"),
         ("GET", r"^/(?P<kind>api/models|api/datasets)/(?P<name>[^/]+/[^/]+)(/revision/(?P<rev>.+))?$", "_info"),
         ("POST", r"^/(?P<kind>datasets/)?(?P<name>[^/]+/[^/]+)\.git/info/lfs/objects/batch$", "_lfs_batch"),
@@ -248,10 +254,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def finish(self) -> None:
         self.server.open_connections.discard(self.connection)
-        try:
+        with suppress(OSError):  # the client, or a fault, may have closed it
             super().finish()
-        except OSError:  # the client, or a fault, closed it
-            pass
 
     def handle(self) -> None:
         try:
@@ -376,7 +380,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _refs(self, body, kind, name) -> None:
         refs = self._repository(kind, name).refs
-        branches = [{"name": branch, "ref": f"refs/heads/{branch}", "targetCommit": oid} for branch, oid in refs.items()]
+        branches = [
+            {"name": branch, "ref": f"refs/heads/{branch}", "targetCommit": oid} for branch, oid in refs.items()
+        ]
         self._json({"branches": branches, "converts": [], "tags": []})
 
     def _tree(self, body, kind, name, rev, path) -> None:
@@ -389,12 +395,17 @@ class _Handler(BaseHTTPRequestHandler):
             if not file.startswith(prefix):
                 continue
             parts = file[len(prefix) :].split("/")
-            folders.update(prefix + "/".join(parts[:depth]) for depth in range(1, len(parts)) if recursive or depth == 1)
+            folders.update(
+                prefix + "/".join(parts[:depth]) for depth in range(1, len(parts)) if recursive or depth == 1
+            )
             if recursive or len(parts) == 1:
                 entries.append(_tree_entry(repository, file, content))
         if prefix and not entries and not folders:
             raise _Answer(404, "EntryNotFound", f"no folder {path}")
-        folders = [{"type": "directory", "oid": hashlib.sha1(name.encode()).hexdigest(), "path": name, "size": 0} for name in sorted(folders)]
+        folders = [
+            {"type": "directory", "oid": hashlib.sha1(name.encode()).hexdigest(), "path": name, "size": 0}
+            for name in sorted(folders)
+        ]
         self._json(folders + entries)
 
     def _preupload(self, body, kind, name, rev) -> None:
@@ -438,7 +449,9 @@ class _Handler(BaseHTTPRequestHandler):
                 if key == "header":
                     title = value.get("summary", title)
                     if value.get("parentCommit") not in (None, parent):
-                        raise _Answer(412, "PreconditionFailed", "A commit has happened since. Please refresh and try again.")
+                        raise _Answer(
+                            412, "PreconditionFailed", "A commit has happened since. Please refresh and try again."
+                        )
                 elif key == "file":
                     files[value["path"]] = base64.b64decode(value["content"])
                 elif key == "lfsFile":
@@ -457,7 +470,11 @@ class _Handler(BaseHTTPRequestHandler):
         if path not in files:
             raise _Answer(404, "EntryNotFound", f"no file {path}")
         content = files[path]
-        headers = {"X-Repo-Commit": oid, "ETag": f'"{_oid(content, path in repository.lfs)}"', "Accept-Ranges": "bytes"}
+        headers = {
+            "X-Repo-Commit": oid,
+            "ETag": f'"{_oid(content, path in repository.lfs)}"',
+            "Accept-Ranges": "bytes",
+        }
         match = re.match(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
         if match is None:
             self._send(200, content, headers)

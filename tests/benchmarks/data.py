@@ -4,9 +4,10 @@
 
     python tests/benchmarks/data.py --data FOLDER_OR_HUB_ID [--split train] [--images 200] [--memory 10000]
 
-Rates are of CPU time in one thread, so that they hold for a core whatever else the machine does; pipelines take turns, several rounds,
-and the best round of each counts. `worker` is what a loader's worker does (open, decode, 4 x 224 + 6 x 96 crops, collate in uint8), `device`
-the colour on this CPU (on a GPU it is not the CPU's to do), `decode` the floor: pure JPEG decoding.
+Rates are of CPU time in one thread, so that they hold for a core whatever else the machine does; pipelines take turns,
+several rounds, and the best round of each counts. `worker` is what a loader's worker does (open, decode, 4 x 224 + 6 x
+96 crops, collate in uint8), `device` the colour on this CPU (on a GPU it is not the CPU's to do), `decode` the floor:
+pure JPEG decoding.
 """
 
 import argparse
@@ -48,13 +49,18 @@ def worker_and_device(raws: list, augment: DeviceAugment, generator: torch.Gener
 
 def one_by_one(raws: list, transform: Callable) -> None:
     """A pipeline that takes a PIL image and returns views, collated as a loader would."""
-    views = [transform(Image.open(io.BytesIO(raw.data) if raw.data is not None else raw.path).convert("RGB")) for raw in raws]
+    views = [
+        transform(Image.open(io.BytesIO(raw.data) if raw.data is not None else raw.path).convert("RGB"))
+        for raw in raws
+    ]
     for same_size in zip(*views, strict=True):
         torch.stack(same_size)
 
 
 def lightly_transform() -> Callable | None:
-    """lightly's DINOTransform with four global-sized and six local crops, its own defaults otherwise; None where it is not installed."""
+    """lightly's DINOTransform with four global-sized and six local crops, its own defaults otherwise; None where it is
+    not installed.
+    """
     try:
         from lightly.transforms import DINOTransform
     except ImportError:
@@ -104,7 +110,9 @@ def main() -> None:
     parser.add_argument("--streaming", action="store_true")
     parser.add_argument("--images", type=int, default=192)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--memory", type=int, default=0, metavar="N", help="measure the peak memory over N images instead")
+    parser.add_argument(
+        "--memory", type=int, default=0, metavar="N", help="measure the peak memory over N images instead"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     source = open_stream(arguments.data, split=arguments.split, streaming=arguments.streaming or None)

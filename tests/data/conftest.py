@@ -42,9 +42,12 @@ def photo() -> np.ndarray:
     return make_photo()
 
 
-def _write_image_dataset(path, sizes: list[int], seed: int = 0, side: tuple[int, int] = (40, 30), names=("cat", "dog")):
-    """Parquet files `train-0000i-of-0000n.parquet` in the folder `path`, `sizes` images each, in row groups of eight. Images are
-    numbered through: number n is named `n.jpg` and has class n mod 2."""
+def _write_image_dataset(
+    path, sizes: list[int], seed: int = 0, side: tuple[int, int] = (40, 30), names=("cat", "dog")
+):
+    """Parquet files `train-0000i-of-0000n.parquet` in the folder `path`, `sizes` images each, in row groups of eight.
+    Images are numbered through: number n is named `n.jpg` and has class n mod 2.
+    """
     path.mkdir(parents=True, exist_ok=True)
     features = Features({"image": ImageFeature(decode=False), "label": ClassLabel(names=list(names))})
     first = 0

@@ -1,6 +1,8 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""DeviceAugment: each operation equals torchvision's, the whole matches it in distribution, chunks and devices change nothing."""
+"""DeviceAugment: each operation equals torchvision's, the whole matches it in distribution, chunks and devices change
+nothing.
+"""
 
 import numpy as np
 import pytest
@@ -63,7 +65,9 @@ def test_hue_equals_torchvision(images, shift):
 
 def test_grayscale_equals_torchvision(images):
     expected = F.rgb_to_grayscale(images.float() / 255, num_output_channels=3)
-    torch.testing.assert_close(plain().apply_parameters(images, parameters(grayscale=True)), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        plain().apply_parameters(images, parameters(grayscale=True)), expected, rtol=0, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("sigma", [0.1, 0.5, 1.0, 2.0])
@@ -171,7 +175,11 @@ def test_the_whole_matches_the_reference_in_distribution(photo):
     generator = torch.Generator().manual_seed(0)
     views = torch.stack([view for _ in range(40) for view in multi_crop(image, generator)])
     ours = DeviceAugment()(views, generator)
-    for statistic in (lambda x: x.mean((2, 3)), lambda x: x.std((2, 3)), lambda x: (x[..., 1:] - x[..., :-1]).abs().mean((2, 3))):
+    for statistic in (
+        lambda x: x.mean((2, 3)),
+        lambda x: x.std((2, 3)),
+        lambda x: (x[..., 1:] - x[..., :-1]).abs().mean((2, 3)),
+    ):
         a, b = statistic(ours), statistic(theirs)
         error = b.std(0) * (2 / len(b)) ** 0.5
         assert ((a.mean(0) - b.mean(0)).abs() < 4 * error + 0.02 * b.std(0)).all(), (a.mean(0), b.mean(0), error)

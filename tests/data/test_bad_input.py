@@ -25,7 +25,12 @@ def png_header(width: int, height: int) -> bytes:
         return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
 
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b"\0" * 100))
+        + chunk(b"IEND", b"")
+    )
 
 
 def save(image: Image.Image, form: str, **options) -> bytes:
@@ -54,7 +59,10 @@ def test_formats(form):
     assert np.abs(pixels[10, 5] - RED).max() < 30 and np.abs(pixels[10, 35] - GREEN).max() < 30
 
 
-@pytest.mark.parametrize("mode,form", [("CMYK", "JPEG"), ("CMYK", "TIFF"), ("P", "PNG"), ("P", "GIF"), ("L", "JPEG"), ("1", "PNG"), ("LA", "PNG")])
+@pytest.mark.parametrize(
+    "mode,form",
+    [("CMYK", "JPEG"), ("CMYK", "TIFF"), ("P", "PNG"), ("P", "GIF"), ("L", "JPEG"), ("1", "PNG"), ("LA", "PNG")],
+)
 def test_modes(mode, form):
     pixels = read(save(two_colours(mode), form))
     assert pixels.shape == (20, 40, 3)
@@ -189,7 +197,9 @@ def test_a_run_stops_when_too_much_is_bad(folder, workers):
     for number in range(0, 200, 10):
         (folder / f"{number:03d}.jpg").write_bytes(b"nothing")
     loader = PretrainingLoader(open_stream(folder), MultiCrop(1, 0, 8), batch_size=20, num_workers=workers)
-    with pytest.raises(BadDataError, match=r"\d+ of \d+ images cannot be read .* not_image.*allowed share 0.01") as caught:
+    with pytest.raises(
+        BadDataError, match=r"\d+ of \d+ images cannot be read .* not_image.*allowed share 0.01"
+    ) as caught:
         for _ in range(30):
             next(loader)
     assert "\n" not in str(caught.value)
@@ -200,7 +210,9 @@ def test_a_run_stops_when_too_much_is_bad(folder, workers):
 def test_a_source_of_nothing_but_bad_images_ends(tmp_path, streaming, workers):
     for number in range(150):
         (tmp_path / f"{number}.jpg").write_bytes(b"nothing")
-    loader = PretrainingLoader(open_stream(tmp_path, streaming=streaming), MultiCrop(1, 0, 8), batch_size=4, num_workers=workers)
+    loader = PretrainingLoader(
+        open_stream(tmp_path, streaming=streaming), MultiCrop(1, 0, 8), batch_size=4, num_workers=workers
+    )
     with pytest.raises(BadDataError, match="cannot be read") as caught:
         next(loader)
     assert "\n" not in str(caught.value)
@@ -218,7 +230,9 @@ def test_a_truncated_parquet_file_stops_before_start(five_shards, tmp_path):
         (tmp_path / path.name).write_bytes(path.read_bytes())
     broken = sorted(tmp_path.iterdir())[2]
     broken.write_bytes(broken.read_bytes()[:3000])
-    with pytest.raises(ValueError, match=rf"1 of 5 parquet files cannot be read .*{broken.name}.*max_bad_share") as caught:
+    with pytest.raises(
+        ValueError, match=rf"1 of 5 parquet files cannot be read .*{broken.name}.*max_bad_share"
+    ) as caught:
         open_stream(tmp_path)
     assert "\n" not in str(caught.value)
     for streaming in (None, True):

@@ -63,7 +63,9 @@ def test_boxes_are_distributed_as_torchvisions():
     for column in range(4):
         a, b = ours[:, column].double().sort().values, theirs[:, column].double().sort().values
         grid = torch.cat([a, b])
-        distance = (torch.searchsorted(a, grid, right=True) - torch.searchsorted(b, grid, right=True)).abs().max() / count
+        distance = (
+            torch.searchsorted(a, grid, right=True) - torch.searchsorted(b, grid, right=True)
+        ).abs().max() / count
         assert distance < 1.95 * (2 / count) ** 0.5  # Kolmogorov-Smirnov at 0.001
 
 
@@ -82,7 +84,9 @@ def test_boxes_stay_inside_and_keep_their_scale():
 def test_flips_have_their_probability(photo):
     flips = [crop.flip for seed in range(100) for crop in MultiCrop().plan(500, 375, generator(seed))]
     assert 0.45 < np.mean(flips) < 0.55
-    assert not any(crop.flip for seed in range(20) for crop in MultiCrop(flip_probability=0).plan(500, 375, generator(seed)))
+    assert not any(
+        crop.flip for seed in range(20) for crop in MultiCrop(flip_probability=0).plan(500, 375, generator(seed))
+    )
 
 
 def test_rotation_turns_the_image_before_the_crop():
@@ -99,7 +103,9 @@ def test_rotation_turns_the_image_before_the_crop():
 
 @pytest.mark.parametrize("size,sides", [((4000, 3000), (224, 96)), ((2400, 1800), (64, 32))])
 def test_scaled_decoding_touches_nothing(photo, size, sides):
-    """A photo decoded at 1/2 to 1/8 in the DCT gives the views that the whole photo gives: on average within 1/255, nowhere visibly off."""
+    """A photo decoded at 1/2 to 1/8 in the DCT gives the views that the whole photo gives: on average within 1/255,
+    nowhere visibly off.
+    """
     large = Image.fromarray(photo).resize(size, Image.Resampling.BICUBIC)
     buffer = io.BytesIO()
     large.save(buffer, "JPEG", quality=92)

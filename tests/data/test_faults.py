@@ -1,6 +1,8 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""Faults while streaming: the data that come are exactly those that would have come. A real server, real clients in their own process."""
+"""Faults while streaming: the data that come are exactly those that would have come. A real server, real clients in
+their own process.
+"""
 
 import json
 import re
@@ -18,7 +20,8 @@ from visreg_training.data import MultiCrop, PretrainingLoader, open_stream
 source = open_stream("me/photos")
 batches = PretrainingLoader(source, MultiCrop(1, 0, 8), batch_size=10, seed=1, num_workers=int(sys.argv[1]))
 made = [next(batches) for _ in range(24)]
-print(json.dumps([[batch.ids for batch in made], sum(int(batch.views[0].sum()) for batch in made), dict(batches.skipped)]))
+pixels = sum(int(batch.views[0].sum()) for batch in made)
+print(json.dumps([[batch.ids for batch in made], pixels, dict(batches.skipped)]))
 batches.close()
 """
 
@@ -59,8 +62,9 @@ def stream(hub: LoopbackHub, workers: int = 0) -> tuple[list, str]:
 
 
 def test_faults_change_nothing(hub, expected):
-    """At opening: a 503 and a 429 where nobody else tries again. While reading: 500s, more of them in a row than the libraries
-    bear, 429 with Retry-After, resets, bodies cut in the middle."""
+    """At opening: a 503 and a 429 where nobody else tries again. While reading: 500s, more of them in a row than the
+    libraries bear, 429 with Retry-After, resets, bodies cut in the middle.
+    """
     assert len({name for batch in expected[0] for name in batch}) == 120 and expected[2] == {}
     faults = [
         Fault(r"GET /api/datasets/me/photos/revision", status=503),
@@ -108,14 +112,24 @@ def test_the_revision_is_pinned_and_mistakes_are_one_line(hub, five_shards):
     """One client process an answer: what it says about the missing, the private and the gated."""
     hub.create("datasets", "me/gated", hub.files("datasets", "me/photos"), gated=True)
     first = hub.repositories["datasets", "me/photos"].refs["main"]
-    calls = [("me/photos", "", ""), ("me/nothing", "", ""), ("me/gated", "", ""), ("me/photos", "v9", ""), ("me/photos", "", "test")]
+    calls = [
+        ("me/photos", "", ""),
+        ("me/nothing", "", ""),
+        ("me/gated", "", ""),
+        ("me/photos", "v9", ""),
+        ("me/photos", "", "test"),
+    ]
     script = "\n".join(f"sys.argv = ['-', {call[0]!r}, {call[1]!r}, {call[2]!r}]\n{OPEN}" for call in calls)
     done = hub.run_python("import sys\n" + script)
     assert done.returncode == 0, done.stderr[-3000:]
     lines = done.stdout.strip().splitlines()
     assert len(lines) == 5, lines
     assert lines[0] == first
-    for line, words in zip(lines[1:], ["no data set 'me/nothing'", "me/gated is gated", "no revision 'v9'", "splits are train"], strict=True):
+    for line, words in zip(
+        lines[1:],
+        ["no data set 'me/nothing'", "me/gated is gated", "no revision 'v9'", "splits are train"],
+        strict=True,
+    ):
         assert line.startswith("ValueError:") and re.search(words, line), line
 
 

@@ -6,7 +6,7 @@ import json
 import multiprocessing
 import subprocess
 import sys
-from itertools import islice
+from itertools import chain, islice
 
 import pytest
 import torch
@@ -155,7 +155,8 @@ RANK = """
 import json, sys
 from visreg_training.data import MultiCrop, PretrainingLoader, open_stream
 source = open_stream(sys.argv[1], streaming=True)
-batches = PretrainingLoader(source, MultiCrop(1, 0, 8), batch_size=4, seed=1, rank=int(sys.argv[2]), world_size=2, num_workers=1)
+share = {"rank": int(sys.argv[2]), "world_size": 2, "num_workers": 1}
+batches = PretrainingLoader(source, MultiCrop(1, 0, 8), batch_size=4, seed=1, **share)
 names = [next(batches).ids for _ in range(60)]
 batches.close()
 print(json.dumps(names))
@@ -169,9 +170,9 @@ def test_two_processes_over_five_shards_of_unequal_size(five_shards):
     names = [json.loads(process.communicate(timeout=120)[0].splitlines()[-1]) for process in ranks]
     assert [len(batches) for batches in names] == [60, 60]
     # Each rank's first epoch is what its own hand of shards holds.
-    first = [set(sum(batches[:10], [])) for batches in names]
+    first = [set(chain(*batches[:10])) for batches in names]
     assert len(first[0]) == len(first[1]) == 40 and not first[0] & first[1]
-    assert len(set(sum(names[0] + names[1], []))) == 120
+    assert len(set(chain(*names[0], *names[1]))) == 120
 
 
 def test_more_readers_than_shards(tmp_path, write_image_dataset):
@@ -186,7 +187,9 @@ def test_more_readers_than_shards(tmp_path, write_image_dataset):
 
 
 def test_a_set_smaller_than_a_global_batch_is_refused(five_shards):
-    with pytest.raises(ValueError, match="120 images, fewer than a global batch of 128: set global_batch_size to at most 120"):
+    with pytest.raises(
+        ValueError, match="120 images, fewer than a global batch of 128: set global_batch_size to at most 120"
+    ):
         loader(open_stream(five_shards), batch_size=64, world_size=2)
 
 

@@ -52,7 +52,9 @@ def test_the_embedded_digits():
     assert image.size == (16, 16) and image.mode == "RGB" and 0 <= label < 10
     counts = np.bincount([test.example(index).label for index in range(360)])
     assert counts.min() >= 34 and counts.max() <= 38
-    assert not {train.example(index).path for index in range(1437)} & {test.example(index).path for index in range(360)}
+    assert not {train.example(index).path for index in range(1437)} & {
+        test.example(index).path for index in range(360)
+    }
     assert len(all_of(open_stream("digits", split="test", streaming=True))) == 360
 
 
@@ -68,7 +70,9 @@ def test_a_folder_with_splits(image_folder):
     root = image_folder("train", "val")
     assert open_stream(root).num_examples == 10
     assert open_stream(root, split="validation").label_names == ["ant", "bee", "cat"]
-    with pytest.raises(ValueError, match=r"no folder for the split 'test'; the folders for splits are val, train") as caught:
+    with pytest.raises(
+        ValueError, match=r"no folder for the split 'test'; the folders for splits are val, train"
+    ) as caught:
         open_stream(root, split="test")
     one_line(caught)
 
@@ -149,7 +153,14 @@ def image_columns(encode_image, photo, count: int = 4) -> list[dict]:
 
 @pytest.mark.parametrize("image,label", [("img", "fine_label"), ("picture", "cls"), ("xyz", "kind")])
 def test_columns_are_found_by_type(tmp_path, photo, encode_image, image, label):
-    features = Features({"id": Value("int64"), image: ImageFeature(decode=False), label: ClassLabel(names=["a", "b"]), "coarse_label": Value("int64")})
+    features = Features(
+        {
+            "id": Value("int64"),
+            image: ImageFeature(decode=False),
+            label: ClassLabel(names=["a", "b"]),
+            "coarse_label": Value("int64"),
+        }
+    )
     columns = {"id": range(4), image: image_columns(encode_image, photo), label: [0, 1, 0, 1], "coarse_label": [7] * 4}
     source = open_stream(write(tmp_path, columns, features))
     assert (source.image_column, source.label_column, source.label_names) == (image, label, ["a", "b"])
@@ -159,7 +170,9 @@ def test_columns_are_found_by_type(tmp_path, photo, encode_image, image, label):
 def test_parquet_that_datasets_did_not_write(tmp_path, photo, encode_image, streaming):
     """Bytes in a binary column of a known name, or a struct of bytes and path."""
     images = image_columns(encode_image, photo)
-    parquet.write_table(pa.table({"jpg": [image["bytes"] for image in images], "label": [3, 1, 2, 0]}), tmp_path / "a.parquet")
+    parquet.write_table(
+        pa.table({"jpg": [image["bytes"] for image in images], "label": [3, 1, 2, 0]}), tmp_path / "a.parquet"
+    )
     assert [label for _, label, _ in all_of(open_stream(tmp_path / "a.parquet", streaming=streaming))] == [3, 1, 2, 0]
     parquet.write_table(pa.table({"thing": pa.array(images)}), tmp_path / "b.parquet")
     source = open_stream(tmp_path / "b.parquet", streaming=streaming)
@@ -215,7 +228,7 @@ def test_missing_and_empty_places(tmp_path):
             open_stream(path)
         one_line(caught)
     (tmp_path / "notes.csv").write_text("a,b")
-    with pytest.raises(ValueError, match="is none of .parquet, .arrow, .tar"):
+    with pytest.raises(ValueError, match=r"is none of \.parquet, \.arrow, \.tar"):
         open_stream(tmp_path / "notes.csv")
     with pytest.raises(ValueError, match="splits train and test, not 'dev'"):
         open_stream("digits", split="dev")
@@ -262,7 +275,9 @@ def test_a_file_list(five_shards, tmp_path, streaming):
 def test_imagenets_names_on_the_hub_match_its_lists():
     from visreg_training.data.subsets import file_key
 
-    assert file_key("n01440764_190_n01440764.JPEG") == file_key("train/n01440764/n01440764_190.JPEG") == "n01440764_190"
+    assert (
+        file_key("n01440764_190_n01440764.JPEG") == file_key("train/n01440764/n01440764_190.JPEG") == "n01440764_190"
+    )
 
 
 @pytest.mark.parametrize(
@@ -290,7 +305,9 @@ def test_a_subset_that_leaves_nothing(five_shards, tmp_path):
 
 
 def test_preview_writes_a_sheet_and_says_what_is_there(five_shards, tmp_path):
-    facts = preview(open_stream(five_shards), MultiCrop(2, 3, 32, 16), DeviceAugment(), tmp_path / "sheet.png", count=4)
+    facts = preview(
+        open_stream(five_shards), MultiCrop(2, 3, 32, 16), DeviceAugment(), tmp_path / "sheet.png", count=4
+    )
     sheet = Image.open(tmp_path / "sheet.png")
     assert sheet.size == (32 + 2 * 36 + 3 * 20, 4 * 36 - 4)
     assert facts["num_examples"] == 120 and facts["views"] == ["2 x 32", "3 x 16"] and facts["images_per_second"] > 0

@@ -180,7 +180,9 @@ class DeviceAugment(nn.Module):
 
 
 def _groups(parameters: AugmentParameters) -> Iterator[tuple[tuple[bool, bool, bool], torch.Tensor]]:
-    """Crops to which the same operations apply: (jitter, blur, solarize) and their numbers. Nothing has to be masked within one."""
+    """Crops to which the same operations apply: (jitter, blur, solarize) and their numbers. Nothing has to be masked
+    within one.
+    """
     for flags in product((False, True), repeat=3):
         jitter, blur, solarize = flags
         same = (parameters.jitter == jitter) & (parameters.blur == blur) & (parameters.solarize == solarize)
@@ -243,8 +245,9 @@ def _luma_matrix() -> torch.Tensor:
 
 
 def _compose(parameters: AugmentParameters, active: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the `active` (N, 4) ones of brightness, contrast and saturation do one after the other in each crop's order: the matrix
-    (N, 3, 3) that applies to a pixel and the one that applies to the mean."""
+    """What the `active` (N, 4) ones of brightness, contrast and saturation do one after the other in each crop's
+    order: the matrix (N, 3, 3) that applies to a pixel and the one that applies to the mean.
+    """
     luma, one = _luma_matrix(), torch.ones_like(parameters.hue)
     active = active & parameters.jitter[:, None]
     matrix = torch.eye(3).expand(len(one), 3, 3)
@@ -270,7 +273,8 @@ def _compose(parameters: AugmentParameters, active: torch.Tensor) -> tuple[torch
 
 
 def shift_hue(pixels: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
-    """Turns the hue of RGB (n, 3, P) in [0, 1] by `shift` (n,) turns; value and saturation stay (torchvision's adjust_hue).
+    """Turns the hue of RGB (n, 3, P) in [0, 1] by `shift` (n,) turns; value and saturation stay (torchvision's
+    adjust_hue).
 
     Without a branch, because comparisons cost more than arithmetic here: with c = max - min, the hue lies
     (1 + (R + B - G - min) / c) / 6 turns away from green, towards blue where B > R. A channel whose own hue is d turns
@@ -297,9 +301,11 @@ def solarized(images: torch.Tensor, threshold: float) -> torch.Tensor:
 
 
 def gaussian_blur(images: torch.Tensor, sigma: torch.Tensor, kernel: int) -> torch.Tensor:
-    """Blurs (n, C, H, W), each with its own sigma (n,): borders mirrored, two one-dimensional passes (torchvision's gaussian_blur).
+    """Blurs (n, C, H, W), each with its own sigma (n,): borders mirrored, two one-dimensional passes (torchvision's
+    gaussian_blur).
 
-    Sums of shifted images: twice as fast as a grouped convolution on a CPU, and nothing of it is rounded to TF32 on a GPU.
+    Sums of shifted images: twice as fast as a grouped convolution on a CPU, and nothing of it is rounded to TF32 on a
+    GPU.
     """
     half = kernel // 2
     distance = torch.arange(half + 1)

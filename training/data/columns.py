@@ -83,7 +83,8 @@ def _find_image(features: Features) -> str | None:
     typed = [name for name, feature in features.items() if isinstance(feature, Image)]
     if typed:
         return _preferred(typed, _IMAGE_NAMES)
-    # Parquet that was not written by `datasets` has no image type: a struct of bytes and path, or bytes of a known name.
+    # Parquet that was not written by `datasets` has no image type: a struct of bytes and path, or bytes of a known
+    # name.
     structs = [name for name, feature in features.items() if isinstance(feature, dict) and _may_be_image(feature)]
     named = [name for name in features if name in _IMAGE_NAMES and _may_be_image(features[name])]
     return _preferred(structs or named, _IMAGE_NAMES)

@@ -49,8 +49,8 @@ class MultiCrop:
         local_scale: the same for local crops.
         ratio: range of width / height of a crop before it is resized.
         flip_probability: of a horizontal flip. Set 0 where left and right differ (digits).
-        rotation: the image is turned by a uniform angle in [-rotation, rotation] degrees before the crop, empty corners
-            black (torchvision's RandomRotation). The paper's recipes use 0.
+        rotation: the image is turned by a uniform angle in [-rotation, rotation] degrees before the crop, empty
+            corners black (torchvision's RandomRotation). The paper's recipes use 0.
 
     Raises:
         ValueError: for a value out of range.
@@ -104,7 +104,8 @@ class MultiCrop:
         return [view.contiguous() for view in views]
 
     def from_opened(self, opened: OpenedImage, generator: torch.Generator | None = None) -> list[torch.Tensor]:
-        """An image of which only the header was read -> views (C, h, w), strided. Decodes no larger than the crops need.
+        """An image of which only the header was read -> views (C, h, w), strided. Decodes no larger than the crops
+        need.
 
         Raises:
             BadImage: if the pixels cannot be decoded.
@@ -113,7 +114,9 @@ class MultiCrop:
         return self.cut(opened.load(self.reduction(crops)), crops, opened.size)
 
     def plan(self, width: int, height: int, generator: torch.Generator | None = None) -> list[Crop]:
-        """Draws the crops of an image of `width` x `height` pixels: torchvision's RandomResizedCrop, all views at once."""
+        """Draws the crops of an image of `width` x `height` pixels: torchvision's RandomResizedCrop, all views at
+        once.
+        """
         count = len(self.sizes)
         # columns: share of the area and ratio for each try; then left, top, flip, angle
         draws = torch.rand((count, 2 * _TRIES + 4), generator=generator, dtype=torch.float64).tolist()
@@ -150,7 +153,9 @@ class MultiCrop:
         return next((factor for factor in (8, 4, 2) if factor <= spare), 1) if self.rotation == 0 else 1
 
     def cut(self, image: Image.Image, crops: list[Crop], size: tuple[int, int]) -> list[torch.Tensor]:
-        """Takes the crops. `size` is the (width, height) that they were planned for: `image` may have been decoded smaller."""
+        """Takes the crops. `size` is the (width, height) that they were planned for: `image` may have been decoded
+        smaller.
+        """
         scale_x, scale_y = image.width / size[0], image.height / size[1]
         pixels = _pixels(image)
         views = []

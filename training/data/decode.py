@@ -157,7 +157,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _to_8_bit(pixels: np.ndarray) -> np.ndarray:
-    """16-bit values are divided by 257; floats in [0, 1] multiplied by 255; anything wider is scaled by its maximum."""
+    """16-bit values are divided by 257, floats in [0, 1] multiplied by 255, anything wider scaled by its maximum."""
     values = np.nan_to_num(pixels.astype(np.float64))
     top = values.max(initial=0.0)
     if pixels.dtype.kind == "f" and top <= 1.0:

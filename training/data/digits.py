@@ -1,6 +1,8 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""The embedded data set: scikit-learn's 1,797 handwritten digits as PNG files in memory, so that nothing has to be downloaded."""
+"""The embedded data set: scikit-learn's 1,797 handwritten digits as PNG files in memory, so that nothing has to be
+downloaded.
+"""
 
 import io
 

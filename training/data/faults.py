@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which failures of a server pass by themselves, and how long they are waited for.
 
-huggingface_hub and datasets retry on their own, but not everywhere: a single 5xx while `load_dataset` resolves a revision, or
-six in a row while a stream is read, ends them. This is the round that goes outside of theirs.
+huggingface_hub and datasets retry on their own, but not everywhere: a single 5xx while `load_dataset` resolves a
+revision, or six in a row while a stream is read, ends them. This is the round that goes outside of theirs.
 """
 
 import logging
@@ -93,7 +93,7 @@ class Patience:
 
 
 def with_retries(action: Callable[[], T], what: str, patience: float = OPEN_PATIENCE) -> T:
-    """Runs `action` until it succeeds, fails for good, or `patience` seconds are over; the last exception is raised."""
+    """Runs `action` until it succeeds, fails for good, or `patience` seconds are over; raises its exception."""
     waiting = Patience(patience)
     while True:
         try:

@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a worker does: an endless, resumable sequence of batches, made of nothing but (seed, position).
 
-`MapFeed` and `StreamFeed` make the batches with numbers start, start + step, ... of a rank. A map-style batch follows from its
-number. A stream is read by `readers`: reader k of a rank makes its batches k, k + readers, ... and has a place in the data.
+`MapFeed` and `StreamFeed` make the batches with numbers start, start + step, ... of a rank. A map-style batch follows
+from its number. A stream is read by `readers`: reader k of a rank makes its batches k, k + readers, ... and has a
+place in the data.
 
 Legend: V views, B images of a rank's batch, C = 3; one uint8 tensor a resolution, (V_r, B, C, h, w), global first.
 """
@@ -50,7 +51,9 @@ class MadeBatch(NamedTuple):
 
 @dataclass
 class BatchBuilder:
-    """Collects views of B images in one tensor a resolution; in a worker in shared memory, where they are handed over without a copy."""
+    """Collects views of B images in one tensor a resolution; in a worker in shared memory, where they are handed over
+    without a copy.
+    """
 
     multi_crop: MultiCrop
     batch_size: int
@@ -182,9 +185,9 @@ class StreamPlan:
 class StreamReader:
     """One reader's endless sequence of undecoded images, and its place in it.
 
-    In each epoch the shards are shuffled and dealt to the readers of all ranks; a reader takes `open_shards` of its shards at a time, reads
-    them in turns into a block, and shuffles the block. The place is the cursors at the start of the block and the number of images taken
-    from it: going back to it reads one block again.
+    In each epoch the shards are shuffled and dealt to the readers of all ranks; a reader takes `open_shards` of its
+    shards at a time, reads them in turns into a block, and shuffles the block. The place is the cursors at the start
+    of the block and the number of images taken from it: going back to it reads one block again.
     """
 
     def __init__(self, source: StreamSource, plan: StreamPlan, state: dict | None = None):

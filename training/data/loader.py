@@ -62,9 +62,10 @@ class _Batches(IterableDataset):
 class PretrainingLoader:
     """An endless iterator of `MultiViewBatch`.
 
-    Order: a map-style source is permuted by (seed, epoch), rank r takes the places r, r + N, ... of each global batch, and neither the
-    number of workers nor a restart changes anything. A stream's shards are shuffled and dealt to N x readers each epoch, then blocks are
-    shuffled; `readers` is the number of workers at the first start and is kept by the position.
+    Order: a map-style source is permuted by (seed, epoch), rank r takes the places r, r + N, ... of each global batch,
+        and neither the number of workers nor a restart changes anything. A stream's shards are shuffled and dealt to N
+        x readers each epoch, then blocks are shuffled; `readers` is the number of workers at the first start and is
+        kept by the position.
 
     Args:
         source: from `open_stream`.
@@ -182,13 +183,15 @@ def _as_it_is(batch: MadeBatch) -> MadeBatch:
 def _check_sizes(source: Source, batch_size: int, rank: int, world_size: int, num_workers: int) -> None:
     if batch_size < 1 or num_workers < 0 or not 0 <= rank < world_size:
         raise ValueError(
-            f"batch_size must be at least 1, num_workers at least 0, rank in [0, world_size): got {batch_size}, {num_workers}, "
+            f"batch_size must be at least 1, num_workers at least 0, rank in [0, world_size): "
+            f"got {batch_size}, {num_workers}, "
             f"{rank} of {world_size}."
         )
     if isinstance(source, MapSource) and source.num_examples < batch_size * world_size:
         raise ValueError(
-            f"{source.name} has {source.num_examples} images, fewer than a global batch of {batch_size * world_size}: set "
-            f"global_batch_size to at most {source.num_examples // world_size * world_size} on {world_size} process(es)."
+            f"{source.name} has {source.num_examples} images, fewer than a global batch of {batch_size * world_size}: "
+            f"set global_batch_size to at most {source.num_examples // world_size * world_size} "
+            f"on {world_size} process(es)."
         )
 
 

@@ -81,8 +81,8 @@ def open_stream(
         dataset: `digits`, a Hub id, a local folder or file, or a glob of parquet, arrow or tar files.
         dataset_config: name of the Hub data set's configuration.
         split: split to read. A local folder may have a folder for each.
-        streaming: True reads shards in sequence without storing them; False makes every image reachable at random. None: True for
-            a Hub id, False for anything local.
+        streaming: True reads shards in sequence without storing them; False makes every image reachable at random.
+            None: True for a Hub id, False for anything local.
         revision: Hub branch, tag or commit. What it stands for now is pinned, and recorded.
         image_column: None finds the column by its type.
         label_column: None finds it by its type; no labels are needed.
@@ -126,7 +126,8 @@ def _refuse(what: str, **options) -> None:
             raise ValueError(f"{option}: {what} has none, got {value!r}.")
 
 
-# --- local data ---------------------------------------------------------------------------------------------------------------
+# --- local data
+# ---------------------------------------------------------------------------------------------------------------
 
 
 def _open_local(path: Path, config, split, streaming, max_bad_share) -> tuple[Dataset | IterableDataset, dict]:
@@ -200,8 +201,9 @@ def _check_parquet(files: list[str], max_bad_share: float) -> tuple[list[str], l
     if not readable or share > max_bad_share:
         first = records[0]
         raise ValueError(
-            f"dataset: {len(records)} of {len(files)} parquet files cannot be read ({first['path']}: {first['detail']}): "
-            f"{share:.1%} of the data, more than the allowed share {max_bad_share:g} (max_bad_share)."
+            f"dataset: {len(records)} of {len(files)} parquet files cannot be read "
+            f"({first['path']}: {first['detail']}): {share:.1%} of the data, "
+            f"more than the allowed share {max_bad_share:g} (max_bad_share)."
         )
     return readable, records
 
@@ -219,7 +221,9 @@ def _open_saved(path: Path, split: str) -> tuple[Dataset, dict]:
 
 
 def _open_image_folder(root: Path, split: str) -> tuple[Dataset, dict]:
-    """Images below `root` (or its folder for the split); the folders just below are the classes, if no image lies beside them."""
+    """Images below `root` (or its folder for the split); the folders just below are the classes, if no image lies
+    beside them.
+    """
     folder = _split_folder(root, split)
     paths, sizes = [], []
     for where, folders, files in os.walk(folder):
@@ -258,7 +262,8 @@ def _split_folder(root: Path, split: str) -> Path:
     return root
 
 
-# --- the Hub ------------------------------------------------------------------------------------------------------------------
+# --- the Hub
+# ------------------------------------------------------------------------------------------------------------------
 
 
 def _open_hub(name, config, split, streaming, revision) -> tuple[Dataset | IterableDataset, dict]:
@@ -278,8 +283,8 @@ def _pinned_revision(name: str, revision: str | None) -> str:
         raise ValueError(f"revision: the data set {name} has no revision {revision!r} on the Hub.") from error
     except RepositoryNotFoundError as error:
         raise ValueError(
-            f"dataset: there is no data set {name!r} on the Hub (or it is private and you are not logged in: `hf auth login`), "
-            "and no local folder of that name."
+            f"dataset: there is no data set {name!r} on the Hub "
+            "(or it is private and you are not logged in: `hf auth login`), and no local folder of that name."
         ) from error
     except Exception as error:
         raise ValueError(f"dataset: the Hub could not be asked for {name!r}: {one_line(error)}") from error
@@ -317,7 +322,8 @@ def _read_split(builder, split: str, streaming: bool, name: str) -> Dataset | It
         raise ValueError(f"dataset: {name} cannot be read: {one_line(error.__cause__ or error)}") from error
 
 
-# --- sources ------------------------------------------------------------------------------------------------------------------
+# --- sources
+# ------------------------------------------------------------------------------------------------------------------
 
 
 def _map_source(data: Dataset, columns: Columns, facts: dict) -> MapSource:

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Random numbers of the data path, each a pure function of what it is for.
 
-Nothing here has a state: the order of an epoch follows from (seed, epoch), the crops of an image from (seed, epoch, image),
-so that workers, ranks and restarts change nothing.
+Nothing here has a state: the order of an epoch follows from (seed, epoch), the crops of an image from (seed, epoch,
+image), so that workers, ranks and restarts change nothing.
 """
 
 from collections.abc import Sequence

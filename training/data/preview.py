@@ -34,8 +34,8 @@ def preview(
         seed: of crops and colours.
 
     Returns:
-        `source.description()`, `sizes` (width and height of the images seen: smallest, median, largest), `images_per_second` of one worker,
-        `views` and `path`.
+        `source.description()`, `sizes` (width and height of the images seen: smallest, median, largest),
+        `images_per_second` of one worker, `views` and `path`.
 
     Raises:
         ValueError: no image can be read.

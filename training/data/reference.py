@@ -1,6 +1,8 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""The usual torchvision pipeline, one crop at a time in float: what our fast path is compared to, and `--augment_backend torchvision`."""
+"""The usual torchvision pipeline, one crop at a time in float: what our fast path is compared to, and
+`--augment_backend torchvision`.
+"""
 
 import torch
 from PIL import Image
@@ -12,7 +14,8 @@ from .decode import to_rgb
 
 
 class TorchvisionReference:
-    """Crops, flip, jitter, grayscale, blur, solarize, normalise by torchvision; takes the arguments of `DeviceAugment` too.
+    """Crops, flip, jitter, grayscale, blur, solarize, normalise by torchvision; takes the arguments of `DeviceAugment`
+    too.
 
     Args:
         multi_crop: sizes, scales and probabilities of the crops; it cuts nothing here.

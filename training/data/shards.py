@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads one shard of a stream from any row on, through every fault that passes.
 
-A piece is a row group of a parquet file and the whole shard of any other format: a position (piece, row) is reached by reading one
-piece at most.
+A piece is a row group of a parquet file and the whole shard of any other format: a position (piece, row) is reached by
+reading one piece at most.
 """
 
 import logging

@@ -51,7 +51,8 @@ class SkipLog:
         self._lost_shards.update(record["id"].split("-")[0] for record in files)
         if len(self._lost_shards) > self.max_bad_share * self.shards:
             raise BadDataError(
-                f"{len(self._lost_shards)} of {self.shards} shards cannot be read (the last one: {files[-1]['detail']}), "
+                f"{len(self._lost_shards)} of {self.shards} shards cannot be read "
+                f"(the last one: {files[-1]['detail']}), "
                 f"more than the allowed share {self.max_bad_share:g} (max_bad_share)."
             )
         bad = self.counts.total() - self.counts[UNREADABLE_FILE]

@@ -1,6 +1,8 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""Subsets of a source: a share, n images a class, an exponential long tail, a list of files. Seeded, and recorded with the run."""
+"""Subsets of a source: a share, n images a class, an exponential long tail, a list of files. Seeded, and recorded with
+the run.
+"""
 
 import re
 from dataclasses import asdict, dataclass
@@ -17,16 +19,16 @@ _IMAGENET_NAME = re.compile(r"^(n\d{8}_\d+)_n\d{8}$")
 
 @dataclass(frozen=True)
 class Subset:
-    """Which images of a source to use. Given together, the restrictions apply in this order: file_list, images_per_class or
-    imbalance_factor, fraction.
+    """Which images of a source to use. Given together, the restrictions apply in this order: file_list,
+    images_per_class or imbalance_factor, fraction.
 
     Attributes:
         fraction: share of the images, 0 < fraction <= 1.
         images_per_class: at most so many images of each class.
-        imbalance_factor: the first class keeps all of its images, the last 1 / factor as many, exponentially between (the
-            CIFAR-LT protocol); counts start from the largest class.
-        file_list: a text file with one image a line (ImageNet-LT: `train/n01440764/n01440764_190.JPEG 0`): the file names,
-            without folders and extension, are what is compared.
+        imbalance_factor: the first class keeps all of its images, the last 1 / factor as many, exponentially between
+            (the CIFAR-LT protocol); counts start from the largest class.
+        file_list: a text file with one image a line (ImageNet-LT: `train/n01440764/n01440764_190.JPEG 0`): the file
+            names, without folders and extension, are what is compared.
         seed: of the drawing.
 
     Raises:
@@ -124,5 +126,7 @@ def file_key(path: str) -> str:
 
 
 def _without_label(line: str) -> str:
-    """`train/n01440764/n01440764_190.JPEG 0` -> its path. File names may hold blanks, so only a trailing number is cut."""
+    """`train/n01440764/n01440764_190.JPEG 0` -> its path. File names may hold blanks, so only a trailing number is
+    cut.
+    """
     return re.sub(r"\s+-?\d+$", "", line.strip())

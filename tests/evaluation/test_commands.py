@@ -20,13 +20,6 @@ def common(checkpoint, shared_cache) -> list[str]:
     return ["--model", checkpoint, "--cache_dir", str(shared_cache.folder), "--limit", "300"]
 
 
-@pytest.fixture
-def offline(monkeypatch):
-    """The Hub cannot be reached: what would ask it fails at once."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
-
-
 @pytest.mark.parametrize("protocol", ["knn", "linear", "fewshot", "retrieval"])
 def test_one_command_writes_one_result(common, tmp_path, capsys, protocol):
     evaluate.main([protocol, *common, "--dataset", "digits", "--output", str(tmp_path)])
@@ -79,12 +72,12 @@ def test_mistakes_end_in_one_line(checkpoint, tmp_path, argv, words):
         evaluate.main([*(names.get(word, word) for word in argv), *cache])
 
 
-def test_a_suite_names_what_it_cannot_reach_writes_the_rest_and_resumes(common, tmp_path, offline, capsys):
+def test_a_suite_names_what_it_cannot_reach_writes_the_rest_and_resumes(common, tmp_path, capsys):
     arguments = ["suite", *common, "--suite", "dtd,cifar10,aircraft", "--protocol", "knn", "--output", str(tmp_path)]
     with pytest.raises(
-        RunStopped, match=r"2 data sets were not reached: cifar10 \(.*Hub.*\); aircraft \(no copy"
+        RunStopped, match=r"2 data sets were not reached: cifar10 \(.*no folder.*\); aircraft \(no copy"
     ) as info:
-        evaluate.main([*arguments, "--source", "dtd=digits"])
+        evaluate.main([*arguments, "--source", "dtd=digits", "--source", "cifar10=./nowhere"])
     assert info.value.code == 3
     first = tmp_path / "knn-dtd.json"
     assert read_result(first)["entry"] == "dtd" and "DTD" in (tmp_path / "table.md").read_text()
@@ -98,7 +91,7 @@ def test_a_suite_names_what_it_cannot_reach_writes_the_rest_and_resumes(common, 
     assert read_result(first)["settings"]["k"] == 5  # another request is measured anew
 
 
-def test_a_result_that_was_cut_off_is_measured_anew(common, tmp_path, offline):
+def test_a_result_that_was_cut_off_is_measured_anew(common, tmp_path):
     (tmp_path / "knn-dtd.json").write_text('{"protocol": "knn", "val')
     arguments = ["suite", *common, "--suite", "dtd", "--protocol", "knn", "--output", str(tmp_path)]
     evaluate.main([*arguments, "--source", "dtd=digits"])
@@ -112,7 +105,7 @@ def test_a_data_set_with_one_split_is_shared_out(common, tmp_path):
     assert read_result(path)["data"]["train_share"] == 0.1
 
 
-def test_published_figures_stand_beside_results_of_the_same_protocol(common, tmp_path, offline):
+def test_published_figures_stand_beside_results_of_the_same_protocol(common, tmp_path):
     arguments = ["suite", *common, "--suite", "cifar10", "--output", str(tmp_path), "--source", "cifar10=digits"]
     evaluate.main([*arguments, "--epochs", "2"])
     result = read_result(tmp_path / "linear-cifar10.json")
@@ -128,8 +121,8 @@ def test_tables_name_data_sets_and_suites_that_exist():
     assert {key for keys in SUITES.values() for key in keys} <= ENTRIES.keys()
     assert {key for row in PUBLISHED for key in row.figures} <= ENTRIES.keys()
     averages = {row.method: sum(list(row.figures.values())[:8]) / 8 for row in PUBLISHED if row.suite == "in_domain"}
-    assert averages["VISReg B/16, 400 epochs"] == pytest.approx(79.1, abs=0.06)
-    assert averages["I-JEPA H/14, 300 epochs"] == pytest.approx(78.7, abs=0.06)
+    assert averages["VISReg B/16, 400 epochs"] == pytest.approx(79.1, abs=0.1)
+    assert averages["I-JEPA H/14, 300 epochs"] == pytest.approx(78.7, abs=0.1)
 
 
 def test_features_command(common, tmp_path):

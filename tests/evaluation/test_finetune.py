@@ -2,8 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fine-tuning: groups of parameters, mixing, and one short run on the digits."""
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from transformers import AutoModelForImageClassification
 
 from visreg_training.commands import evaluate
@@ -46,17 +48,34 @@ def test_only_training_images_are_mixed(checkpoint):
     assert torch.equal(unmixed["labels"], plain["labels"])
 
 
-def test_finetune_command_learns_the_digits(checkpoint, tmp_path):
-    (tmp_path / "recipe.yaml").write_text("epochs: 30\nlearning_rate: 8.0e-3\nmixup: 0\ncutmix: 0\ndrop_path: 0.0\n")
-    arguments = ["--model", checkpoint, "--dataset", "digits", "--config", str(tmp_path / "recipe.yaml")]
-    arguments += ["--epochs", "4", "--warmup_epochs", "1", "--num_workers", "0", "--output", str(tmp_path / "out")]
-    evaluate.main(["finetune", *arguments])
+@pytest.fixture
+def colours(tmp_path) -> str:
+    """Noisy pictures of four colours, the class: folders of images, of which the test split lacks the first class."""
+    random = np.random.default_rng(0)
+    palette = {"blue": (40, 40, 200), "green": (40, 200, 40), "grey": (120, 120, 120), "red": (200, 40, 40)}
+    for split, count in (("train", 24), ("test", 9)):
+        for name, colour in palette.items():
+            if (split, name) == ("test", "blue"):
+                continue
+            folder = tmp_path / "colours" / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                pixels = np.clip(random.normal(colour, 30, (16, 16, 3)), 0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / f"{number}.png")
+    return str(tmp_path / "colours")
+
+
+def test_finetune_command_learns_colours_and_matches_classes_by_name(checkpoint, colours, tmp_path):
+    (tmp_path / "recipe.yaml").write_text("epochs: 30\nlearning_rate: 1.0e-2\nbatch_size: 32\nmixup: 0\ncutmix: 0\n")
+    arguments = ["--model", checkpoint, "--dataset", colours, "--config", str(tmp_path / "recipe.yaml")]
+    arguments += ["--epochs", "12", "--drop_path", "0", "--layer_decay", "1", "--warmup_epochs", "1"]
+    evaluate.main(["finetune", *arguments, "--num_workers", "0", "--output", str(tmp_path / "out")])
     (path,) = (tmp_path / "out").glob("*.json")
     result = read_result(path)
-    assert result["settings"]["epochs"] == 4 and result["settings"]["mixup"] == 0 and result["selection"] is None
-    assert result["value"] > 0.3  # chance is 0.1
+    assert result["settings"]["epochs"] == 12 and result["settings"]["mixup"] == 0 and result["selection"] is None
+    assert result["value"] > 0.8  # chance is a quarter; numbering by split would leave nothing right
     network = AutoModelForImageClassification.from_pretrained(tmp_path / "out" / "model")
-    assert network.config.num_labels == 10
+    assert network.config.id2label == {0: "blue", 1: "green", 2: "grey", 3: "red"}
 
 
 @pytest.mark.parametrize(

@@ -53,8 +53,8 @@ def test_the_head_is_tested_in_evaluation_mode_and_every_image_counts(checkpoint
     from visreg_training.evaluation.transform import transform_for
 
     model = open_model(checkpoint)
-    source = open_stream(pictures, split="test", streaming=False)
-    masks = segment.Masks(source, "mask", transform_for(model), 255)
+    pair = [open_stream(pictures, split="test", image_column=column) for column in ("image", "mask")]
+    masks = segment.Masks(*pair, transform_for(model))
     settings = segment.SegmentSettings(epochs=1, batch_size=4)
     head = segment.train_head(model, masks, 2, settings)
     assert not head.training and not model.module.training
@@ -68,7 +68,7 @@ def test_the_head_is_tested_in_evaluation_mode_and_every_image_counts(checkpoint
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--mask_column", "truth"], "no column 'truth' of images; there are image, mask"),
+        (["--mask_column", "truth"], "mask_column: there is no column 'truth'; the columns are image .*, mask"),
         (["--epochs", "0"], "at least 1"),
         (["--num_classes", "1"], "num_classes must be"),
         (["--test_split", "train"], "different splits"),

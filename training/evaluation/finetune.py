@@ -213,6 +213,7 @@ def make_trainer(
         disable_tqdm=True,
         remove_unused_columns=False,
         dataloader_num_workers=settings.num_workers,
+        dataloader_pin_memory=torch.cuda.is_available(),
         bf16=torch.cuda.is_available(),
     )
 

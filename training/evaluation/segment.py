@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from datasets import Image as ImageFeature
 from PIL import Image
 from torch import nn
 from torch.nn import functional
@@ -76,34 +75,25 @@ def add_segment_options(parser: ArgumentParser) -> None:
 
 
 class Masks:
-    """Pairs of image and mask of a map-style source.
+    """Pairs of image and mask: two sources of the same rows, of which the second reads the mask column."""
 
-    Raises:
-        ValueError: there is no such column, or it does not hold images.
-    """
-
-    def __init__(self, source: Any, column: str, transform: EvaluationTransform, ignore_index: int):
-        features = source.dataset.features
-        if not isinstance(features.get(column), ImageFeature):
-            have = ", ".join(name for name, feature in features.items() if isinstance(feature, ImageFeature))
-            raise ValueError(f"mask_column: there is no column {column!r} of images; there are {have}")
-        self.source, self.column, self.transform = source, column, transform
-        self.masks = source.dataset.cast_column(column, ImageFeature(decode=False))
-        self.ignore_index = ignore_index
+    def __init__(self, images: Any, masks: Any, transform: EvaluationTransform, ignore_index: int = IGNORED):
+        self.images, self.masks = images, masks
+        self.transform, self.ignore_index = transform, ignore_index
 
     def __len__(self) -> int:
-        return self.source.num_examples
+        return self.images.num_examples
 
     def pair(self, index: int) -> tuple[torch.Tensor, np.ndarray]:
         """uint8 (C, S, S) and the mask (H, W) at full resolution, int64."""
-        raw = self.source.example(index)
+        raw = self.images.example(index)
         height, width = self.transform.size
         image = open_image(raw.data, raw.path).load().resize((width, height), Image.Resampling.BICUBIC)
         return to_tensor(image), self.mask(index)
 
     def mask(self, index: int) -> np.ndarray:
-        stored = self.masks[int(self.source.rows[index])][self.column]
-        with Image.open(io.BytesIO(stored["bytes"]) if stored["bytes"] else stored["path"]) as image:
+        raw = self.masks.example(index)
+        with Image.open(raw.path if raw.data is None else io.BytesIO(raw.data)) as image:
             values = np.array(image)
         if values.ndim != 2:
             raise ValueError(f"mask {index} has {values.shape[-1]} channels: masks hold one class a pixel")
@@ -121,22 +111,30 @@ def segment(model: FrozenModel, options: Any) -> dict[str, Any] | None:
         options.num_classes, options.ignore_index, options.image_size, options.epochs, options.learning_rate,
         options.weight_decay, options.batch_size, options.seed,
     )  # fmt: skip
-    columns = ("dataset_config", "revision", "image_column", "label_column")
-    opened = {name: getattr(options, name) for name in columns}
-    train = open_stream(options.dataset, split=options.train_split, streaming=False, **opened)
-    test = open_stream(options.dataset, split=options.test_split, streaming=False, **opened)
     if options.train_split == options.test_split:
         raise ValueError("train and test have to be different splits: one would leak into the other")
+    train, test = (open_pair(options, split) for split in (options.train_split, options.test_split))
     if not processes().is_main_process:
         return None
     transform = transform_for(model.to(processes().device), settings.image_size)
     started = time.perf_counter()
-    pairs = [Masks(source, options.mask_column, transform, settings.ignore_index) for source in (train, test)]
+    pairs = [Masks(*pair, transform, settings.ignore_index) for pair in (train, test)]
     outcome = segment_masks(model, *pairs, settings)
-    data = {"train": train.description(), "test": test.description()}
+    data = {"train": train[0].description(), "test": test[0].description()}
     seconds = {"total": time.perf_counter() - started}
     features = {"patch_tokens": "last block", "size": list(transform.size), "resize": "whole image"}
     return make_result("segment", outcome, model.description(), data, features, seconds)
+
+
+def open_pair(options: Any, split: str) -> tuple[Any, Any]:
+    """Images and masks of a split."""
+    common = {name: getattr(options, name) for name in ("dataset_config", "revision")}
+    common |= {"split": split, "streaming": False}
+    images = open_stream(options.dataset, image_column=options.image_column, **common)
+    try:
+        return images, open_stream(options.dataset, image_column=options.mask_column, **common)
+    except ValueError as error:
+        raise ValueError(str(error).replace("image_column", "mask_column")) from error
 
 
 def segment_masks(model: FrozenModel, train: Masks, test: Masks, settings: SegmentSettings) -> Outcome:

@@ -13,15 +13,16 @@ pure JPEG decoding.
 import argparse
 import io
 import json
-import resource
+import multiprocessing
 import time
-from collections.abc import Callable, Iterator
-from itertools import cycle, islice
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
 
 import torch
 from PIL import Image
 
-from visreg_training.data import DeviceAugment, MultiCrop, Source, TorchvisionReference, open_stream
+from visreg_training.data import DeviceAugment, MultiCrop, PretrainingLoader, Source, TorchvisionReference, open_stream
 from visreg_training.data.feed import BatchBuilder
 
 
@@ -85,22 +86,29 @@ def measure(pipelines: dict[str, Callable], raws: list, rounds: int) -> dict[str
 
 
 def memory_growth(source: Source, images: int) -> dict[str, float]:
-    """Peak memory of this process as a worker, in MB, after a tenth of the images and after all."""
-    stream: Iterator = islice(cycle_source(source), images)
-    peaks = {}
-    done = 0
-    while batch := list(islice(stream, _BATCH)):
-        worker(batch)
-        done += len(batch)
-        for share in (0.1, 1.0):
-            if done >= share * images and share not in peaks:
-                peaks[share] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return {"peak_mb_at_a_tenth": round(peaks[0.1]), "peak_mb": round(peaks[1.0]), "images": done}
+    """Memory of a loader's worker, in MB, over so many images: the peak in the first tenth, and over all.
+
+    `own` is what the worker does not share with its parent (it is forked, so torch and the libraries are shared);
+    `resident` counts them too.
+    """
+    loader = PretrainingLoader(source, MultiCrop(), batch_size=_BATCH, num_workers=1)
+    (worker_process,) = multiprocessing.active_children()
+    peaks: dict[str, int] = {}
+    for done in range(0, images, _BATCH):
+        next(loader)
+        for name, size in worker_memory(worker_process.pid).items():
+            peaks[name] = max(peaks.get(name, 0), size)
+            if done < images / 10:
+                peaks[f"{name}_in_the_first_tenth"] = peaks[name]
+    loader.close()
+    return peaks | {"images": images}
 
 
-def cycle_source(source: Source) -> Iterator:
-    for _ in cycle([None]):
-        yield from source.raw_examples()
+def worker_memory(pid: int) -> dict[str, int]:
+    """Megabytes of a process, as Linux accounts for them."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    sizes = {line.split(":")[0]: int(line.split()[1]) // 1024 for line in lines}
+    return {"own": sizes["Private_Clean"] + sizes["Private_Dirty"], "resident": sizes["Rss"]}
 
 
 def main() -> None:
@@ -111,7 +119,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=192)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
-        "--memory", type=int, default=0, metavar="N", help="measure the peak memory over N images instead"
+        "--memory", type=int, default=0, metavar="N", help="measure a worker's memory over N images instead"
     )
     arguments = parser.parse_args()
     torch.set_num_threads(1)

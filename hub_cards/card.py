@@ -17,7 +17,7 @@ from .facts import RunFacts, is_number, read_run
 from .figures import Picture, copy_pictures
 from .licence import KNOWN, Origin, chosen_licence, is_hub_id, origin_of, origin_of_file
 from .markup import Markdown, fenced, plain, slug, template
-from .results import References, Result, as_table, beside, results_of
+from .results import References, Result, as_table, beside, data_name, percent, results_of, summary_results
 
 
 TAGS = ["visreg", "self-supervised-learning", "vision", "vit", "feature-extraction"]
@@ -93,12 +93,13 @@ def render_card(
     origin = facts.origin or origin_of(facts.initialized_from)
     licence = chosen_licence(license, origin)
     results = results_of(facts)
-    body = template("card.md.jinja", table=as_table).render(
+    body = template("card.md.jinja", table=as_table, data_name=data_name, percent=percent).render(
         facts=facts,
         title=title(facts, repo_id),
         location=repo_id if repo_id and is_hub_id(repo_id) else "path/to/this/folder",
         config=facts.config,
         results=results,
+        headline=[result for result in summary_results(facts) if result.role == "after"],
         references=beside(facts, references or {}),
         pictures={picture.name: picture for picture in pictures},
         origin=origin,
@@ -240,7 +241,7 @@ def training_rows(facts: RunFacts) -> list[tuple[str, str]]:
         ("Epochs", _epochs(facts)),
         ("Peak learning rate (AdamW)", plan.get("learning_rate")),
         ("Weight decay", recipe.get("weight_decay")),
-        ("Seed", facts.seed),
+        ("Seed", facts.recipe.get("seed") if facts.seed is None else facts.seed),
     ]
     return [(label, _inline(value)) for label, value in rows if value is not None]
 

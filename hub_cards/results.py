@@ -83,6 +83,7 @@ def evaluation_result(content: dict[str, Any]) -> Result | None:
     if not {"protocol", "dataset", "metric", "value"} <= content.keys() or not is_number(content["value"]):
         return None
     protocol = PROTOCOLS.get(content["protocol"], str(content["protocol"]))
+    protocol += feature_words(content.get("features") or {}, content.get("settings") or {})
     chosen_on = (content.get("selection") or {}).get("on")
     if chosen_on:
         protocol += f"; settings chosen on {'the test split' if chosen_on == 'test' else chosen_on}"
@@ -91,6 +92,16 @@ def evaluation_result(content: dict[str, Any]) -> Result | None:
     return Result(
         protocol, str(content["dataset"]), str(content["metric"]), content["value"], low=low, high=high, **where
     )
+
+
+def feature_words(features: dict[str, Any], settings: dict[str, Any]) -> str:
+    """`, last 4 blocks, 20 neighbours`: what a protocol was run on, of what its file says."""
+    words = []
+    if features.get("layers"):
+        words.append(f"last {features['layers']} blocks" if features["layers"] > 1 else "last block")
+    if is_number(settings.get("k")):
+        words.append(f"{settings['k']} neighbours")
+    return "".join(f", {word}" for word in words)
 
 
 def as_table(results: list[Result]) -> list[dict[str, str]]:

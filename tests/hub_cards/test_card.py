@@ -55,6 +55,7 @@ def test_a_card_says_what_was_measured(run):
     assert "20-NN" in result["metrics"][0]["name"]
     for shown in ("1,437 images", "97.2 %", "80.1 %", "abc123", "75 s", "128,000", "x86", "0.002", "curves.png"):
         assert shown in text, shown
+    assert "**97.2 %** (20-NN, frozen features), **98.1 %** (linear classifier, frozen features)." in text
     assert 'from_pretrained("org/first", trust_remote_code=True)' in text
     assert (run / "model" / "curves.png").is_file()
     assert check_card(path) == []
@@ -240,13 +241,13 @@ def test_evaluations_stand_with_their_protocol_beside_published_figures(run, api
     result = {
         "protocol": "linear", "dataset": "frgfm/imagenette", "config": "320px", "split": "validation",
         "revision": "a" * 40, "metric": "accuracy", "value": 0.876, "interval": [0.86, 0.89],
-        "selection": {"on": "test"}, "model": {},
+        "selection": {"on": "test"}, "model": {}, "features": {"layers": 4}, "settings": {"k": 5},
     }  # fmt: skip
     (run / "evaluation" / "linear.json").write_text(json.dumps(result))
     (run / "evaluation" / "empty.json").write_text(json.dumps(result | {"value": None}))
     path = write_card(run, references={"linear.json": [Reference("DINO S/16", "published by a third party", 86.1)]})
     text = path.read_text(encoding="utf-8")
-    protocol = "linear classifier, frozen features; settings chosen on the test split"
+    protocol = "linear classifier, frozen features, last 4 blocks, 5 neighbours; settings chosen on the test split"
     row = f"| {protocol} | frgfm/imagenette 320px validation | accuracy |  | 87.6 % (86.0 to 89.0) |"
     assert row in text
     assert "| DINO S/16 | frgfm/imagenette 320px validation | 86.1 % | published by a third party |" in text

@@ -24,7 +24,7 @@ def separate(heads: BatchedHeads, features, targets, epochs: int, batch_size: in
     for index, (rate, decay) in enumerate(heads.settings):
         module = nn.Sequential(nn.BatchNorm1d(width, eps=EPS, affine=False), nn.Linear(width, classes)).double()
         with torch.no_grad():
-            module[1].weight.copy_(heads.weight.view(width, -1, classes)[:, index].T)
+            module[1].weight.copy_(heads.weight.view(-1, classes, width)[index])
             module[1].bias.zero_()
         modules.append(module)
         optimizers.append(torch.optim.SGD(module.parameters(), rate, momentum=MOMENTUM, weight_decay=decay))

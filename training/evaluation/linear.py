@@ -6,10 +6,12 @@
 n training and m test images, d features, H heads, C classes.
 """
 
+import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -128,12 +130,12 @@ def linear_full_batch(task: Task, selection: str = "validation", seed: int = 0) 
         raise ValueError("the full-batch solver takes one class an image; use --solver sgd")
     fit, choose = (task.train, task.test) if selection == "test" else fit_and_choose(task, seed)
     x, y = as_arrays(fit.features, fit.labels)
-    models = [classifier(strength).fit(x, y) for strength in STRENGTHS]
+    models = [fitted(strength, x, y) for strength in STRENGTHS]
     figures = [float(model.score(*as_arrays(choose.features, choose.labels))) for model in models]
     best = int(np.argmax(figures))
     final = models[best]
     if fit is not task.train:
-        final = classifier(STRENGTHS[best]).fit(*as_arrays(task.train.features, task.train.labels))
+        final = fitted(STRENGTHS[best], *as_arrays(task.train.features, task.train.labels))
     scores = torch.full((len(task.test.labels), task.num_classes), -torch.inf)
     logits = torch.from_numpy(final.predict_log_proba(as_arrays(task.test.features, task.test.labels)[0])).float()
     scores[:, torch.from_numpy(final[-1].classes_)] = logits
@@ -153,16 +155,19 @@ def linear_accuracy(train_features, train_labels, test_features, test_labels, se
     """
     x, y = as_arrays(train_features, train_labels)
     fit_x, held_x, fit_y, held_y = train_test_split(x, y, test_size=0.2, random_state=seed, stratify=stratum(y))
-    scores = [classifier(strength).fit(fit_x, fit_y).score(held_x, held_y) for strength in STRENGTHS]
+    scores = [fitted(strength, fit_x, fit_y).score(held_x, held_y) for strength in STRENGTHS]
     best = int(np.argmax(scores))
-    final = classifier(STRENGTHS[best]).fit(x, y)
+    final = fitted(STRENGTHS[best], x, y)
     return LinearResult(
         float(final.score(*as_arrays(test_features, test_labels))), STRENGTHS[best], float(scores[best])
     )
 
 
-def classifier(strength: float) -> Pipeline:
-    return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=300))
+def fitted(strength: float, x: np.ndarray, y: np.ndarray) -> Pipeline:
+    """Standardisation and logistic regression. After 300 steps the accuracy has settled, if not the last digits."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=300)).fit(x, y)
 
 
 def as_arrays(features: torch.Tensor, labels: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ from .errors import UserError, exit_codes
 # Subcommand -> (module with `main(argv)`, what it does).
 COMMANDS = {
     "pretrain": ("pretrain", "train a ViT on images with the VISReg objective"),
+    "plan": ("commands.plan", "memory, time and workers that a recipe will need"),
     "preview": ("commands.preview", "write a contact sheet of a recipe's views"),
     "evaluate": ("commands.evaluate", "measure a checkpoint on labelled images"),
     "features": ("commands.features", "write the features of a data set"),

@@ -208,7 +208,7 @@ class StepAugment:
 
     def __call__(self, views: list[torch.Tensor], step: int) -> list[torch.Tensor]:
         """uint8 views, one tensor (V_r, B, C, H, W) a resolution, into normalised float views of the same shapes."""
-        draws = generator(self.device, self.seed, step, self.rank, AUGMENTATION)
+        draws = generator("cpu", self.seed, step, self.rank, AUGMENTATION)  # the same crops' colours on every device
         return [self.colour(group.to(self.device, non_blocking=True), draws) for group in views]
 
     def colour(self, group: torch.Tensor, draws: torch.Generator) -> torch.Tensor:
@@ -236,7 +236,7 @@ def make_model(model: ModelOptions, data: DataOptions, seed: int) -> VISRegViTFo
         made = build_model(config_from(model, data))
     check_crops(made.config.patch_size, data)
     if model.activation_checkpointing:
-        made.activation_checkpointing_enable()
+        made.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     if model.compile:
         # In place, so that parameter names, and with them checkpoints, stay as they are; a graph for each resolution.
         made.base_model.compile(dynamic=False)

@@ -127,7 +127,7 @@ def metadata(facts: RunFacts, origin: Origin, licence: str | None, results: list
         datasets=[source for source in sources if is_hub_id(str(source))] or None,
         metrics=sorted({slug(result.metric) for result in results}) or None,
         tags=TAGS,
-        model_name=slug(name),
+        model_name=slug(name) if evaluated else None,
         eval_results=evaluated or None,
     )
 

@@ -78,6 +78,10 @@ def main() -> None:
         train, labels = random_features(options.images, options.width, options.classes, generator)
         test, truth = random_features(10_000, options.width, options.classes, generator)
     classes = int(labels.max()) + 1
+    few = slice(0, 4 * options.batch_size)  # threads and memory are made ready for both
+    fresh = BatchedHeads(train.shape[1], classes)
+    separate_heads(train[few], labels[few], classes, 2, options.batch_size, fresh.weight[:classes])
+    train_heads(fresh, train[few], labels[few], 2, options.batch_size)
     batched = BatchedHeads(train.shape[1], classes)
     first = batched.weight[:classes].clone()
     started = time.perf_counter()

@@ -31,11 +31,13 @@ lint: .venv/tested
 test: lint
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
 
+# The Space is driven in a real browser: chromium and chromium-driver of the system.
 test-slow: .venv/tested
+	$(BIN)/python -m pip install --quiet --editable '.[test,space]' -c constraints.txt
 	$(BIN)/python -m pytest -m slow
 
 bench: .venv/benched
-	$(BIN)/python tests/benchmarks/objective.py
+	$(BIN)/python tests/benchmarks/objective.py --output tests/benchmarks/figures
 
 clean:
 	rm -rf .venv build dist *.egg-info runs

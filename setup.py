@@ -15,13 +15,16 @@ ROOTS = {
 }
 
 
+EXPORT = ["onnx>=1.23", "onnxscript>=0.7", "onnxruntime>=1.32"]
+
+
 def packages() -> list[str]:
     """Dotted import names of every package below the roots."""
-    found = []
-    for name, folder in ROOTS.items():
-        for init in sorted((HERE / folder).rglob("__init__.py")):
-            found.append(".".join([name, *init.parent.relative_to(HERE / folder).parts]))
-    return found
+    return [
+        ".".join([name, *init.parent.relative_to(HERE / folder).parts])
+        for name, folder in ROOTS.items()
+        for init in sorted((HERE / folder).rglob("__init__.py"))
+    ]
 
 
 setup(
@@ -35,7 +38,7 @@ setup(
     packages=packages(),
     package_dir=ROOTS,
     package_data={
-        "visreg_training": ["recipes/*.yaml", "recipes/accelerate/*.yaml", "evaluation/metrics/*/*.py"],
+        "visreg_training": ["recipes/*.yaml", "recipes/*/*", "evaluation/metrics/*/*.py"],
         "visreg_hub_cards": ["templates/*"],
     },
     # The lower bounds are the versions that the suite was run with; constraints.txt pins what CI uses.
@@ -49,7 +52,7 @@ setup(
         "safetensors>=0.8",
         "evaluate>=0.4.6",
         "numpy>=2.2",
-        "pillow>=12.0",
+        "pillow>=12.3",
         "pyyaml>=6.0",
         "jinja2>=3.1",
         "matplotlib>=3.10",
@@ -57,8 +60,19 @@ setup(
         "tqdm>=4.67",
     ],
     extras_require={
-        "test": ["pytest>=9.0", "pytest-xdist>=3.8", "ruff>=0.15", "timm>=1.0.31"],
-        "bench": ["lightly==1.6.0", "timm>=1.0.31"],
+        "export": EXPORT,
+        "visualize": ["umap-learn>=0.5.9"],
+        "test": [
+            "pytest>=9.2",
+            "pytest-xdist>=3.8",
+            "ruff>=0.17",
+            "timm>=1.0.31",
+            "markdown-it-py>=4.2",
+            "selenium>=4.51",
+            *EXPORT,
+        ],
+        "space": ["gradio>=6.31"],
+        "bench": ["lightly==1.6.0"],
     },
     entry_points={"console_scripts": ["visreg = visreg_training.cli:main"]},
     classifiers=[

@@ -30,6 +30,7 @@ from .loop.monitors import Timer
 from .loop.optimization import Updater, make_optimizer
 from .loop.reporting import Reporter
 from .loop.results import announce, finish, first_accuracy
+from .loop.sharing import Sharing
 
 
 def pretrain(**options: Any) -> dict[str, Any]:
@@ -62,15 +63,18 @@ def run(arguments: Arguments) -> dict[str, Any]:
     """One pretraining run, begun or continued; returns its summary."""
     with setting_up():
         parts = assemble(arguments)
-    announce(parts)
-    start_trackers(parts)
-    before = first_accuracy(parts)
     try:
+        start_trackers(parts)
+        announce(parts)
+        before = first_accuracy(parts)
         seconds = train(parts)
+        summary = finish(parts, before, seconds)
+        Sharing(parts).run_finished()
+        return summary
     except (BadDataError, StreamLostError) as error:
         raise RunStopped(str(error)) from error
-    parts.accelerator.end_training()
-    return finish(parts, before, seconds)
+    finally:
+        parts.accelerator.end_training()
 
 
 def train(parts: Run) -> float:
@@ -86,6 +90,7 @@ def train(parts: Run) -> float:
     probes = make_probes(parts, state)
     report = Reporter(parts, state["step"], probes)
     batches = make_loader(parts, state)
+    sharing = Sharing(parts)
     timer, saved = Timer(state["seconds"]), parts.resumed
 
     step_module.train()
@@ -106,6 +111,7 @@ def train(parts: Run) -> float:
                 positions = everybody(accelerator, batches.position())
                 saved = parts.checkpoints.write(step + 1, parts, optimizer, positions, probes, timer.seconds())
                 report.draw(at_least=30)
+                sharing.checkpoint_written()
             if stop and not ends_here:
                 raise RunStopped(f"stopped by a signal; `--resume auto` goes on from {saved}", EXIT_INTERRUPTED)
     return timer.seconds()

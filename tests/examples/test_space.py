@@ -22,6 +22,8 @@ from modeling_visreg import VISRegViTConfig, VISRegViTModel, save_checkpoint
 
 
 APP = Path(__file__).parent.parent.parent / "examples" / "space" / "app.py"
+pytestmark = pytest.mark.slow  # needs gradio, chromium and chromedriver: `make test-slow`
+
 WAIT = 120  # seconds; a loaded machine is slow to start
 
 

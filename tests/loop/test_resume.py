@@ -3,6 +3,7 @@
 """Invariants 3, 4 and 6, with real runs, real kills and a real full disk: interrupted runs end like unbroken ones."""
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -127,7 +128,7 @@ def kill_chain(recipe, folder, kills, draws, launcher=command, **options):
             if line.startswith("step "):
                 break
         time.sleep(draws.uniform(0, 0.4))
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)  # workers and ranks too
         process.wait()
         done += 1
         for path in (folder / "checkpoints").glob("step-*"):

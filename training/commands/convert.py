@@ -5,6 +5,7 @@
 from pathlib import Path
 
 from modeling_visreg import convert_checkpoint, to_released
+from visreg_hub_cards import write_converted_card
 
 from ..errors import setting_up
 from .parsing import OneLineParser
@@ -19,6 +20,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("output", type=Path, help="directory to make, or .pth, .pt, .safetensors for the way back")
     parser.add_argument("--num_attention_heads", type=int, help="where the width does not tell (default: the paper's)")
     parser.add_argument("--image_size", type=int, help="native size in pixels, where the grid does not tell")
+    parser.add_argument("--license", help="of the weights, for the card; the released ones bring CC BY-NC 4.0")
     parser.add_argument("--overwrite", action="store_true", help="replace the output")
     given = parser.parse_args(argv)
     with setting_up():
@@ -32,4 +34,5 @@ def main(argv: list[str]) -> None:
                 image_size=given.image_size,
                 overwrite=given.overwrite,
             )
+            write_converted_card(written, source=given.source.name, license=given.license)
     print(f"wrote {written}")

@@ -29,14 +29,14 @@ from .task import Outcome, Sources, judge, label_map
 from .transform import EvaluationTransform, normalise, transform_for
 
 
-RECIPES = Path(__file__).parent.parent / "recipes"
+RECIPES = Path(__file__).parent.parent / "recipes" / "finetune"
 _BLOCK = re.compile(r"\.layers?\.(\d+)\.")
 _SPARED = ("cls_token", "position_embeddings", "mask_token", "register_tokens")  # of weight decay, as 1-D ones are
 
 
 @dataclass(frozen=True)
 class FinetuneSettings:
-    """Defaults for small data sets and a ViT-S; recipes/finetune.yaml has those for a ViT-B. The paper gives none.
+    """Defaults for small data sets and a ViT-S; recipes/finetune has those for a ViT-B. The paper gives none.
 
     Attributes:
         learning_rate: of the head for a batch of 256, scaled with it; block i of L has layer_decay ** (L - i) of it.
@@ -69,7 +69,7 @@ class FinetuneSettings:
 
 
 def add_finetune_options(parser: ArgumentParser) -> None:
-    parser.add_argument("--config", help="recipe: a YAML file, or `finetune` for ours; flags override it")
+    parser.add_argument("--config", help="recipe: a YAML file, or `vit_base` for ours; flags override it")
     for spec in fields(FinetuneSettings):
         kind = int if spec.name == "image_size" else spec.type
         parser.add_argument(f"--{spec.name}", type=kind, help=f"(default {spec.default})")

@@ -96,6 +96,7 @@ def start_accelerator(run: RunOptions) -> Accelerator:
         precision = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
     return Accelerator(
+        cpu=not torch.accelerator.is_available(),  # without it several processes on CPUs do not find each other
         mixed_precision=precision,
         kwargs_handlers=[ddp],
         log_with=tracker_names(run.report_to) or None,

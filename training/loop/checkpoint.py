@@ -37,7 +37,8 @@ FREE_ON_RESUME = {
     "output_dir", "resume", "overwrite", "save_every", "keep_last", "log_every", "report_to", "num_workers",
     "max_bad_share", "on_nonfinite", "on_collapse", "collapse_rank", "collapse_intervals", "compile",
     "activation_checkpointing", "micro_batch_size", "online_probe", "eval_dataset", "eval_split",
-    "eval_images",
+    "eval_images", "push_to_hub", "repo_id",
+    "push_every", "private",
 }  # fmt: skip
 
 

@@ -146,6 +146,10 @@ class RunOptions:
     overwrite: bool = option(False, "delete the run that output_dir holds, and start anew")
     eval_images: int = option(50_000, "training images, at most, that the final kNN and linear probes learn from")
     online_probe: bool = option(True, "linear and kNN probe beside the run, where there are labels; changes nothing")
+    push_to_hub: bool = option(False, "push the finished run to repo_id; the Hub being away does not end a run")
+    repo_id: str | None = option(None, "organisation/name on the Hub")
+    push_every: int = option(0, "also push every n-th checkpoint, in the background; 0: none")
+    private: bool = option(False, "make the repository private, if the push makes it")
     report_to: str = option("none", "trackers of Accelerate, comma-separated: tensorboard, wandb, trackio")
 
 
@@ -293,7 +297,7 @@ POSITIVE = (
     "projector_hidden_size", "images_per_class", "base_batch_size", "collapse_intervals", "eval_images",
 )  # fmt: skip
 NOT_NEGATIVE = (
-    "num_local", "num_workers", "weight_decay", "warmup_epochs", "seed", "scale_weight", "shape_weight",
+    "num_local", "num_workers", "push_every", "weight_decay", "warmup_epochs", "seed", "scale_weight", "shape_weight",
     "center_weight", "eps", "rotation", "brightness", "contrast", "saturation", "final_learning_rate_ratio",
 )  # fmt: skip
 SHARES = (
@@ -322,6 +326,8 @@ def checked(arguments: Arguments) -> Arguments:
         for name in names:
             if values[name] is not None and not holds(values[name]):
                 raise UserError(f"{name} must {wanted}, not {values[name]}")
+    if values["push_to_hub"] and not values["repo_id"]:
+        raise UserError("push_to_hub needs --repo_id organisation/name")
     for name in ("dataset", "output_dir"):
         if not values[name]:
             raise UserError(f"--{name} is missing: it has no default")

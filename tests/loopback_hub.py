@@ -2,32 +2,45 @@
 # SPDX-License-Identifier: Apache-2.0
 """A Hub on loopback, in memory: enough of the API for huggingface_hub, transformers, datasets and timm, with faults.
 
-    with LoopbackHub() as hub:
-        hub.fail("POST", "/commit/", status=500)             # the next commit fails once
-        hub.fail("PUT", "/lfs/", action="reset", times=2)    # two uploads are cut off
-        subprocess.run([...], env=os.environ | hub.environment(token=hub.token, home=tmp_path))
+    with LoopbackHub(home=tmp_path / "home") as hub:
+        hub.upload("me/photos", {"data/train-00000-of-00001.parquet": content}, kind="dataset")
+        hub.fail("POST", "/commit/", status=500)                    # the next commit fails once
+        hub.fail("PUT", "/lfs/", action="reset", times=2)           # two uploads are cut off
+        hub.fail("GET", r"0000[1-4].*parquet", status=429, headers={"Retry-After": "1"}, skip=2)
+        done = hub.run_python("from datasets import load_dataset; ...")     # a client in a process of its own
+        hub.away(30)                                                # nobody listens for 30 s
+        hub.files("me/model")                                       # what was pushed
 
-Clients read HF_ENDPOINT when they are imported: run them in a process of their own, or give `HfApi(endpoint=hub.url)`.
+Clients read HF_ENDPOINT when they are imported: run them in a process of their own with `hub.run_python`, or another
+command with `env=os.environ | hub.environment()`; or give `HfApi(endpoint=hub.url, token=hub.token)`.
 """
 
 import base64
 import hashlib
 import json
+import os
 import re
 import socket
 import struct
+import subprocess
+import sys
 import threading
+import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import yaml
 
 
 TOKEN = "hf_the_right_one"
-LFS_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".onnx", ".parquet", ".arrow", ".png", ".jpg", ".tar", ".zip")
+LFS_SUFFIXES = (
+    ".safetensors", ".bin", ".pt", ".pth", ".onnx", ".npz", ".parquet", ".arrow", ".png", ".jpg", ".tar", ".zip",
+)  # fmt: skip
+NO_LINGER = struct.pack("ii", 1, 0)  # SO_LINGER: closing sends RST, so that the client sees a reset and no end
 
 
 class Refused(Exception):
@@ -40,15 +53,41 @@ class Refused(Exception):
 
 @dataclass
 class Fault:
-    """What happens to the next `times` requests that match; `after` the request was carried out, or instead of it."""
+    """What goes wrong with requests.
+
+    Attributes:
+        method: of the request, such as "GET".
+        pattern: regular expression, searched in the path (without the query).
+        status: answer with this status and `headers`, e.g. {"Retry-After": "1"}; None for an `action`.
+        action: "reset" breaks the connection without an answer; "cut" sends half of the true answer's body, then ends.
+        times: how many requests it hits; 0 says that it is over.
+        skip: how many matching requests pass first.
+        after: the request is carried out and only its answer lost, as with "cut", rather than not carried out.
+    """
 
     method: str
     pattern: str
     status: int | None = None
-    action: str | None = None
+    action: Literal["reset", "cut"] | None = None
     times: int = 1
+    skip: int = 0
     headers: dict[str, str] = field(default_factory=dict)
     after: bool = False
+
+    def __post_init__(self):
+        if (self.status is None) == (self.action is None):
+            raise ValueError("a fault has either a status or an action")
+        self.after = self.after or self.action == "cut"
+
+    def hits(self, method: str, path: str) -> bool:
+        """Whether this request fails; counts it."""
+        if self.times == 0 or method != self.method or not re.search(self.pattern, path):
+            return False
+        if self.skip:
+            self.skip -= 1
+            return False
+        self.times -= 1
+        return True
 
 
 @dataclass
@@ -57,7 +96,8 @@ class Repository:
 
     kind: str
     name: str
-    private: bool
+    private: bool = False
+    gated: bool = False
     commits: list[tuple[str, dict[str, bytes], str]] = field(default_factory=list)
     branches: dict[str, str] = field(default_factory=dict)
 
@@ -150,33 +190,86 @@ def index_errors(index: Any) -> list[str]:
     return errors
 
 
-class LoopbackHub:
-    """The server and its state. `requests` lists (method, path) of everything asked, `commits` of a repository."""
+class Server(ThreadingHTTPServer):
+    """One thread a connection; knows the open ones, to drop them."""
 
-    def __init__(self):
+    daemon_threads = True
+
+    def __init__(self, port: int, handler: type[BaseHTTPRequestHandler]):
+        super().__init__(("127.0.0.1", port), handler)
+        self.connections: set[socket.socket] = set()
+
+    def process_request(self, request, client_address) -> None:
+        self.connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request) -> None:
+        self.connections.discard(request)
+        super().shutdown_request(request)
+
+    def drop_connections(self) -> None:
+        for connection in list(self.connections):
+            with suppress(OSError):  # it may have ended meanwhile
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def handle_error(self, request, client_address) -> None:
+        """A connection that broke, by a fault or by the client, is no error of the server; all else is shown."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
+
+
+class LoopbackHub:
+    """The server and its state. `requests` lists (method, path) of everything asked, `commits` of a repository.
+
+    `home` is the HF_HOME of the clients that get none of their own.
+    """
+
+    def __init__(self, home: Path | None = None):
         self.repositories: dict[tuple[str, str], Repository] = {}
-        self.stored: dict[str, bytes] = {}
+        self.stored: dict[str, bytes] = {}  # LFS objects by sha256
         self.faults: list[Fault] = []
         self.requests: list[tuple[str, str]] = []
         self.lock = threading.RLock()
         self.token = TOKEN
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Handler,), {"hub": self}))
-        self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        self.home = home
+        self.port = 0
+        self.server: Server | None = None
 
     def __enter__(self) -> "LoopbackHub":
-        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        self.start()
         return self
 
     def __exit__(self, *_exception) -> None:
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Listen; after `stop` on the same port."""
+        self.server = Server(self.port, type("Handler", (Handler,), {"hub": self}))
+        self.port = self.server.server_port
+        threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+
+    def stop(self) -> None:
+        """Refuse connections, and drop those that are open."""
         self.server.shutdown()
         self.server.server_close()
+        self.server.drop_connections()
 
-    def environment(self, home: Path, token: str | None = TOKEN) -> dict[str, str]:
-        """Variables for a client process; `home` is its private HF_HOME."""
+    def away(self, seconds: float) -> None:
+        """An outage: stop, and start again after `seconds`."""
+        self.stop()
+        time.sleep(seconds)
+        self.start()
+
+    def environment(self, home: Path | None = None, token: str | None = TOKEN) -> dict[str, str]:
+        """Variables for a client process; `home` is its private HF_HOME, by default the hub's."""
         variables = {
             "HF_ENDPOINT": self.url,
-            "HF_HOME": str(home),
+            "HF_HOME": str(home or self.home),
             "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "HF_HUB_DISABLE_PROGRESS_BARS": "1",
@@ -185,23 +278,35 @@ class LoopbackHub:
         }
         return variables | ({"HF_TOKEN": token} if token else {})
 
+    def run_python(self, code: str, *arguments: str, timeout: float = 300) -> subprocess.CompletedProcess:
+        """Run code in a process that has this server as its Hub and no HF_* of ours; stdout and stderr are text."""
+        prelude = "import datasets; datasets.config.USE_PARQUET_EXPORT = False\n"  # no variable turns it off
+        outer = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+        return subprocess.run(
+            [sys.executable, "-c", prelude + code, *arguments],
+            env=outer | self.environment(),
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
     def fail(self, method: str, pattern: str, status: int | None = None, **details: Any) -> Fault:
-        """Break the next requests whose path contains `pattern`: answer `status`, or `action` "reset" or "cut"."""
+        """Break the next requests whose path matches `pattern`; see Fault."""
         fault = Fault(method, pattern, status, **details)
         with self.lock:
             self.faults.append(fault)
         return fault
 
-    def create(self, name: str, kind: str = "model", private: bool = False) -> Repository:
+    def create(self, name: str, kind: str = "model", private: bool = False, gated: bool = False) -> Repository:
         with self.lock:
-            repository = Repository(kind, name, private)
+            repository = Repository(kind, name, private, gated)
             repository.add_commit("main", {}, "initial commit")
             self.repositories[kind, name] = repository
             return repository
 
-    def upload(self, name: str, files: dict[str, bytes], kind: str = "model", private: bool = False) -> str:
-        """Put files into a repository without the API; returns the commit."""
-        repository = self.repositories.get((kind, name)) or self.create(name, kind, private)
+    def upload(self, name: str, files: dict[str, bytes], kind: str = "model", **options: bool) -> str:
+        """Put files into a repository, made with `options` if new, without the API; returns the commit."""
+        repository = self.repositories.get((kind, name)) or self.create(name, kind, **options)
         return repository.add_commit("main", repository.at("main")[1] | files, "upload")
 
     def commits(self, name: str, kind: str = "model") -> list[tuple[str, dict[str, bytes], str]]:
@@ -211,13 +316,11 @@ class LoopbackHub:
     def files(self, name: str, revision: str = "main", kind: str = "model") -> dict[str, bytes]:
         return self.repositories[kind, name].at(revision)[1]
 
-    def taken_fault(self, method: str, path: str, after: bool) -> Fault | None:
+    def asked(self, method: str, path: str) -> Fault | None:
+        """Note a request; the fault that it meets, if any."""
         with self.lock:
-            for fault in self.faults:
-                if fault.times > 0 and fault.method == method and fault.pattern in path and fault.after == after:
-                    fault.times -= 1
-                    return fault
-        return None
+            self.requests.append((method, path))
+            return next((fault for fault in self.faults if fault.hits(method, path)), None)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -236,6 +339,7 @@ class Handler(BaseHTTPRequestHandler):
         ("POST", r"/api/(models|datasets|spaces)/(.+?)/commit/([^/]+)", "commit"),
         ("POST", r"/api/(models|datasets|spaces)/(.+?)/branch/([^/]+)", "create_branch"),
         ("GET", r"/api/(models|datasets|spaces)/(.+?)/tree/([^/]+)(?:/(.+))?", "tree"),
+        ("GET", r"/api/(models|datasets|spaces)/(.+?)/refs", "refs"),
         ("GET", r"/api/(models|datasets|spaces)/(.+?)/revision/([^/]+)", "info"),
         ("GET", r"/api/(models|datasets|spaces)/([^/]+/[^/]+)", "info"),
         ("POST", r"/(datasets/|spaces/)?([^/]+/[^/]+)\.git/info/lfs/objects/batch", "lfs_batch"),
@@ -245,28 +349,34 @@ class Handler(BaseHTTPRequestHandler):
     )
 
     def log_message(self, *_arguments) -> None:
-        """Quiet."""
+        """Quiet: pytest's output is for results."""
 
     def handle_any(self) -> None:
         url = urlsplit(self.path)
         self.query = parse_qs(url.query)
         self.body = self.read_body()
-        with self.hub.lock:
-            self.hub.requests.append((self.command, url.path))
-        if self.broken(url.path, after=False):
+        fault = self.hub.asked(self.command, url.path)
+        if fault is None:
+            self.send(*self.answer(url.path))
             return
+        answer = self.answer(url.path) if fault.after else None
+        if fault.action == "cut":
+            self.send(*answer, cut=True)
+        elif fault.action == "reset":
+            self.reset()
+        else:
+            self.send(fault.status, {"error": f"injected {fault.status}"}, fault.headers)
+
+    def answer(self, path: str) -> tuple[int, Any, dict[str, str]]:
+        """Carry the request out: (status, content, headers)."""
         try:
             for method, pattern, name in self.ROUTES:
-                if method == self.command and (match := re.fullmatch(pattern, url.path)):
-                    answer = getattr(self, name)(*match.groups())
-                    break
-            else:
-                raise Refused(404, f"no such page: {self.command} {url.path}")
+                if method == self.command and (match := re.fullmatch(pattern, path)):
+                    return getattr(self, name)(*match.groups())
+            raise Refused(404, f"no such page: {self.command} {path}")
         except Refused as refused:
             headers = {"X-Error-Code": refused.code} if refused.code else {}
-            answer = (refused.status, {"error": refused.message}, headers | {"X-Error-Message": refused.message})
-        if not self.broken(url.path, after=True):
-            self.send(*answer)
+            return refused.status, {"error": refused.message}, headers | {"X-Error-Message": refused.message}
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = handle_any
 
@@ -280,29 +390,20 @@ class Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return b"".join(parts)
 
-    def broken(self, path: str, after: bool) -> bool:
-        fault = self.hub.taken_fault(self.command, path, after)
-        if fault is None:
-            return False
-        if fault.status is not None:
-            self.send(fault.status, {"error": f"injected {fault.status}"}, fault.headers)
-            return True
+    def reset(self) -> None:
         self.close_connection = True
-        if fault.action == "cut":
-            self.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\nthe beginning")
-            self.wfile.flush()
-        else:
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
         self.connection.close()
-        return True
 
-    def send(self, status: int, content: Any, headers: dict[str, str] | None = None) -> None:
+    def send(self, status: int, content: Any, headers: dict[str, str] | None = None, cut: bool = False) -> None:
         body = content if isinstance(content, bytes) else json.dumps(content).encode()
         self.send_response(status)
         sent = {"Content-Type": "application/json", "Content-Length": str(len(body))} | (headers or {})
         for name, value in sent.items():
             self.send_header(name, value)
         self.end_headers()
+        if cut:
+            body, self.close_connection = body[: len(body) // 2], True
         if self.command != "HEAD":
             self.wfile.write(body)
 
@@ -323,12 +424,19 @@ class Handler(BaseHTTPRequestHandler):
         # As the Hub does: without a token it says 401 for what may be private, with a wrong one that there is nothing.
         raise Refused(404 if self.headers.get("Authorization") else 401, "Repository not found", "RepoNotFound")
 
+    def content(self, kind: str | None, name: str, revision: str) -> tuple[str, dict[str, bytes]]:
+        """(commit, files), which nobody gets of a gated repository."""
+        repository = self.repository(kind, name)
+        if repository.gated:
+            raise Refused(403 if self.authorized() else 401, f"Access to {name} is restricted", "GatedRepo")
+        return repository.at(unquote(revision))
+
     # Endpoints: (status, content, headers)
 
     def create_repository(self):
         self.must_write()
         given = json.loads(self.body)
-        name = "/".join(part for part in (given.get("organization") or "me", given["name"]) if part)
+        name = f"{given.get('organization') or 'me'}/{given['name']}"
         kind = given.get("type") or "model"
         url = f"{self.hub.url}/{'' if kind == 'model' else kind + 's/'}{name}"
         with self.hub.lock:
@@ -341,7 +449,8 @@ class Handler(BaseHTTPRequestHandler):
     def delete_repository(self):
         self.must_write()
         given = json.loads(self.body)
-        self.hub.repositories.pop((given.get("type") or "model", f"{given['organization']}/{given['name']}"), None)
+        name = f"{given.get('organization') or 'me'}/{given['name']}"
+        self.hub.repositories.pop((given.get("type") or "model", name), None)
         return 200, {}, {}
 
     def whoami(self):
@@ -427,15 +536,19 @@ class Handler(BaseHTTPRequestHandler):
     def info(self, kind: str, name: str, revision: str = "main"):
         repository = self.repository(kind, name)
         oid, files = repository.at(unquote(revision))
-        siblings = [{"rfilename": path} for path in sorted(files)]
-        return (
-            200,
-            {"id": repository.name, "sha": oid, "private": repository.private, "siblings": siblings, "tags": []},
-            {},
-        )
+        facts = {"id": repository.name, "sha": oid, "siblings": [{"rfilename": path} for path in sorted(files)]}
+        facts |= {"private": repository.private, "gated": "auto" if repository.gated else False}
+        return 200, facts | {"tags": [], "downloads": 0, "likes": 0}, {}
+
+    def refs(self, kind: str, name: str):
+        branches = [
+            {"name": branch, "ref": f"refs/heads/{branch}", "targetCommit": oid}
+            for branch, oid in self.repository(kind, name).branches.items()
+        ]
+        return 200, {"branches": branches, "converts": [], "tags": []}, {}
 
     def tree(self, kind: str, name: str, revision: str, folder: str | None = None):
-        _oid, files = self.repository(kind, name).at(unquote(revision))
+        _oid, files = self.content(kind, name, revision)
         prefix = unquote(folder) + "/" if folder else ""
         recursive = self.query.get("recursive", ["false"])[0].lower() in ("true", "1")
         entries, folders = [], set()
@@ -460,7 +573,7 @@ class Handler(BaseHTTPRequestHandler):
         return entry
 
     def resolve(self, kind: str | None, name: str, revision: str, path: str):
-        oid, files = self.repository(kind or "models", name).at(unquote(revision))
+        oid, files = self.content(kind, name, revision)
         path = unquote(path)
         if path not in files:
             raise Refused(404, f"{path} does not exist", "EntryNotFound")

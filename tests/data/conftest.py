@@ -3,8 +3,6 @@
 """Images that the data tests share, made from numbers: nothing is downloaded."""
 
 import io
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,9 +10,6 @@ import torch
 from datasets import ClassLabel, Dataset, Features
 from datasets import Image as ImageFeature
 from PIL import Image
-
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # for tests/loopback.py
 
 
 def make_photo(width: int = 500, height: int = 375, seed: int = 0) -> np.ndarray:

@@ -10,7 +10,8 @@ import threading
 import time
 
 import pytest
-from loopback import Fault, LoopbackHub
+
+from ..loopback_hub import LoopbackHub
 
 
 STREAM = """
@@ -38,7 +39,7 @@ except ValueError as error:
 @pytest.fixture
 def hub(tmp_path, five_shards):
     with LoopbackHub(tmp_path / "home") as hub:
-        hub.create("datasets", "me/photos", _files(five_shards))
+        hub.upload("me/photos", _files(five_shards), kind="dataset")
         yield hub
 
 
@@ -50,7 +51,7 @@ def _files(folder) -> dict[str, bytes]:
 def expected(tmp_path_factory, five_shards) -> list:
     """What two epochs are without a fault."""
     with LoopbackHub(tmp_path_factory.mktemp("home")) as hub:
-        hub.create("datasets", "me/photos", _files(five_shards))
+        hub.upload("me/photos", _files(five_shards), kind="dataset")
         return stream(hub)[0]
 
 
@@ -67,14 +68,13 @@ def test_faults_change_nothing(hub, expected):
     """
     assert len({name for batch in expected[0] for name in batch}) == 120 and expected[2] == {}
     faults = [
-        Fault(r"GET /api/datasets/me/photos/revision", status=503),
-        Fault(r"GET /api/datasets/me/photos/tree", status=429, headers={"Retry-After": "1"}),
-        Fault(r"GET .*00000.*parquet", status=500, times=2, after=1),
-        Fault(r"GET .*00001.*parquet", status=429, times=2, headers={"Retry-After": "1"}),
-        Fault(r"GET .*00002.*parquet", reset=True, times=2),
-        Fault(r"GET .*00003.*parquet", cut=0.5, times=2, after=2),
+        hub.fail("GET", "/api/datasets/me/photos/revision", status=503),
+        hub.fail("GET", "/api/datasets/me/photos/tree", status=429, headers={"Retry-After": "1"}),
+        hub.fail("GET", "00000.*parquet", status=500, times=2, skip=1),
+        hub.fail("GET", "00001.*parquet", status=429, times=2, headers={"Retry-After": "1"}),
+        hub.fail("GET", "00002.*parquet", action="reset", times=2),
+        hub.fail("GET", "00003.*parquet", action="cut", times=2, skip=2),
     ]
-    hub.inject(*faults)
     found, _ = stream(hub)
     assert found == expected
     assert all(fault.times == 0 for fault in faults), faults
@@ -83,8 +83,7 @@ def test_faults_change_nothing(hub, expected):
 @pytest.mark.slow
 def test_a_server_that_fails_longer_than_the_libraries_bear(hub, expected):
     """Six 500s in a row end huggingface_hub and datasets after 23 s; the stream is rebuilt from its place."""
-    fault = Fault(r"GET .*00003.*parquet", status=500, times=7, after=2)
-    hub.inject(fault)
+    fault = hub.fail("GET", "00003.*parquet", status=500, times=7, skip=2)
     found, errors = stream(hub, workers=1)
     assert found == expected
     assert fault.times == 0 and "trying again" in errors
@@ -95,23 +94,23 @@ def test_a_server_that_is_away_for_half_a_minute(hub, expected):
     before = []
 
     def leave_in_the_middle() -> None:
-        while sum("parquet" in request for request in hub.requests) < 8:
+        while sum("parquet" in path for _, path in hub.requests) < 8:
             time.sleep(0.01)
         before.append(len(hub.requests))
-        hub.away(30).join()
+        hub.away(30)
 
     leaving = threading.Thread(target=leave_in_the_middle, daemon=True)
     leaving.start()
     found, _ = stream(hub)
     leaving.join()
     assert found == expected
-    assert any("parquet" in request for request in hub.requests[before[0] :])
+    assert any("parquet" in path for _, path in hub.requests[before[0] :])
 
 
 def test_the_revision_is_pinned_and_mistakes_are_one_line(hub, five_shards):
     """One client process an answer: what it says about the missing, the private and the gated."""
-    hub.create("datasets", "me/gated", hub.files("datasets", "me/photos"), gated=True)
-    first = hub.repositories["datasets", "me/photos"].refs["main"]
+    hub.upload("me/gated", hub.files("me/photos", kind="dataset"), kind="dataset", gated=True)
+    first = hub.repositories["dataset", "me/photos"].branches["main"]
     calls = [
         ("me/photos", "", ""),
         ("me/nothing", "", ""),
@@ -134,7 +133,7 @@ def test_the_revision_is_pinned_and_mistakes_are_one_line(hub, five_shards):
 
 
 def test_a_refusal_in_the_middle_ends_the_run_with_one_line(hub):
-    hub.inject(Fault(r"GET .*0000[1-4].*parquet", status=403, times=1000))
+    hub.fail("GET", "0000[1-4].*parquet", status=403, times=1000)
     done = hub.run_python(STREAM, "1")
     assert done.returncode != 0
     assert re.search(r"StreamLostError: Reading shard \d .* was refused", done.stderr.strip().splitlines()[-1])

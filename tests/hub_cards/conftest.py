@@ -2,10 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A tiny run folder as the loop leaves it, and a Hub on loopback."""
 
-import importlib.util
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,8 +14,8 @@ from PIL import Image
 
 from modeling_visreg import VISRegViTConfig, VISRegViTForPreTraining, save_checkpoint
 
+from ..loopback_hub import LoopbackHub
 
-TESTS = Path(__file__).parent.parent
 
 RECIPE = {
     "model": "vit_tiny", "dataset": "/home/ada/photos", "num_global": 2, "num_local": 0, "global_size": 16,
@@ -44,18 +42,9 @@ SUMMARY = {
 }  # fmt: skip
 
 
-def load_module(path: Path):
-    """A module of the tests by its file: the tests are no package, and their folder is not on sys.path."""
-    if path.stem not in sys.modules:
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        sys.modules[path.stem] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[path.stem])
-    return sys.modules[path.stem]
-
-
 @pytest.fixture
 def hub():
-    with load_module(TESTS / "loopback_hub.py").LoopbackHub() as running:
+    with LoopbackHub() as running:
         yield running
 
 

@@ -4,6 +4,8 @@
 
 import json
 import multiprocessing
+import os
+import signal
 import subprocess
 import sys
 from itertools import chain, islice
@@ -220,6 +222,37 @@ def test_waiting_is_measured_and_closing_stops_the_workers(five_shards):
         assert not worker.is_alive()
     with pytest.raises(StopIteration):
         next(batches)
+
+
+SIGNALLED = """
+import signal, sys
+from visreg_training.data import MultiCrop, PretrainingLoader, open_stream
+received = []
+signal.signal(signal.SIGTERM, lambda number, _frame: received.append(number))
+signal.signal(signal.SIGINT, lambda number, _frame: received.append(number))
+batches = PretrainingLoader(open_stream(sys.argv[1]), MultiCrop(1, 0, 8), batch_size=4, num_workers=2)
+next(batches), next(batches)  # both workers have started
+print("ready", flush=True)
+sys.stdin.readline()
+made = [next(batches) for _ in range(40)]
+batches.close()
+print(len(made), sorted(received) == [signal.SIGINT, signal.SIGTERM])
+"""
+
+
+def test_a_signal_to_the_process_group_is_the_parents_to_handle(five_shards):
+    """What Ctrl-C and SLURM do; a parent that wants to finish still gets its batches, and ends normally."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    command = [sys.executable, "-c", SIGNALLED, str(five_shards)]
+    process = subprocess.Popen(command, start_new_session=True, **pipes)
+    try:
+        assert process.stdout.readline() == "ready\n"
+        os.killpg(process.pid, signal.SIGTERM)
+        os.killpg(process.pid, signal.SIGINT)
+        out, errors = process.communicate("go on\n", timeout=120)
+    finally:
+        process.kill()
+    assert (process.returncode, out) == (0, "40 True\n"), errors[-2000:]
 
 
 def test_a_stream_subset_reads_its_share(five_shards):

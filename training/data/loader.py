@@ -5,6 +5,7 @@
 Legend: V views, B images of this rank's batch, C = 3; one uint8 tensor a resolution, (V_r, B, C, h, w), global first.
 """
 
+import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -133,6 +134,7 @@ class PretrainingLoader:
                 collate_fn=_as_it_is,
                 pin_memory=torch.cuda.is_available(),
                 prefetch_factor=prefetch if num_workers else None,
+                worker_init_fn=_leave_signals_to_the_parent,
             )
         )
 
@@ -173,7 +175,19 @@ class PretrainingLoader:
 
     def close(self) -> None:
         """Stops the workers."""
+        workers = getattr(self._batches, "_workers", ())
         self._batches = None
+        for worker in workers:  # torch has asked, waited and sent SIGTERM, which is ignored: see below
+            if worker.is_alive():
+                worker.kill()
+
+
+def _leave_signals_to_the_parent(_worker: int) -> None:
+    """Ctrl-C and a scheduler signal the whole process group: the parent decides whether to finish a step and save, for
+    which it needs its workers. Workers whose parent is gone are ended by torch's watchdog.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _as_it_is(batch: MadeBatch) -> MadeBatch:

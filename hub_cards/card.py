@@ -13,7 +13,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
-from .facts import RunFacts, is_number, read_run
+from .facts import RunFacts, data_words, is_number, read_run
 from .figures import Picture, copy_pictures
 from .licence import KNOWN, Origin, chosen_licence, is_hub_id, origin_of, origin_of_file
 from .markup import Markdown, fenced, plain, slug, template
@@ -105,6 +105,7 @@ def render_card(
         origin=origin,
         licence=licence,
         data=data_rows(facts),
+        data_in_words=data_words(str(facts.source.get("dataset")), facts.source.get("revision")),
         training=training_rows(facts),
         cost=cost_rows(facts),
         recipe=fenced(yaml.safe_dump(facts.recipe, sort_keys=False, allow_unicode=True), "yaml"),
@@ -221,6 +222,8 @@ def data_rows(facts: RunFacts) -> list[tuple[str, Any]]:
         "fingerprint": "Fingerprint", "num_examples": "Images", "num_classes": "Classes (labels are not trained on)",
         "subset": "Subset",
     }  # fmt: skip
+    if "dataset" in source:
+        source = source | {"dataset": data_words(str(source["dataset"]), source.get("revision"))}
     rows = [(label, source[key]) for key, label in names.items() if key in source]
     if source.get("unreadable_files"):
         rows.append(("Unreadable files left out", len(source["unreadable_files"])))
@@ -241,7 +244,7 @@ def training_rows(facts: RunFacts) -> list[tuple[str, str]]:
         ("Epochs", _epochs(facts)),
         ("Peak learning rate (AdamW)", plan.get("learning_rate")),
         ("Weight decay", recipe.get("weight_decay")),
-        ("Seed", facts.recipe.get("seed") if facts.seed is None else facts.seed),
+        ("Seed", recipe.get("seed")),
     ]
     return [(label, _inline(value)) for label, value in rows if value is not None]
 

@@ -14,8 +14,13 @@ from safetensors import SafetensorError, safe_open
 from .licence import Origin
 
 
-# Options of a recipe that say where and how often a run wrote, not how the model came about.
-_NOT_OF_THE_MODEL = ("output_dir", "resume", "report_to", "repo_id", "push_to_hub")
+# Options of a recipe that say where a run wrote, what it watched and how it was looked after, not how the model came
+# about.
+_NOT_OF_THE_MODEL = (
+    "output_dir", "overwrite", "resume", "keep_last", "save_every", "log_every", "report_to", "num_workers",
+    "push_to_hub", "repo_id", "push_every", "private", "eval_images", "online_probe", "on_collapse", "collapse_rank",
+    "collapse_intervals",
+)  # fmt: skip
 
 
 @dataclass
@@ -27,7 +32,7 @@ class RunFacts:
         recipe: every option of the run, without local folders.
         initialized_from: `initialize_from` as it was given: a Hub id, a local directory, or None.
         plan, source, held_out, environment: of run.json.
-        name: of the architecture, and `seed`.
+        name: of the architecture.
         summary: numbers of summary.json.
         evaluations: content of evaluation/*.json, by file name.
         config: config.json of the model.
@@ -44,7 +49,6 @@ class RunFacts:
     held_out: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
     name: str | None = None
-    seed: int | None = None
     summary: dict[str, Any] = field(default_factory=dict)
     evaluations: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
@@ -72,7 +76,6 @@ def read_run(run: Path, model: Path) -> RunFacts:
         held_out=_present(record.get("held_out")),
         environment=_present(record.get("environment")),
         name=(record.get("model") or {}).get("name"),
-        seed=record.get("seed"),
         summary=_progress(newest_checkpoint(run), record) if unfinished else _present(summary),
         evaluations={path.name: read_object(path) for path in sorted((run / "evaluation").glob("*.json"))},
         config=read_object(model / "config.json"),
@@ -97,6 +100,14 @@ def public(content: Any) -> Any:
     if isinstance(content, str) and PureWindowsPath(content).drive:
         return PureWindowsPath(content).name
     return content
+
+
+def data_words(name: str, revision: Any) -> str:
+    """The name of a data set; that of a local folder, such as `data`, would read as one and is marked.
+
+    What comes from the Hub has an organisation or, at least, a revision.
+    """
+    return name if revision or "/" in name or name == "digits" else f"a local folder ({name})"
 
 
 def newest_checkpoint(run: Path) -> Path | None:

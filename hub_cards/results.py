@@ -4,7 +4,7 @@
 
 from typing import Any, NamedTuple
 
-from .facts import RunFacts, is_number
+from .facts import RunFacts, data_words, is_number
 
 
 class Result(NamedTuple):
@@ -131,7 +131,8 @@ def beside(facts: RunFacts, references: References) -> list[dict[str, str]]:
 
 def data_name(result: Result) -> str:
     """`org/name configuration split`, of what is known."""
-    return " ".join(part for part in (result.dataset, result.config, result.split) if part)
+    name = data_words(result.dataset, result.revision)
+    return " ".join(part for part in (name, result.config, result.split) if part)
 
 
 def percent(result: Result) -> str:

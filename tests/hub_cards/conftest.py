@@ -20,7 +20,8 @@ from ..loopback_hub import LoopbackHub
 RECIPE = {
     "model": "vit_tiny", "dataset": "/home/ada/photos", "num_global": 2, "num_local": 0, "global_size": 16,
     "global_scale": [0.3, 1.0], "regularizer": "visreg", "regularization_weight": 0.6, "weight_decay": 0.05,
-    "output_dir": "/home/ada/runs/first", "initialize_from": None,
+    "output_dir": "/home/ada/runs/first", "initialize_from": None, "seed": 7, "keep_last": 2, "private": False,
+    "push_every": 3, "eval_images": 50000, "report_to": "none", "overwrite": False, "resume": "auto",
 }  # fmt: skip
 RECORD = {
     "plan": {
@@ -34,7 +35,6 @@ RECORD = {
     "held_out": {"dataset": "org/pictures", "split": "test", "revision": "5" * 40},
     "model": {"name": "vit_tiny", "parameters": 123},
     "environment": {"python": "3.11.2", "torch": "2.14.1", "transformers": "5.23.0", "device": "x86_64"},
-    "seed": 7,
 }  # fmt: skip
 SUMMARY = {
     "knn_before": 0.801, "knn_after": 0.9722, "linear_before": 0.9, "linear_after": 0.981, "train_seconds": 75.0,

@@ -10,7 +10,9 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
 from visreg_hub_cards import Reference, check_card, write_card, write_converted_card
+from visreg_hub_cards.facts import _NOT_OF_THE_MODEL
 from visreg_hub_cards.markup import escaped, fenced, plain
+from visreg_training.loop.config import option_names
 
 
 HOSTILE = [
@@ -92,6 +94,34 @@ def test_local_folders_are_not_shown(run):
     text = write_card(run).read_text(encoding="utf-8")
     assert "photos" in text
     assert "/home" not in text and "ada" not in text
+
+
+def test_a_local_folder_does_not_read_as_a_data_set(run, records):
+    (recipe, record, summary), write = records
+    record["source"] |= {"dataset": "data", "revision": None}
+    record["held_out"] |= {"dataset": "data", "revision": None}
+    write(run, recipe, record, summary)
+    text = rendered(write_card(run).read_text(encoding="utf-8"))
+    assert "1,437 images of a local folder (data)." in text and "the images of a local folder (data) show" in text
+    assert "On a local folder (data) test: " in text and "<td>a local folder (data)</td>" in text
+    assert "the data set data" not in text and "<td>data" not in text
+    record["source"]["dataset"] = "digits"
+    write(run, recipe, record, summary)
+    assert "1,437 images of the data set digits." in write_card(run).read_text(encoding="utf-8")
+
+
+def test_the_recipe_says_how_the_model_came_about_and_no_more(run):
+    text = write_card(run).read_text(encoding="utf-8")
+    recipe = text.split("```yaml\n")[1].split("```")[0]
+    assert set(yaml.safe_load(recipe)) == {
+        "model", "dataset", "num_global", "num_local", "global_size", "global_scale", "regularizer",
+        "regularization_weight", "weight_decay", "initialize_from", "seed",
+    }  # fmt: skip
+    assert "| Seed | 7 |" in text
+
+
+def test_options_that_are_left_out_are_options_of_a_run():
+    assert set(_NOT_OF_THE_MODEL) <= set(option_names())
 
 
 @pytest.mark.parametrize("text", HOSTILE)

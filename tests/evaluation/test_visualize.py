@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures: what they show is what was computed, and each command writes one."""
 
+import os
 import sys
 
 import numpy as np
@@ -42,6 +43,26 @@ def test_images_of_any_size_are_fitted_to_the_patch(checkpoint):
     assert pictures.fitted(Image.new("RGB", (301, 200)), model, 32).size == (48, 32)
     (tokens,) = pictures.patch_maps(model, [Image.new("RGB", (301, 200))], 32)
     assert tokens.shape == (32, 8, 12)
+
+
+def test_captions_name_no_folder_of_this_machine(checkpoint, tmp_path, monkeypatch):
+    model, folder = open_model(checkpoint), os.path.dirname(checkpoint)
+    assert os.path.isabs(model.name)
+    drawn = []
+    monkeypatch.setattr(pictures.ImageDraw.ImageDraw, "text", lambda self, place, text, fill: drawn.append(text))
+    photo = Image.new("RGB", (16, 16))
+    pictures.write_pca([model], [photo], tmp_path / "pca.png")
+    pictures.write_attention([model], [photo], tmp_path / "attention.png")
+    pictures.write_pca_frames(model, [photo], tmp_path / "frames")
+    assert drawn == ["image", "tiny", "image", "tiny", "frame", "tiny"]
+    monkeypatch.chdir(checkpoint)
+    names = {
+        ".": "tiny", f"timm:vit_tiny_patch16_224:{checkpoint}/config.json": "timm:vit_tiny_patch16_224:config.json",
+        "facebook/dinov2-small": "facebook/dinov2-small", "timm:vit_tiny_patch16_224": "timm:vit_tiny_patch16_224",
+        f"{folder}/": os.path.basename(folder),
+    }  # fmt: skip
+    for model.name, shown in names.items():
+        assert pictures.caption(model) == shown
 
 
 def test_what_is_not_attended_to_is_dark():

@@ -5,6 +5,7 @@
 B images, d width, h x w patches, n images of a data set. Each function writes one PNG (a folder for video).
 """
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ def write_pca(
     """A sheet: a row an image, beside it the patch tokens of each model as colours (figures 1, 8, 9 of the paper)."""
     columns = [pca_colours(patch_maps(model, images, size), together) for model in models]
     rows = [[image, *(picture(column[row]) for column in columns)] for row, image in enumerate(images)]
-    return save_sheet(rows, ["image", *(model.name for model in models)], path)
+    return save_sheet(rows, ["image", *map(caption, models)], path)
 
 
 def write_pca_frames(model: FrozenModel, frames: Sequence[Image.Image], folder: Path, size=None) -> list[Path]:
@@ -86,7 +87,7 @@ def write_pca_frames(model: FrozenModel, frames: Sequence[Image.Image], folder: 
     colours = pca_colours(patch_maps(model, frames, size))
     written = []
     for number, (frame, colour) in enumerate(zip(frames, colours, strict=True)):
-        written.append(save_sheet([[frame, picture(colour)]], ["frame", model.name], folder / f"{number:05d}.png"))
+        written.append(save_sheet([[frame, picture(colour)]], ["frame", caption(model)], folder / f"{number:05d}.png"))
     return written
 
 
@@ -102,7 +103,15 @@ def write_attention(models: Sequence[FrozenModel], images: Sequence[Image.Image]
             weights = model.attention(normalise(pixels, model.mean, model.std))[0].float().mean(0).cpu().numpy()
             row.append(overlay(resized, weights))
         rows.append(row)
-    return save_sheet(rows, ["image", *(model.name for model in models)], path)
+    return save_sheet(rows, ["image", *map(caption, models)], path)
+
+
+def caption(model: FrozenModel) -> str:
+    """The model's name; of a directory or file on this machine only the last part."""
+    start, colon, path = ("", "", model.name)
+    if model.name.startswith("timm:"):
+        start, colon, path = model.name.rpartition(":")
+    return start + colon + os.path.basename(os.path.abspath(path)) if os.path.exists(path) else model.name
 
 
 def overlay(image: Image.Image, weights: np.ndarray) -> Image.Image:

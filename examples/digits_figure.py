@@ -51,7 +51,8 @@ def main(run: Path, output: Path) -> None:
     for axis, model, when in zip(axes, (untrained, trained), ("before", "after"), strict=False):
         values = accuracy.format(summary[f"knn_{when}"], summary[f"linear_{when}"])
         draw(axis, embed(model, processor, list(images)), np.asarray(labels), f"{when}: {values}")
-    axes[1].legend(ncols=10, fontsize=8, frameon=False, loc="upper center", bbox_to_anchor=(0, 0), columnspacing=1)
+    handles, names = axes[1].get_legend_handles_labels()
+    figure.legend(handles, names, ncols=10, frameon=False, fontsize=9, loc="outside lower left", markerscale=1.5)
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     epochs = [row["epoch"] for row in rows]
     axes[2].plot(epochs, [row["probe_knn"] for row in rows], color="#d1602b", label="online kNN accuracy")

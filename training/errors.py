@@ -7,6 +7,7 @@
 | 0 | the run is complete |
 | 2 | a mistake in the command, the recipe or the data, found before work started |
 | 3 | a guard stopped the run (not finite, collapse, unreadable images, disk full); the last checkpoint is whole |
+| 130 | interrupted while nothing was being trained |
 | 75 | a signal stopped the run after a checkpoint (EX_TEMPFAIL): start it again with `--resume auto` |
 """
 
@@ -60,6 +61,8 @@ def exit_codes(program: str) -> Iterator[None]:
     except UserError as error:
         print(f"{program}: {one_line(error)}", file=sys.stderr)
         sys.exit(EXIT_MISTAKE)
+    except KeyboardInterrupt:
+        sys.exit(130)
     except RunStopped as error:
         print(f"{program}: {one_line(error)}", file=sys.stderr)
         sys.exit(error.code)

@@ -7,8 +7,11 @@ V views, B images of a rank; views of one resolution are (V_r, B, C, H, W).
 """
 
 import sys
+import types
 from contextlib import closing
 from typing import Any
+
+import torch
 
 from .data import BadDataError
 from .data.shards import StreamLostError
@@ -17,7 +20,6 @@ from .loop.assembly import (
     Run,
     StepAugment,
     assemble,
-    everybody,
     make_loader,
     make_probes,
     make_step,
@@ -28,6 +30,7 @@ from .loop.config import Arguments, as_flags, check_names, parse, recipe_table
 from .loop.guards import Signals
 from .loop.monitors import Timer
 from .loop.optimization import Updater, make_optimizer
+from .loop.ranks import everybody
 from .loop.reporting import Reporter
 from .loop.results import announce, finish, first_accuracy
 from .loop.sharing import Sharing
@@ -63,21 +66,27 @@ def run(arguments: Arguments) -> dict[str, Any]:
     """One pretraining run, begun or continued; returns its summary."""
     with setting_up():
         parts = assemble(arguments)
-    try:
         start_trackers(parts)
+    sharing = Sharing(parts)
+    try:
         announce(parts)
         before = first_accuracy(parts)
-        seconds = train(parts)
+        seconds = train(parts, sharing)
         summary = finish(parts, before, seconds)
-        Sharing(parts).run_finished()
+        sharing.run_finished()
         return summary
-    except (BadDataError, StreamLostError) as error:
+    except (BadDataError, StreamLostError, OSError) as error:
         raise RunStopped(str(error)) from error
+    except torch.OutOfMemoryError as error:
+        raise RunStopped(
+            "the device's memory is full: a smaller --micro_batch_size is exact, and needs less"
+        ) from error
     finally:
+        sharing.close()
         parts.accelerator.end_training()
 
 
-def train(parts: Run) -> float:
+def train(parts: Run, sharing: Sharing) -> float:
     """Every update of the run; returns the seconds they took, those before a resume included."""
     options, plan, accelerator = parts.arguments.run, parts.plan, parts.accelerator
     step_module = make_step(parts)
@@ -88,9 +97,9 @@ def train(parts: Run) -> float:
     update = Updater(accelerator, prepared_optimizer, step_module, options.clip_norm)
     augment = StepAugment(parts)
     probes = make_probes(parts, state)
-    report = Reporter(parts, state["step"], probes)
-    batches = make_loader(parts, state)
-    sharing = Sharing(parts)
+    report = Reporter(parts, state, probes)
+    with setting_up():
+        batches = make_loader(parts, state)
     timer, saved = Timer(state["seconds"]), parts.resumed
 
     step_module.train()
@@ -109,12 +118,24 @@ def train(parts: Run) -> float:
                 stop = any(everybody(accelerator, bool(signals.received)))
             if (step + 1) % options.save_every == 0 or ends_here or stop:
                 positions = everybody(accelerator, batches.position())
-                saved = parts.checkpoints.write(step + 1, parts, optimizer, positions, probes, timer.seconds())
+                saved = parts.checkpoints.write(
+                    step + 1, parts, optimizer, positions, probes, report.progress_made(timer)
+                )
                 report.draw(at_least=30)
                 sharing.checkpoint_written()
             if stop and not ends_here:
                 raise RunStopped(f"stopped by a signal; `--resume auto` goes on from {saved}", EXIT_INTERRUPTED)
     return timer.seconds()
+
+
+class CallableModule(types.ModuleType):
+    """Lets `from visreg_training import pretrain; pretrain(...)` work: one name, for module and function."""
+
+    def __call__(self, **options: Any) -> dict[str, Any]:
+        return pretrain(**options)
+
+
+sys.modules[__name__].__class__ = CallableModule
 
 
 if __name__ == "__main__":

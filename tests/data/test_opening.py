@@ -313,3 +313,14 @@ def test_preview_writes_a_sheet_and_says_what_is_there(five_shards, tmp_path):
     assert facts["num_examples"] == 120 and facts["views"] == ["2 x 32", "3 x 16"] and facts["images_per_second"] > 0
     assert facts["sizes"] == [(40, 30)] * 3
     assert np.asarray(sheet).std() > 10
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_seed_samples_all_classes_and_no_seed_keeps_the_order(streaming):
+    source = open_stream("digits", streaming=streaming)
+    plain = [name for _, _, name in source.examples()]
+    shuffled = [name for _, _, name in source.examples(seed=3)]
+    assert plain != shuffled and sorted(plain) == sorted(shuffled) and len(plain) == 1437
+    assert shuffled == [name for _, _, name in source.examples(seed=3)]
+    assert shuffled != [name for _, _, name in source.examples(seed=4)]
+    assert len({label for _, label, _ in source.examples(limit=100, seed=3)}) == 10

@@ -50,6 +50,9 @@ def test_every_recipe_parses_and_survives_a_round_trip(recipe, tmp_path):
         (["--global_batch_size", "0"], ["global_batch_size must be above 0"]),
         (["--config", "nothing"], ["no recipe at 'nothing'", "digits"]),
         (["loose"], ["'loose' belongs to no option"]),
+        (["--push_to_hub", "True"], ["push_to_hub needs --repo_id"]),
+        (["--repo_id", "a/b/c"], ["repo_id"]),
+        (["--resume", "auto", "--overwrite"], ["choose one"]),
     ],
 )
 def test_a_mistake_is_one_line_that_says_what_would_be_right(flags, words):
@@ -75,7 +78,7 @@ def test_the_command_ends_with_code_2_and_one_line():
 
 def test_flags_say_what_a_recipe_says():
     assert as_flags({"epochs": 2, "global_scale": [0.1, 1], "compile": False, "resume": None}) == [
-        *("--epochs", "2", "--global_scale", "0.1", "1", "--compile", "False")
+        *("--epochs", "2", "--global_scale", "0.1", "1", "--compile", "no")
     ]
 
 
@@ -89,3 +92,10 @@ def test_every_option_is_read_somewhere():
             read |= {"regularizer", "regularization_weight", "scale_weight", "shape_weight", "center_weight"}
             read |= {"num_slices", "slices", "statistics", "eps", "control_variate"}
     assert set(option_names()) <= read, set(option_names()) - read
+
+
+def test_yaml_reads_a_bare_no_as_false_and_it_still_means_no(tmp_path):
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text("dataset: digits\noutput_dir: out\nmixed_precision: no\nresume: no\ncompile: no\n")
+    arguments = parse(["--config", str(recipe)])
+    assert (arguments.run.mixed_precision, arguments.run.resume, arguments.model.compile) == ("no", "no", False)

@@ -24,6 +24,11 @@ def test_the_recipe_names_the_global_batch():
     assert plan.images_seen == 9600 and plan.slices == 4096 and plan.slices_of_a_rank == 1366
 
 
+def test_a_recipe_that_is_cut_short_keeps_the_share_of_its_warmup():
+    plan = planned("--global_batch_size", "10", "--epochs", "100", "--warmup_epochs", "5", "--max_steps", "60")
+    assert (plan.total_steps, plan.warmup_steps) == (60, 3)
+
+
 @pytest.mark.parametrize("rule, rate", [("none", 1e-3), ("linear", 5e-4), ("sqrt", 1e-3 * math.sqrt(0.5))])
 def test_learning_rate_rules(rule, rate):
     flags = ["--learning_rate", "1e-3", "--learning_rate_rule", rule, "--base_batch_size", "256"]

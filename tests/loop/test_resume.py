@@ -5,6 +5,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -178,7 +179,7 @@ def test_free_changes_are_named_and_accepted():
 def test_unfinished_checkpoints_are_not_seen(tmp_path):
     (tmp_path / "step-00000003").mkdir()
     (tmp_path / "step-00000009.unfinished").mkdir()
-    assert Checkpoints(tmp_path, 2, None).latest().name == "step-00000003"
+    assert Checkpoints(tmp_path, 2, "none", None).latest().name == "step-00000003"
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_spoils_nothing(recipe, tmp_path):
@@ -200,8 +201,52 @@ def test_a_collapse_is_told(recipe, tmp_path):
 
 
 def test_a_collapse_is_warned_of_once():
-    guard = CollapseGuard(threshold=2.0, patience=3, action="warn")
+    guard = CollapseGuard(rank=2.0, sigma=0.0, patience=3, action="warn")
     values = {"projection_rank": 1.1, "sigma_min": 0.0}
     said = [guard.check(values, step) for step in range(5)]
     assert [message is not None for message in said] == [False, False, True, False, False]
-    assert guard.check({"projection_rank": 9.0, "sigma_min": 1.0}, 5) is None and guard.run == 0
+    assert guard.check({"projection_rank": 9.0, "sigma_min": 1.0}, 5) is None and guard.intervals_below == 0
+
+
+def test_a_second_signal_ends_at_once_but_the_same_one_passed_on_does_not():
+    """A launcher forwards the signal that its children got too: one request, not two."""
+    code = (
+        "import os, signal, time\n"
+        "from visreg_training.loop.guards import Signals\n"
+        "with Signals() as signals:\n"
+        "    os.kill(os.getpid(), signal.SIGTERM); os.kill(os.getpid(), signal.SIGTERM)\n"
+        "    print(signals.received, flush=True)\n"
+        "    time.sleep(1.1); os.kill(os.getpid(), signal.SIGINT)\n"
+        "    print('not reached', flush=True)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == -signal.SIGINT and done.stdout == f"{int(signal.SIGTERM)}\n"
+
+
+def test_a_finished_run_without_checkpoints_is_not_deleted(unbroken, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(unbroken, copy, ignore=shutil.ignore_patterns("checkpoints"))
+    with pytest.raises(UserError, match="holds a run"):
+        pretrain(config=str(copy / "recipe.yaml"), output_dir=str(copy), resume="auto")
+    assert (copy / "model" / "model.safetensors").is_file()
+
+
+def test_a_run_starts_from_the_backbone_of_another(unbroken, tmp_path):
+    """By the folder of a run; architecture options are refused, the projector comes along where its size stays."""
+    start = {
+        "config": str(unbroken / "recipe.yaml"),
+        "initialize_from": str(unbroken),
+        "output_dir": str(tmp_path / "b"),
+    }
+    with pytest.raises(
+        UserError, match="leave hidden_size, model, num_attention_heads, num_hidden_layers, patch_size"
+    ):
+        pretrain(**start)
+    data = {"dataset": "digits", "fraction": 0.05, "global_batch_size": 16, "max_steps": 1, "num_workers": 0}
+    summary = pretrain(
+        **data, initialize_from=str(unbroken), output_dir=str(tmp_path / "b"), learning_rate=1e-12, warmup_epochs=0
+    )
+    assert summary["steps"] == 1
+    before, after = weights(unbroken), weights(tmp_path / "b")
+    same = [name for name in before if "running" not in name and "num_batches" not in name]
+    assert all(torch.allclose(before[name], after[name], atol=1e-6) for name in same)

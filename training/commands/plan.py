@@ -19,6 +19,13 @@ from ..loop.step import PretrainingStep
 from .parsing import OneLineParser
 
 
+# Training images of the data sets that our recipes name.
+IMAGES = {
+    "ILSVRC/imagenet-1k": 1_281_167,
+    "timm/imagenet-22k-wds": 14_197_122,
+    "frgfm/imagenette": 9_469,
+    "digits": 1_437,
+}
 USABLE = 0.9  # share of a GPU's memory that a step may fill; the rest goes to CUDA, fragments and buckets
 
 
@@ -28,12 +35,17 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--gpus", type=int, default=1, help="how many (default: 1)")
     parser.add_argument("--gpu", choices=sorted(GPUS), default="h100", help="which (default: h100)")
     parser.add_argument("--utilisation", type=float, default=0.35, help="share of the peak reached (default: 0.35)")
-    parser.add_argument("--images", type=int, default=1_281_167, help="in the data set (default: ImageNet-1K's)")
+    parser.add_argument("--images", type=int, help="in the data set; known of those that our recipes name")
     parser.add_argument("--worker_rate", type=float, default=150, help="images a second and core (bench: data.py)")
     own, rest = parser.parse_known_args(argv)
     with setting_up():
-        arguments = parse(["--dataset", "planned", "--output_dir", "planned", *rest], "visreg plan")
-        if own.gpus < 1 or not 0 < own.utilisation <= 1 or own.worker_rate <= 0 or own.images < 1:
+        arguments = parse(rest, "visreg plan", needed=())
+        own.images = own.images or IMAGES.get(arguments.data.dataset)
+        if own.images is None and arguments.run.max_steps is None:
+            raise UserError(
+                f"--images is missing: the size of {arguments.data.dataset or 'the data set'} is not known here"
+            )
+        if own.gpus < 1 or not 0 < own.utilisation <= 1 or own.worker_rate <= 0 or (own.images or 1) < 1:
             raise UserError("gpus, images and worker_rate must be above 0, utilisation in (0, 1]")
         check_crops(config_from(arguments.model, arguments.data).patch_size, arguments.data)
         batch = divided_batch(arguments.run.global_batch_size, own.gpus)
@@ -51,9 +63,9 @@ def plan(arguments, own, gpu: Gpu, batch: int) -> list[str]:
     step = PretrainingStep(model, make_objective(arguments.objective, run.seed), data.num_global)
     width = 4 if run.mixed_precision == "no" else 2
     room = gpu.memory * 2**30 * USABLE
-    cost = step_cost(step, resolutions, batch, min(run.micro_batch_size or batch, batch), width)
+    cost = step_cost(step, resolutions, batch, min(run.micro_batch_size or batch, batch), width, own.gpus)
     fits = cost.total_bytes <= room
-    micro = largest_micro_batch(step, resolutions, batch, width, room)
+    micro = largest_micro_batch(step, resolutions, batch, width, room, own.gpus)
     rate = gpu.tflops * 1e12 * own.utilisation / (cost.flops / batch) * own.gpus
     images = (run.max_steps * run.global_batch_size) if run.max_steps else run.epochs * own.images
     advice = "nothing does" if micro is None else f"--micro_batch_size {micro} does"

@@ -8,9 +8,11 @@ Takes the options of `visreg pretrain`, and `--output`, `--count` of its own.
 import sys
 from pathlib import Path
 
+import torch
+
 from ..data import preview
 from ..errors import setting_up
-from ..loop.assembly import make_augment, make_crops, open_training_source
+from ..loop.assembly import fill_defaults, make_augment, make_crops, open_training_source
 from ..loop.config import parse
 from .parsing import OneLineParser
 
@@ -22,8 +24,10 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--count", type=int, default=8, help="images shown (default: 8)")
     own, rest = parser.parse_known_args(argv)
     with setting_up():
-        arguments = parse([*rest, "--output_dir", str(own.output.parent)], "visreg preview")
+        arguments = parse(rest, "visreg preview", needed=("dataset",))
         source = open_training_source(arguments.data, arguments.run.seed)
+        if "config" not in arguments.given:
+            fill_defaults(arguments, source, torch.device("cpu"), processes=1)
         crops, augment = make_crops(arguments.data), make_augment(arguments.data)
         facts = preview(source, crops, augment, own.output, own.count, arguments.run.seed)
     for name, value in facts.items():

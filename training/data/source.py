@@ -17,6 +17,7 @@ from PIL import Image
 
 from .columns import Columns
 from .decode import BadImage, open_image
+from .order import permutation
 from .shards import RawExample, ShardCursor
 from .skips import BadDataError, SkipLog, skip_record
 from .subsets import Subset, file_key
@@ -93,17 +94,19 @@ class Source:
         facts += [self.num_examples, self.subset.description() if self.subset else None]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
-    def raw_examples(self) -> Iterator[RawExample]:
-        """All images once, undecoded, in plain order."""
+    def raw_examples(self, seed: int | None = None) -> Iterator[RawExample]:
+        """All images once, undecoded; in plain order, or shuffled by a seed (a stream: shards, and rows of a block)."""
         raise TypeError(f"{type(self).__name__} does not say how its images are read")
 
     def examples(
-        self, limit: int | None = None, max_bad_share: float = 0.01
+        self, limit: int | None = None, max_bad_share: float = 0.01, seed: int | None = None
     ) -> Iterator[tuple[Image.Image, object, str]]:
-        """All images once in plain order: (RGB image, label or None, id). For evaluation and previews.
+        """All images once: (RGB image, label or None, id). For evaluation and previews.
 
         Args:
             limit: stop after so many images.
+            seed: None keeps the plain order; a number shuffles, so that `limit` images are a sample of all of them and
+                not the first classes of a folder.
             max_bad_share: unreadable images are left out with a warning; more than this share of them ends it.
 
         Raises:
@@ -111,7 +114,7 @@ class Source:
         """
         log = SkipLog(max_bad_share, enough=min(1000, self.num_examples or 1000))
         given = 0
-        for raw in self.raw_examples():
+        for raw in self.raw_examples(seed):
             if given == limit:
                 return
             try:
@@ -151,8 +154,10 @@ class MapSource(Source):
             label = self.label_values.get(label, -1)
         return RawExample(image.get("bytes"), image.get("path"), label, str(row), (row,))
 
-    def raw_examples(self) -> Iterator[RawExample]:
-        return (self.example(index) for index in range(self.num_examples))
+    def raw_examples(self, seed: int | None = None) -> Iterator[RawExample]:
+        count = self.num_examples
+        order = range(count) if seed is None else permutation(count, "examples", seed).tolist()
+        return (self.example(index) for index in order)
 
 
 @dataclass
@@ -179,10 +184,13 @@ class StreamSource(Source):
             return False
         return self.subset.keeps(raw.key)
 
-    def raw_examples(self) -> Iterator[RawExample]:
-        for shard in range(self.num_shards):
+    def raw_examples(self, seed: int | None = None) -> Iterator[RawExample]:
+        count = self.num_shards
+        for shard in range(count) if seed is None else permutation(count, "shards", seed).tolist():
             cursor = self.cursor(shard)
             while rows := cursor.read(_READ_ROWS):
+                if seed is not None:
+                    rows = [rows[place] for place in permutation(len(rows), "rows", seed, shard)]
                 yield from filter(self.keeps, rows)
             for lost in cursor.lost:
                 raise BadDataError(f"{self.name}: shard {lost['id']} cannot be read: {lost['detail']}")

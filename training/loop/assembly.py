@@ -7,21 +7,23 @@ V views, B images of a rank; views of one resolution are (V_r, B, C, H, W).
 
 import dataclasses
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import gather_object
+from accelerate.utils import InitProcessGroupKwargs
 from transformers.utils.logging import disable_progress_bar
 
-from modeling_visreg import VISRegViTForPreTraining
+from modeling_visreg import VISRegViTConfig, VISRegViTForPreTraining
 
 from ..data import DeviceAugment, MultiCrop, PretrainingLoader, Subset, open_stream
 from ..errors import UserError
+from ..evaluation.task import label_map
 from ..objective import VISRegObjective
-from .architectures import build_model, continue_model, model_config
+from .architectures import backbone_folder, build_model, continue_model, model_config
 from .checkpoint import Checkpoints
 from .config import Arguments, DataOptions, ModelOptions, ObjectiveOptions, RunOptions
 from .defaults import choose
@@ -36,13 +38,15 @@ from .step import PretrainingStep
 class Run:
     """The parts of one run that exist before its first step.
 
-    `held_out` is None without an eval_split, `resumed` the checkpoint that the run goes on from, or None.
+    `held_out` is None without an eval_split; `probe_source` is what its classifiers learn from; `resumed` is the
+    checkpoint that the run goes on from, or None.
     """
 
     arguments: Arguments
     accelerator: Accelerator
     source: Any
     held_out: Any | None
+    probe_source: Any
     plan: RunPlan
     model: VISRegViTForPreTraining
     folder: Path
@@ -56,33 +60,39 @@ def assemble(arguments: Arguments) -> Run:
     Raises:
         UserError, ValueError, OSError: an option, the data or the output folder will not do.
     """
+    refuse_shape_options(arguments)
     accelerator = start_accelerator(arguments.run)
     source = open_training_source(arguments.data, arguments.run.seed)
-    held_out = open_evaluation_source(arguments.data)
-    if "config" not in arguments.given:
-        fill_defaults(arguments, source, accelerator)
+    held_out = open_evaluation_source(arguments.data, arguments.data.eval_split)
+    own_labels = arguments.data.eval_dataset in (None, arguments.data.dataset)
+    probe_source = source if own_labels else open_evaluation_source(arguments.data, "train")
+    if held_out is not None:
+        check_labels(probe_source, held_out)
     processes = accelerator.num_processes
+    if "config" not in arguments.given:
+        for line in fill_defaults(arguments, source, accelerator.device, processes):
+            accelerator.print(line)
     plan = plan_run(arguments.run, arguments.data, arguments.objective, processes, source.num_examples)
     model = make_model(arguments.model, arguments.data, arguments.run.seed)
     make_objective(arguments.objective, arguments.run.seed)
     folder = Path(arguments.run.output_dir)
-    checkpoints = Checkpoints(folder / "checkpoints", arguments.run.keep_last, accelerator)
+    options = arguments.run
+    checkpoints = Checkpoints(folder / "checkpoints", options.keep_last, options.keep_best, accelerator)
     resumed = open_folder(folder, arguments, checkpoints, accelerator)
-    return Run(arguments, accelerator, source, held_out, plan, model, folder, checkpoints, resumed)
+    return Run(arguments, accelerator, source, held_out, probe_source, plan, model, folder, checkpoints, resumed)
 
 
-def fill_defaults(arguments: Arguments, source: Any, accelerator: Accelerator) -> None:
-    """Without a recipe: choose what was not given from the images and the device, and say what and why."""
-    accelerator.print("no recipe given; chosen for these images and this device:")
-    for choice in choose(source, accelerator.device):
+def fill_defaults(arguments: Arguments, source: Any, device: torch.device, processes: int) -> list[str]:
+    """Without a recipe: choose what was not given from the images and the device; returns what and why, as lines."""
+    lines = ["no recipe given; chosen for these images and this device:"]
+    patch = None
+    if arguments.model.initialize_from:
+        patch = VISRegViTConfig.from_pretrained(backbone_folder(arguments.model.initialize_from)).patch_size
+    for choice in choose(source, device, processes, patch):
         if choice.option not in arguments.given:
             arguments.fill(choice.option, choice.value)
-            accelerator.print(f"  {choice.option:<22} {choice.value!s:<9} {choice.reason}")
-
-
-def everybody(accelerator: Accelerator, value: Any) -> list[Any]:
-    """The value of every rank, on every rank, in order of rank."""
-    return gather_object([value]) if accelerator.num_processes > 1 else [value]
+            lines.append(f"  {choice.option:<22} {choice.value!s:<9} {choice.reason}")
+    return lines
 
 
 def start_accelerator(run: RunOptions) -> Accelerator:
@@ -98,7 +108,8 @@ def start_accelerator(run: RunOptions) -> Accelerator:
     return Accelerator(
         cpu=not torch.accelerator.is_available(),  # without it several processes on CPUs do not find each other
         mixed_precision=precision,
-        kwargs_handlers=[ddp],
+        # The main process evaluates and writes alone while the others wait: minutes are no failure.
+        kwargs_handlers=[ddp, InitProcessGroupKwargs(timeout=timedelta(hours=3))],
         log_with=tracker_names(run.report_to) or None,
         project_dir=run.output_dir,
     )
@@ -140,20 +151,22 @@ def open_training_source(data: DataOptions, seed: int) -> Any:
     )
 
 
-def open_evaluation_source(data: DataOptions) -> Any | None:
-    """The held-out images, or None without an eval_split."""
-    if data.eval_split is None:
+def open_evaluation_source(data: DataOptions, split: str | None) -> Any | None:
+    """A split of the labelled data set that measures the features, or None without a split."""
+    if split is None:
         return None
-    same = data.eval_dataset in (None, data.dataset)
-    return open_stream(
-        data.eval_dataset or data.dataset,
-        dataset_config=data.dataset_config if same else None,
-        split=data.eval_split,
-        streaming=data.streaming,
-        revision=data.revision if same else None,
-        image_column=data.image_column,
-        label_column=data.label_column,
-    )
+    if data.eval_dataset in (None, data.dataset):
+        options = {"dataset_config": data.dataset_config, "revision": data.revision}
+        options |= {"image_column": data.image_column, "label_column": data.label_column}
+        return open_stream(data.dataset, split=split, streaming=data.streaming, **options)
+    return open_stream(data.eval_dataset, split=split)
+
+
+def check_labels(probe_source: Any, held_out: Any) -> None:
+    """Raises UserError unless both splits are labelled with the same classes."""
+    if not (probe_source.label_names and held_out.label_names):
+        raise UserError("eval_split needs labels: name their column with --label_column, or leave eval_split out")
+    label_map(probe_source.label_names, held_out.label_names)
 
 
 def make_crops(data: DataOptions) -> MultiCrop:
@@ -229,10 +242,8 @@ def make_model(model: ModelOptions, data: DataOptions, seed: int) -> VISRegViTFo
     """
     torch.manual_seed(fold(seed))
     if model.initialize_from:
-        refuse_shape_options(model)
-        made = continue_model(
-            model.initialize_from, model.projection_size, model.projector_hidden_size, model.drop_path_rate
-        )
+        folder = backbone_folder(model.initialize_from)
+        made = continue_model(folder, model.projection_size, model.projector_hidden_size, model.drop_path_rate)
     else:
         made = build_model(config_from(model, data))
     check_crops(made.config.patch_size, data)
@@ -259,11 +270,12 @@ def config_from(model: ModelOptions, data: DataOptions) -> Any:
     )
 
 
-def refuse_shape_options(model: ModelOptions) -> None:
+def refuse_shape_options(arguments: Arguments) -> None:
     """A checkpoint brings its architecture; options that would contradict it are named."""
-    for name in ("patch_size", "image_size", "hidden_size", "num_hidden_layers", "num_attention_heads"):
-        if getattr(model, name) is not None:
-            raise UserError(f"initialize_from brings the architecture of its checkpoint: leave {name} out")
+    names = {"model", "patch_size", "image_size", "hidden_size", "num_hidden_layers", "num_attention_heads"}
+    contradicting = sorted(names & arguments.given)
+    if arguments.model.initialize_from and contradicting:
+        raise UserError(f"initialize_from brings its architecture: leave {', '.join(contradicting)} out")
 
 
 def check_crops(patch: int, data: DataOptions) -> None:

@@ -6,7 +6,7 @@
         config.json, model.safetensors   VISRegViTForPreTraining, readable by from_pretrained
         optimizer.pt                     moments by parameter name; read with weights_only=True
         probe.pt                         state of the online probes, if there are any
-        state.json                       step, loss, position of every rank in the data, recipe
+        state.json                       step, scores, position of every rank in the data, recipe
 
 Model and optimizer are written as whole state dicts by parameter name, so that a checkpoint of one parallel layout
 loads in another. The directory is filled under a name that no reader looks at, flushed to the disk and renamed.
@@ -27,6 +27,7 @@ from torch import nn
 from torch.distributed.checkpoint import state_dict as distributed_state
 
 from ..errors import RunStopped, UserError
+from .ranks import from_main
 
 
 WHOLE = distributed_state.StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -34,11 +35,10 @@ PREFIX, UNFINISHED = "step-", ".unfinished"
 
 # Options that may change between a run and its continuation; every other one would break it.
 FREE_ON_RESUME = {
-    "output_dir", "resume", "overwrite", "save_every", "keep_last", "log_every", "report_to", "num_workers",
-    "max_bad_share", "on_nonfinite", "on_collapse", "collapse_rank", "collapse_intervals", "compile",
-    "activation_checkpointing", "micro_batch_size", "online_probe", "eval_dataset", "eval_split",
-    "eval_images", "push_to_hub", "repo_id",
-    "push_every", "private",
+    "output_dir", "resume", "overwrite", "save_every", "keep_last", "keep_best", "log_every", "report_to",
+    "num_workers", "max_bad_share", "on_nonfinite", "on_collapse", "collapse_rank", "collapse_sigma",
+    "collapse_intervals", "compile", "activation_checkpointing", "micro_batch_size", "online_probe",
+    "eval_dataset", "eval_split", "eval_images", "push_to_hub", "repo_id", "push_every", "private",
 }  # fmt: skip
 
 
@@ -48,12 +48,13 @@ class Checkpoints:
     Args:
         directory: the run's `checkpoints` folder.
         keep_last: how many of the newest are kept.
+        keep_best: "loss" or "probe" also keeps the best by it (the loss ranks checkpoints: paper, figure 7); "none".
         accelerator: its main process writes; the others wait and learn whether it worked.
     """
 
-    def __init__(self, directory: Path, keep_last: int, accelerator):
+    def __init__(self, directory: Path, keep_last: int, keep_best: str, accelerator):
         self.directory = directory
-        self.keep_last = keep_last
+        self.keep_last, self.keep_best = keep_last, keep_best
         self.accelerator = accelerator
 
     def latest(self) -> Path | None:
@@ -61,16 +62,18 @@ class Checkpoints:
         found = sorted(path for path in self.directory.glob(f"{PREFIX}*") if path.suffix != UNFINISHED)
         return found[-1] if found else None
 
-    def write(self, step: int, parts: Any, optimizer, positions: list[dict], probes: Any, seconds: float) -> Path:
-        """All ranks call this after `step` updates; `positions`: one a rank; `seconds`: of training so far.
+    def write(
+        self, step: int, parts: Any, optimizer, positions: list[dict], probes: Any, made: dict[str, Any]
+    ) -> Path:
+        """All ranks call this after `step` updates; `positions`: one a rank; `made`: what the run has to show so far.
 
         Raises:
             RunStopped: on every rank, if the main process could not write (a full disk, say).
         """
         target = self.directory / f"{PREFIX}{step:08d}"
         weights, moments = distributed_state.get_state_dict(parts.model, optimizer, options=WHOLE)
-        state = {"step": step, "seconds": seconds, "positions": positions, "recipe": parts.arguments.as_recipe()}
-        outcome: list[str | None] = [None]
+        state = {"step": step, "positions": positions, "recipe": parts.arguments.as_recipe(), **made}
+        problem = None
         if self.accelerator.is_main_process:
             try:
                 with unfinished(target) as part:
@@ -79,29 +82,36 @@ class Checkpoints:
                     if probes is not None:
                         torch.save(probes.state_dict(), part / "probe.pt")
                     (part / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
-                self._prune()
             except (OSError, RuntimeError, SafetensorError) as error:
-                outcome[0] = f"the checkpoint of step {step} could not be written ({error}); the one before is intact"
-        if self.accelerator.num_processes > 1:
-            torch.distributed.broadcast_object_list(outcome, src=0)
-        if outcome[0] is not None:
-            raise RunStopped(outcome[0])
+                problem = f"the checkpoint of step {step} could not be written ({error}); the one before is intact"
+        problem = from_main(self.accelerator, problem)
+        if problem is not None:
+            raise RunStopped(problem)
+        if self.accelerator.is_main_process:
+            self.prune()
         return target
 
-    def _prune(self) -> None:
-        for part in self.directory.glob(f"*{UNFINISHED}"):
+    def prune(self) -> None:
+        """Remove what is neither among the last nor the best, and what a kill left unfinished."""
+        for part in [*self.directory.glob(f"*{UNFINISHED}"), *self.directory.glob(f".*{UNFINISHED}")]:
             shutil.rmtree(part, ignore_errors=True)
         found = sorted(self.directory.glob(f"{PREFIX}*"))
-        for path in found[: -self.keep_last]:
-            # Renamed first, so that a kill in the middle of the removal leaves no half checkpoint under a good name.
-            doomed = path.with_suffix(UNFINISHED)
-            path.rename(doomed)
-            shutil.rmtree(doomed)
+        kept = {*found[-self.keep_last :], *self.best(found)}
+        for path in set(found) - kept:
+            remove_whole(path)
+
+    def best(self, found: list[Path]) -> list[Path]:
+        """The checkpoint with the lowest loss or the best probe, as `keep_best` asks, if one is scored."""
+        if self.keep_best == "none":
+            return []
+        name, sign = {"loss": ("total", -1), "probe": ("probe_linear", 1)}[self.keep_best]
+        scored = [(sign * scores[name], path) for path in found if name in (scores := read_state(path)["scores"])]
+        return [max(scored)[1]] if scored else []
 
     def restore(self, path: Path | None, model: nn.Module, optimizer) -> dict[str, Any]:
         """Load `path` into model and optimizer; returns its state, or that of a beginning if there is no path."""
         if path is None:
-            return {"step": 0, "seconds": 0.0, "positions": None}
+            return {"step": 0, "seconds": 0.0, "positions": None, "skipped_updates": 0}
         weights = {name: tensor for file in path.glob("*.safetensors") for name, tensor in load_file(file).items()}
         moments = torch.load(path / "optimizer.pt", weights_only=True, map_location="cpu")
         distributed_state.set_state_dict(
@@ -124,9 +134,17 @@ def unfinished(target: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
-    shutil.rmtree(target, ignore_errors=True)
+    if target.exists():
+        remove_whole(target)
     part.rename(target)
     flush_directory(target.parent)
+
+
+def remove_whole(path: Path) -> None:
+    """Renamed first, so that a kill in the middle of the removal leaves no half checkpoint under a good name."""
+    doomed = path.with_name(f".{path.name}{UNFINISHED}")
+    path.rename(doomed)
+    shutil.rmtree(doomed)
 
 
 def read_state(path: Path) -> dict[str, Any]:

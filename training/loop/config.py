@@ -3,7 +3,8 @@
 """Every option of a run: dataclasses read from a recipe (YAML) first and from flags second.
 
 Names are flat and the same in a recipe, as a flag and as a keyword of `visreg_training.pretrain`. Each field says its
-unit and where its default comes from; "paper" is arXiv 2606.02572, the defaults are its ViT-B/16 ImageNet-1K recipe.
+unit and where its default comes from; "paper" is arXiv 2606.02572. The defaults are its ViT-B/16 ImageNet-1K recipe,
+with the global batch of its largest run (1024), since the published one is given a GPU (16).
 An unknown key or a value out of range stops before anything starts, in one line.
 """
 
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import yaml
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from transformers import HfArgumentParser
 
 from ..errors import UserError
@@ -46,7 +49,7 @@ class ModelOptions:
         None, "rate of the last block, rising linearly from 0; default: architecture's"
     )
     projection_size: int | None = option(None, "dimension of the projections; default: the architecture's")
-    projector_hidden_size: int = option(2048, "width of the projector's two hidden layers (paper: 2048)")
+    projector_hidden_size: int | None = option(None, "width of its two hidden layers; default: 2048 (paper)")
     initialize_from: str | None = option(None, "checkpoint directory or Hub id whose backbone the run starts from")
     activation_checkpointing: bool = option(False, "recompute activations of each block in backward, to save memory")
     compile: bool = option(False, "torch.compile the step")
@@ -137,11 +140,13 @@ class RunOptions:
     mixed_precision: str = option("auto", "bf16 autocast; auto: where the device computes it", ("auto", "no", "bf16"))
     log_every: int = option(10, "steps of a logging interval: one line, one synchronisation")
     save_every: int = option(1000, "steps between checkpoints")
-    keep_last: int = option(2, "checkpoints kept")
+    keep_last: int = option(2, "newest checkpoints kept")
+    keep_best: str = option("loss", "also keep the best by loss (paper, figure 7) or probe", ("none", "loss", "probe"))
     resume: str = option("no", "continue from the newest checkpoint of output_dir, if any", ("no", "auto"))
     on_nonfinite: str = option("stop", "loss or gradient not finite: stop, or leave the update out", ("stop", "skip"))
     on_collapse: str = option("warn", "embedding collapsed for collapse_intervals", ("warn", "stop"))
     collapse_rank: float = option(2.0, "effective rank of the projections under which they count as collapsed")
+    collapse_sigma: float = option(1e-3, "smallest standard deviation under which they count as collapsed")
     collapse_intervals: int = option(5, "logging intervals in a row that make a collapse")
     overwrite: bool = option(False, "delete the run that output_dir holds, and start anew")
     eval_images: int = option(50_000, "training images, at most, that the final kNN and linear probes learn from")
@@ -236,12 +241,19 @@ def as_flags(recipe: dict[str, Any]) -> list[str]:
     for key, value in recipe.items():
         if value is not None:
             flags.append(f"--{key}")
-            flags += [str(item) for item in value] if isinstance(value, list) else [str(value)]
+            flags += [as_word(item) for item in (value if isinstance(value, list) else [value])]
     return flags
 
 
-def parse(argv: list[str], program: str = "visreg pretrain") -> Arguments:
-    """Recipe first, then flags.
+def as_word(value: Any) -> str:
+    """YAML reads a bare `no` as false; HfArgumentParser reads `no` as false, and our choices are called `no`."""
+    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+
+
+def parse(
+    argv: list[str], program: str = "visreg pretrain", needed: tuple[str, ...] = ("dataset", "output_dir")
+) -> Arguments:
+    """Recipe first, then flags; `needed` names what may not be left out.
 
     Raises:
         UserError: unknown option, wrong type, value out of range.
@@ -257,7 +269,7 @@ def parse(argv: list[str], program: str = "visreg pretrain") -> Arguments:
             check_names([flag[2:].partition("=")[0]], "the command")
         raise UserError(f"'{flag}' belongs to no option")
     given = {flag[2:].partition("=")[0].removeprefix("no_") for flag in [*recipe, *argv] if flag.startswith("--")}
-    return checked(Arguments(*groups, given=frozenset(given)))
+    return checked(Arguments(*groups, given=frozenset(given)), needed)
 
 
 def recipe_table() -> str:
@@ -267,14 +279,15 @@ def recipe_table() -> str:
     ]
     for path in sorted(RECIPES.glob("*.yaml")):
         flags = as_flags(read_recipe(str(path)))
-        own = parse(["--dataset", "your own", "--output_dir", "runs/own", *flags])
+        own = parse(flags, needed=())
         data, run = own.data, own.run
         views = f"{data.num_global} x {data.global_size}" + (
             f" + {data.num_local} x {data.local_size}" * bool(data.num_local)
         )
         lines.append(
-            f"{path.stem:<22} {own.model.model:<10} {data.dataset:<24} {views:<16} {run.global_batch_size:>5} "
-            f"{run.epochs:>6g} {own.objective.regularization_weight:>6g} {run.learning_rate:>8.1e}"
+            f"{path.stem:<22} {own.model.model:<10} {data.dataset or 'your own':<24} {views:<16} "
+            f"{run.global_batch_size:>5} {run.epochs:>6g} {own.objective.regularization_weight:>6g} "
+            f"{run.learning_rate:>8.1e}"
         )
     return "\n".join(lines)
 
@@ -290,6 +303,13 @@ def named_config(argv: list[str]) -> str | None:
     return None
 
 
+def validate_repo(name: str) -> None:
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise UserError(f"repo_id: {error}") from error
+
+
 POSITIVE = (
     "num_global", "global_size", "local_size", "num_slices", "epochs", "max_steps", "global_batch_size",
     "micro_batch_size", "learning_rate", "clip_norm", "log_every", "save_every", "keep_last", "patch_size",
@@ -298,7 +318,8 @@ POSITIVE = (
 )  # fmt: skip
 NOT_NEGATIVE = (
     "num_local", "num_workers", "push_every", "weight_decay", "warmup_epochs", "seed", "scale_weight", "shape_weight",
-    "center_weight", "eps", "rotation", "brightness", "contrast", "saturation", "final_learning_rate_ratio",
+    "center_weight", "eps", "collapse_sigma", "rotation", "brightness", "contrast", "saturation",
+    "final_learning_rate_ratio",
 )  # fmt: skip
 SHARES = (
     "flip_probability", "jitter_probability", "grayscale_probability", "blur_probability", "solarize_probability",
@@ -307,7 +328,7 @@ SHARES = (
 RANGES = ("global_scale", "local_scale")
 
 
-def checked(arguments: Arguments) -> Arguments:
+def checked(arguments: Arguments, needed: tuple[str, ...]) -> Arguments:
     """The same arguments, or a UserError that names the option, its value and the values that are allowed."""
     values = arguments.as_recipe()
     rules = (
@@ -328,7 +349,11 @@ def checked(arguments: Arguments) -> Arguments:
                 raise UserError(f"{name} must {wanted}, not {values[name]}")
     if values["push_to_hub"] and not values["repo_id"]:
         raise UserError("push_to_hub needs --repo_id organisation/name")
-    for name in ("dataset", "output_dir"):
+    if values["resume"] == "auto" and values["overwrite"]:
+        raise UserError("--resume auto continues a run and --overwrite deletes it: choose one")
+    if values["repo_id"]:
+        validate_repo(values["repo_id"])
+    for name in needed:
         if not values[name]:
             raise UserError(f"--{name} is missing: it has no default")
     return arguments

@@ -24,19 +24,38 @@ class Choice(NamedTuple):
     reason: str
 
 
-def choose(source: Any, device: torch.device) -> list[Choice]:
-    """Options for a run on the images of `source` with `device`; the caller keeps what the user gave."""
+def choose(source: Any, device: torch.device, processes: int, patch_size: int | None = None) -> list[Choice]:
+    """Options for a run on the images of `source`; the caller keeps what the user gave.
+
+    Args:
+        source: from `open_stream`.
+        device: of one process.
+        processes: how many there are.
+        patch_size: of the checkpoint that the run starts from, if it does; it brings the model.
+
+    Raises:
+        ValueError: not one image can be read.
+    """
     count = source.num_examples
-    side = statistics.median(min(image.size) for image, _label, _id in source.examples(limit=SAMPLE))
+    sides = [min(image.size) for image, _label, _id in source.examples(limit=SAMPLE, seed=0)]
+    if not sides:
+        raise ValueError("not one of the images can be read")
+    side = statistics.median(sides)
     on_gpu = device.type == "cuda"
     size, patch, size_reason = view_size(side, on_gpu)
+    if patch_size is not None:
+        patch = patch_size
+        size = max(2, round(size / patch)) * patch
     model, model_reason = model_name(count, on_gpu)
     small = count is not None and count < 200_000
     local = max(patch, round(size * 3 / 7 / patch) * patch)
-    batch = batch_size(count, on_gpu)
-    return [
+    batch = -(-batch_size(count, on_gpu) // processes) * processes
+    architecture = [
         Choice("model", model, model_reason),
         Choice("patch_size", patch, f"{(size // patch) ** 2} patches in a global view of {size} px"),
+    ]
+    return [
+        *([] if patch_size is not None else architecture),
         Choice("global_size", size, size_reason),
         Choice("local_size", local, "three sevenths of the global view, as 96 of 224 in the paper"),
         Choice("num_global", 4 if on_gpu else 2, "the paper's 4" if on_gpu else "2 views cost half of 4"),

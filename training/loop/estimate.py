@@ -50,7 +50,9 @@ class Cost:
         return self.state_bytes + self.activation_bytes + self.objective_bytes
 
 
-def step_cost(step: nn.Module, resolutions: list[tuple[int, int]], images: int, micro: int, bytes_each: int) -> Cost:
+def step_cost(
+    step: nn.Module, resolutions: list[tuple[int, int]], images: int, micro: int, bytes_each: int, ranks: int = 1
+) -> Cost:
     """The cost of a step of `images` images, `micro` at once.
 
     Args:
@@ -59,6 +61,7 @@ def step_cost(step: nn.Module, resolutions: list[tuple[int, int]], images: int, 
         images: B of the rank.
         micro: images whose activations are held at once.
         bytes_each: of an activation: 2 under bf16 autocast, 4 in float32.
+        ranks: N; every rank projects the images of all, and sorts its part of the slices.
     """
     model = step.model
     patch = model.config.patch_size
@@ -73,11 +76,14 @@ def step_cost(step: nn.Module, resolutions: list[tuple[int, int]], images: int, 
     dimension, slices = model.config.projection_size, step.objective.num_slices
     all_views = sum(number for number, _side in resolutions)
     sliced = 6 * all_views * images * dimension * slices  # two products, the second in the gradient, both 2 FLOPs
-    features = 4 * 4 * all_views * images * (model.config.hidden_size + dimension)
+    projector = sum(parameter.numel() for parameter in model.projector.parameters())
+    projected = 6 * projector * all_views * images * (ranks - 1)  # this rank's own images are in the count above
+    hidden = 5 * model.config.projector_hidden_size  # what its two hidden layers keep, in float32
+    features = 4 * all_views * images * ranks * (4 * model.config.hidden_size + 4 * dimension + hidden)
     return Cost(
         parameters=count,
         tokens=tokens * images,
-        flops=flops + sliced,
+        flops=flops + sliced + projected,
         state_bytes=16 * count,  # weight, gradient, two moments, 4 bytes each
         activation_bytes=(saved + checkpointed(model, tokens) * micro) * bytes_each // 4,
         objective_bytes=features + 4 * dimension * slices,
@@ -128,11 +134,11 @@ def count_forward(model: nn.Module, views: list[torch.Tensor]) -> int:
     return counter.get_total_flops()
 
 
-def largest_micro_batch(step: nn.Module, resolutions, images: int, bytes_each: int, room: float) -> int | None:
+def largest_micro_batch(step, resolutions, images: int, bytes_each: int, room: float, ranks: int = 1) -> int | None:
     """The largest micro-batch, all or a power of two, that fits into `room` bytes, or None if none does."""
     sizes = [images]
     while sizes[-1] > 1:
         sizes.append(1 << ((sizes[-1] - 1).bit_length() - 1))
-    one = step_cost(step, resolutions, images, 1, bytes_each)
+    one = step_cost(step, resolutions, images, 1, bytes_each, ranks)
     fixed = one.total_bytes - one.activation_bytes
     return next((size for size in sizes if fixed + size * one.activation_bytes <= room), None)

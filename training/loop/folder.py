@@ -17,6 +17,7 @@ import yaml
 
 from ..errors import UserError
 from .checkpoint import Checkpoints, check_same_run, read_state
+from .ranks import everybody, from_main
 
 
 def open_folder(folder: Path, arguments: Any, checkpoints: Checkpoints, accelerator) -> Path | None:
@@ -25,22 +26,25 @@ def open_folder(folder: Path, arguments: Any, checkpoints: Checkpoints, accelera
     Raises:
         UserError: the folder holds a run that is neither to be continued nor overwritten, or cannot be continued.
     """
-    occupied = (folder / "recipe.yaml").exists()
-    accelerator.wait_for_everyone()  # no rank may look after the main process has begun to write
-    resumed = checkpoints.latest() if arguments.run.resume == "auto" else None
+    options = arguments.run
+    facts = ((folder / "recipe.yaml").exists(), (folder / "model").exists(), checkpoints.latest())
+    occupied, finished, newest = from_main(accelerator, facts)  # one disk decides for all ranks
+    resumed = newest if options.resume == "auto" else None
+    if not all(everybody(accelerator, resumed is None or resumed.is_dir())):
+        raise UserError(f"not every process sees {resumed}: output_dir has to lie on a disk that all machines share")
     if resumed is not None:
         for line in check_same_run(read_state(resumed), arguments.as_recipe(), accelerator.num_processes):
             accelerator.print(f"changed on resume: {line}")
-    elif occupied and not arguments.run.overwrite and arguments.run.resume != "auto":
+    elif occupied and not options.overwrite and (finished or options.resume != "auto"):
         raise UserError(
-            f"{folder} holds a run: --resume auto continues it, --overwrite deletes it, or choose another output_dir"
+            f"{folder} holds a run: --resume auto continues one that has checkpoints, --overwrite deletes it, "
+            "or choose another output_dir"
         )
     if accelerator.is_main_process:
         if occupied and resumed is None:
             remove_run(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        recipe = yaml.safe_dump(arguments.as_recipe(), sort_keys=False)
-        write_text(folder / "recipe.yaml", recipe)
+        write_text(folder / "recipe.yaml", yaml.safe_dump(arguments.as_recipe(), sort_keys=False))
     accelerator.wait_for_everyone()
     return resumed
 

@@ -4,6 +4,7 @@
 
 import json
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -47,13 +48,20 @@ class FiniteGuard:
 
 
 class CollapseGuard:
-    """An effective rank of the projections below `threshold` for `patience` intervals in a row is a collapse."""
+    """A low effective rank of the projections, or a low smallest sigma, for some intervals in a row is a collapse.
 
-    def __init__(self, threshold: float, patience: int, action: str):
-        self.threshold = threshold
+    Args:
+        rank: effective rank below which an interval counts.
+        sigma: smallest standard deviation below which an interval counts.
+        patience: intervals in a row.
+        action: "warn" or "stop".
+    """
+
+    def __init__(self, rank: float, sigma: float, patience: int, action: str):
+        self.rank, self.sigma = rank, sigma
         self.patience = patience
         self.action = action
-        self.run = 0
+        self.intervals_below = 0
 
     def check(self, values: dict[str, float], step: int) -> str | None:
         """The warning to show, once, when a collapse is found.
@@ -61,13 +69,14 @@ class CollapseGuard:
         Raises:
             RunStopped: if the action is "stop".
         """
-        self.run = self.run + 1 if values["projection_rank"] < self.threshold else 0
-        if self.run != self.patience:
+        below = values["projection_rank"] < self.rank or values["sigma_min"] < self.sigma
+        self.intervals_below = self.intervals_below + 1 if below else 0
+        if self.intervals_below != self.patience:
             return None
         message = (
-            f"the embedding has collapsed: the effective rank of the projections stayed below {self.threshold:g} for "
-            f"{self.patience} intervals, to step {step} (min sigma {values['sigma_min']:.2g}); a larger "
-            "regularization_weight or a smaller learning_rate helps"
+            f"the embedding has collapsed: for {self.patience} intervals, to step {step}, its rank was under "
+            f"{self.rank:g} or its smallest sigma under {self.sigma:g} (now {values['projection_rank']:.2g} and "
+            f"{values['sigma_min']:.2g}); a larger regularization_weight or a smaller learning_rate helps"
         )
         if self.action == "stop":
             raise RunStopped(message)
@@ -75,10 +84,16 @@ class CollapseGuard:
 
 
 class Signals:
-    """SIGTERM and SIGINT ask for an end after the running step; a second one ends the process at once."""
+    """SIGTERM and SIGINT ask for an end; a second one, a second later or more, ends the process at once.
+
+    Within that second it is the same request once more: a launcher passes on what its children have got already.
+
+    One process stops after the running step; several agree on it at the end of the logging interval.
+    """
 
     def __init__(self):
         self.received: int | None = None
+        self.since = 0.0
         self.previous: dict[int, Any] = {}
 
     def __enter__(self) -> "Signals":
@@ -91,7 +106,9 @@ class Signals:
             signal.signal(number, handler)
 
     def handle(self, number: int, frame: Any) -> None:
-        if self.received is not None:
+        now = time.monotonic()
+        if self.received is None:
+            self.received, self.since = number, now
+        elif now - self.since > 1:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
-        self.received = number

@@ -3,6 +3,7 @@
 """What a run says about itself: meters on the device, a line an interval in metrics.jsonl, progress on screen."""
 
 import json
+import math
 import os
 import sys
 import time
@@ -34,7 +35,7 @@ class Meters:
     def read(self, extra: dict[str, torch.Tensor]) -> tuple[dict[str, float], list[bool]]:
         """The means and `extra` as numbers, and which updates of the interval were skipped; starts the next."""
         flags = torch.stack(self.skipped)
-        used = (self.count - flags.sum()).clamp(min=1)
+        used = self.count - flags.sum()  # 0 of them make a mean of NaN
         more = [value.detach().float().reshape(()) for value in extra.values()]
         packed = torch.cat([self.total / used, flags, torch.stack(more) if more else flags[:0]]).tolist()
         split = len(self.names)
@@ -84,10 +85,10 @@ class Progress:
             total=total_steps, initial=start, unit="step", disable=not enabled or self.lines, desc="pretraining"
         )
 
-    def report(self, step: int, rate: float, loss: float, extra: str = "") -> None:
-        """`step`: updates done; `rate`: images a second of the last interval."""
+    def report(self, step: int, rate: float, words: str) -> None:
+        """`step`: updates done; `rate`: images a second of the last interval; `words`: how it goes."""
         left = (self.total_steps - step) * self.global_batch_size / max(rate, 1e-9)
-        text = f"{rate:.0f} images/s, loss {loss:.4f}{extra}"
+        text = f"{rate:.0f} images/s, {words}"
         self.bar.set_postfix_str(text, refresh=False)
         self.bar.update(step - self.bar.n)
         if self.lines:
@@ -107,6 +108,11 @@ class Stopwatch:
         now = time.perf_counter()
         elapsed, self.last = now - self.last, now
         return elapsed
+
+
+def finite_or_none(value: Any) -> Any:
+    """JSON knows no NaN."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def clock(seconds: float) -> str:

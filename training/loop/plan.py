@@ -71,9 +71,10 @@ def plan_run(run, data, objective, processes: int, num_examples: int | None) -> 
         )
     steps_per_epoch = None if num_examples is None else num_examples // batch
     total = total_steps(run, steps_per_epoch)
-    warmup = 0 if steps_per_epoch is None else round(run.warmup_epochs * steps_per_epoch)
-    if steps_per_epoch is None and run.warmup_epochs:
-        warmup = round(total * min(1.0, run.warmup_epochs / max(run.epochs, run.warmup_epochs)))
+    if run.max_steps is None:
+        warmup = round(run.warmup_epochs * steps_per_epoch)
+    else:  # cut short, or of unknown size: the warmup keeps its share of the recipe
+        warmup = round(total * min(1.0, run.warmup_epochs / run.epochs))
     return RunPlan(
         processes=processes,
         global_batch_size=batch,

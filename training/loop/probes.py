@@ -57,6 +57,7 @@ class OnlineProbes:
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
+        directions, labels, features = (rows[-len(self.bank) :] for rows in (directions, labels, features))
         where = (torch.arange(len(features), device=features.device) + self.cursor) % len(self.bank)
         self.bank[where], self.bank_labels[where] = directions, labels
         self.cursor = (self.cursor + len(features)) % len(self.bank)

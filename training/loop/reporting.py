@@ -5,6 +5,7 @@
 V views, B images of the whole batch, D projection dimension, d width of the backbone.
 """
 
+import contextlib
 import math
 import sys
 import time
@@ -15,8 +16,9 @@ import torch
 from ..objective import diagnostics
 from .curves import draw_curves
 from .guards import CollapseGuard, FiniteGuard
-from .monitors import Meters, MetricsLog, Progress, Stopwatch, peak_memory
+from .monitors import Meters, MetricsLog, Progress, Stopwatch, Timer, finite_or_none, peak_memory
 from .probes import OnlineProbes
+from .ranks import everybody
 from .step import StepOutput
 
 
@@ -25,11 +27,12 @@ class Reporter:
 
     Args:
         parts: the run; metrics.jsonl, curves.png and nonfinite-rank*.jsonl go into its folder.
-        start: first step of this process (above 0 after a resume).
+        state: of the checkpoint that the run goes on from, or of its beginning.
         probes: online probes, or None.
     """
 
-    def __init__(self, parts: Any, start: int, probes: OnlineProbes | None):
+    def __init__(self, parts: Any, state: dict[str, Any], probes: OnlineProbes | None):
+        start = state["step"]
         run, plan, accelerator, folder = parts.arguments.run, parts.plan, parts.accelerator, parts.folder
         self.folder, self.plan, self.accelerator, self.probes = folder, plan, accelerator, probes
         self.num_global = parts.arguments.data.num_global
@@ -40,9 +43,11 @@ class Reporter:
         self.batches: list[tuple[int, list[str]]] = []
         self.log = MetricsLog(folder / "metrics.jsonl", start) if self.main else None
         self.finite = FiniteGuard(folder / f"nonfinite-rank{accelerator.process_index}.jsonl", run.on_nonfinite)
-        self.collapse = CollapseGuard(run.collapse_rank, run.collapse_intervals, run.on_collapse)
+        self.finite.skipped = state["skipped_updates"]
+        self.collapse = CollapseGuard(run.collapse_rank, run.collapse_sigma, run.collapse_intervals, run.on_collapse)
         self.progress = Progress(plan.total_steps, start, plan.global_batch_size, self.main)
         self.watch = Stopwatch()
+        self.last: dict[str, Any] = {}
         self.waited = 0.0
         self.drawn = -math.inf
 
@@ -86,8 +91,12 @@ class Reporter:
         }
         self.waited = wait_seconds
         batches, self.batches = self.batches, []
+        self.last = row = {name: finite_or_none(value) for name, value in row.items()}
         self.publish(row)
         self.finite.check(bad, batches, last)
+        if not self.gathered:  # ranks see other projections, and have to agree on a verdict
+            for name in ("projection_rank", "sigma_min"):
+                values[name] = min(everybody(self.accelerator, values[name]))
         warning = self.collapse.check(values, step + 1)
         if warning and self.main:
             print(f"warning: {warning}", file=sys.stderr)
@@ -98,9 +107,12 @@ class Reporter:
         if not self.main:
             return
         self.log.write(row)
-        self.accelerator.log({key: value for key, value in row.items() if key != "step"}, step=row["step"])
-        probe = f", probe {row['probe_linear']:.3f}" if "probe_linear" in row else ""
-        self.progress.report(row["step"], row["images_per_second"], row["total"], probe)
+        logged = {key: value for key, value in row.items() if key != "step" and value is not None}
+        self.accelerator.log(logged, step=row["step"])
+        words = f"loss {row['total']:.4f}" if row["total"] is not None else "no finite loss"
+        words += f", probe {row['probe_linear']:.3f}" if "probe_linear" in row else ""
+        words += f", {row['data_wait']:.0%} waiting for data"
+        self.progress.report(row["step"], row["images_per_second"], words)
 
     def draw(self, at_least: float = 0.0) -> None:
         """Bring curves.png up to date, unless it was drawn less than `at_least` seconds ago."""
@@ -113,4 +125,10 @@ class Reporter:
 
     def __exit__(self, *exc_info: object) -> None:
         self.progress.close()
-        self.draw()
+        with contextlib.suppress(OSError):  # a full disk has been told of, or will be
+            self.draw()
+
+    def progress_made(self, timer: Timer) -> dict[str, Any]:
+        """What a checkpoint keeps of the run's history: seconds, updates left out, and what ranks checkpoints."""
+        best = {name: self.last[name] for name in ("total", "probe_linear") if self.last.get(name) is not None}
+        return {"seconds": timer.seconds(), "skipped_updates": self.finite.skipped, "scores": best}

@@ -14,6 +14,7 @@ from visreg_hub_cards import write_card
 from ..evaluation.features import extract_features
 from ..evaluation.knn import knn_accuracy
 from ..evaluation.linear import linear_accuracy
+from ..evaluation.task import label_map, labelled
 from .folder import read_json, write_json
 from .monitors import clock, read_rows
 
@@ -45,21 +46,26 @@ def announce(parts: Any) -> None:
 def first_accuracy(parts: Any) -> dict[str, float]:
     """kNN and linear accuracy before the first step, measured once in a run's life; {} without held-out images."""
     path = parts.folder / "before.json"
-    known = read_json(path)
-    if known is None and parts.held_out is not None and parts.accelerator.is_main_process:
-        known = held_out_accuracy(parts)
-        write_json(path, known)
+    if parts.held_out is not None and parts.accelerator.is_main_process:
+        images = parts.held_out.description()
+        known = read_json(path)
+        if known is None or known["images"] != images:
+            write_json(path, {"images": images, "accuracy": held_out_accuracy(parts)})
     parts.accelerator.wait_for_everyone()
-    return known or {}
+    return read_json(path)["accuracy"] if parts.held_out is not None else {}
 
 
 def held_out_accuracy(parts: Any) -> dict[str, float]:
     """20-NN and linear accuracy (shares) of the frozen features on the held-out images, which are touched once."""
+    options = parts.arguments.run
     backbone = parts.model.base_model.to(parts.accelerator.device)
     processor = image_processor_for(backbone.config)
-    train = extract_features(backbone, processor, parts.source.examples(limit=parts.arguments.run.eval_images))
-    held = extract_features(backbone, processor, parts.held_out.examples(limit=None))
-    arguments = (train.features, train.labels, held.features, held.labels)
+    learnt_from = parts.probe_source.examples(limit=options.eval_images, seed=options.seed)
+    train = labelled(extract_features(backbone, processor, learnt_from), parts.probe_source)
+    held = labelled(extract_features(backbone, processor, parts.held_out.examples()), parts.held_out)
+    numbers = label_map(parts.probe_source.label_names, parts.held_out.label_names)
+    labels = held.labels if numbers is None else torch.tensor([numbers[label] for label in held.labels.tolist()])
+    arguments = (train.features, train.labels, held.features, labels)
     return {"knn": knn_accuracy(*arguments), "linear": linear_accuracy(*arguments).accuracy}
 
 

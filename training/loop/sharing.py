@@ -34,5 +34,11 @@ class Sharing:
     def run_finished(self) -> None:
         """After the card is written: one commit with the finished run, or a line that says how to push it later."""
         if self.wanted:
-            self.background.finish()
+            self.close()  # an older checkpoint must not arrive after the finished model
             print(try_push(self.folder, self.repo_id, private=self.private))
+
+    def close(self) -> None:
+        """End a push that is under way, and say how it went."""
+        said = self.background.finish() if self.wanted else None
+        if said:
+            print(said)

@@ -13,11 +13,11 @@ import torch
 
 
 # The purpose goes into the entropy, so that streams with the same numbers stay independent.
-_PURPOSES = {"epoch": 1, "block": 2, "image": 3, "replacement": 4, "subset": 5}
+_PURPOSES = {"epoch": 1, "block": 2, "image": 3, "replacement": 4, "subset": 5, "sample": 6}
 
 
 def seed_sequence(purpose: str, *numbers: int) -> np.random.SeedSequence:
-    """Entropy for one purpose (`epoch`, `block`, `image`, `replacement`, `subset`) and any non-negative numbers."""
+    """Entropy for one purpose (`epoch`, `block`, `image`, `replacement`, `subset`, `sample`) and any non-negative numbers."""
     return np.random.SeedSequence((_PURPOSES[purpose], *numbers))
 
 

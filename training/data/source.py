@@ -95,7 +95,7 @@ class Source:
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
 
     def raw_examples(self, seed: int | None = None) -> Iterator[RawExample]:
-        """All images once, undecoded; in plain order, or shuffled by a seed (a stream: shards, and rows of a block)."""
+        """All images once, undecoded; in plain order, or shuffled by a seed (streams: shards and rows of a block)."""
         raise TypeError(f"{type(self).__name__} does not say how its images are read")
 
     def examples(
@@ -156,7 +156,7 @@ class MapSource(Source):
 
     def raw_examples(self, seed: int | None = None) -> Iterator[RawExample]:
         count = self.num_examples
-        order = range(count) if seed is None else permutation(count, "examples", seed).tolist()
+        order = range(count) if seed is None else permutation(count, "sample", seed, 0).tolist()
         return (self.example(index) for index in order)
 
 
@@ -186,11 +186,11 @@ class StreamSource(Source):
 
     def raw_examples(self, seed: int | None = None) -> Iterator[RawExample]:
         count = self.num_shards
-        for shard in range(count) if seed is None else permutation(count, "shards", seed).tolist():
+        for shard in range(count) if seed is None else permutation(count, "sample", seed, 1).tolist():
             cursor = self.cursor(shard)
             while rows := cursor.read(_READ_ROWS):
                 if seed is not None:
-                    rows = [rows[place] for place in permutation(len(rows), "rows", seed, shard)]
+                    rows = [rows[place] for place in permutation(len(rows), "sample", seed, 2, shard)]
                 yield from filter(self.keeps, rows)
             for lost in cursor.lost:
                 raise BadDataError(f"{self.name}: shard {lost['id']} cannot be read: {lost['detail']}")

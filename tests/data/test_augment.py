@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms.v2 import functional as F
 
 from visreg_training.data import DeviceAugment, MultiCrop, TorchvisionReference
@@ -157,6 +158,28 @@ def test_the_same_generator_gives_the_same_views_in_any_chunks(images, monkeypat
     torch.testing.assert_close(parts, whole, rtol=0, atol=1e-5)
     other = DeviceAugment()(many, torch.Generator().manual_seed(4))
     assert not torch.equal(other, whole)
+
+
+class Transfers(TorchDispatchMode):
+    """Counts operations that take a tensor from the CPU and give one on another device."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        given = [value for value in args if isinstance(value, torch.Tensor)]
+        away = isinstance(result, torch.Tensor) and result.device.type != "cpu"
+        self.count += away and any(value.device.type == "cpu" for value in given)
+        return result
+
+
+def test_a_batch_takes_one_transfer_and_reads_nothing_back():
+    """On a device without values, where reading one back is an error."""
+    images = torch.empty((200, 3, SIDE, SIDE), dtype=torch.uint8, device="meta")
+    with Transfers() as transfers:
+        views = DeviceAugment()(images, torch.Generator().manual_seed(0))
+    assert views.device.type == "meta" and views.shape == images.shape and views.dtype == torch.float32
+    assert transfers.count == 1
 
 
 def test_input_is_left_alone(images):

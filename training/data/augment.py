@@ -7,8 +7,9 @@ contrast and saturation that follow one another (and grayscale, and the normalis
 transform a crop, so values are clamped to [0, 1] once before hue and once after all, not after each operation, and the
 mean that contrast turns about is that of the unclamped image. Where nothing leaves [0, 1] on the way, nothing differs.
 
-All random numbers come from the CPU: the same generator gives the same views on every device, and nothing waits for
-the device.
+All random numbers come from the CPU: the same generator gives the same views on every device. Everything that depends
+on them is worked out there, what is to be done to which crops included, and goes to the device in one copy (from
+pinned memory to a GPU, so that the CPU does not wait for it); nothing is read back.
 
 Legend: N crops of a batch, n of a part of it, C = 3, P = H x W pixels; images (N, C, H, W).
 """
@@ -155,27 +156,35 @@ class DeviceAugment(nn.Module):
         """As `forward`, with given parameters."""
         device = images.device
         output = torch.empty(images.shape, dtype=torch.float32, device=device)
-        transforms = ColourTransforms.of(parameters, device)
-        mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (self.mean, self.std))
         chunk = len(images)
         if device.type == "cpu":
             chunk = max(1, _CPU_CHUNK_PIXELS // (images.shape[-1] * images.shape[-2]))
-        for flags, group in _groups(parameters):
-            for crops in group.split(chunk):
-                index = crops.to(device)
-                part = self._augment(
-                    images.index_select(0, index), flags, transforms.take(index), parameters.sigma[crops]
-                )
-                _store(output, index, part.sub_(mean).div_(std))
+        parts = [(flags, crops) for flags, group in _groups(parameters) for crops in group.split(chunk)]
+        if not parts:
+            return output
+        order = torch.cat([crops for _, crops in parts])
+        transforms = ColourTransforms.of(AugmentParameters(*(values[order] for values in parameters)))
+        weights = blur_weights(parameters.sigma[order], self.blur_kernel)
+        constants = (torch.tensor(self.mean), torch.tensor(self.std))
+        index, weights_there, mean, std, *fields = _to_device((order, weights, *constants, *transforms), device)
+        index, mean, std = index.long(), mean[:, None, None], std[:, None, None]
+        start = 0
+        for flags, crops in parts:
+            part = slice(start, start + len(crops))
+            taps = weights_there[part, : _radius(weights[part]) + 1]
+            colours = ColourTransforms(*(field[part] for field in fields))
+            pixels = self._augment(images.index_select(0, index[part]), flags, colours, taps)
+            _store(output, index[part], pixels.sub_(mean).div_(std))
+            start = part.stop
         return output
 
-    def _augment(self, images, flags: tuple[bool, bool, bool], transforms: "ColourTransforms", sigma) -> torch.Tensor:
+    def _augment(self, images, flags: tuple[bool, bool, bool], transforms: "ColourTransforms", taps) -> torch.Tensor:
         """Crops (n, 3, H, W) that are all jittered or all not, and so on: float32 in [0, 1]."""
         jitter, blur, solarize = flags
         pixels = transforms.jitter(images.flatten(2)) if jitter else transforms.plain(images.flatten(2))
         result = pixels.view(images.shape)
         if blur:
-            result = gaussian_blur(result, sigma, self.blur_kernel)
+            result = gaussian_blur(result, taps)
         return solarized(result, self.solarize_threshold) if solarize else result
 
 
@@ -188,6 +197,17 @@ def _groups(parameters: AugmentParameters) -> Iterator[tuple[tuple[bool, bool, b
         same = (parameters.jitter == jitter) & (parameters.blur == blur) & (parameters.solarize == solarize)
         if same.any():
             yield flags, same.nonzero().flatten()
+
+
+def _to_device(values: tuple[torch.Tensor, ...], device: torch.device) -> list[torch.Tensor]:
+    """CPU tensors as float32 on the device, in one copy for which a GPU is not waited for. Crops' numbers stay exact
+    below 2^24.
+    """
+    packed = torch.cat([value.float().flatten() for value in values])
+    if device.type == "cuda":
+        packed = packed.pin_memory()
+    parts = packed.to(device, non_blocking=True).split([value.numel() for value in values])
+    return [part.view(value.shape) for part, value in zip(parts, values, strict=True)]
 
 
 def _store(output: torch.Tensor, index: torch.Tensor, part: torch.Tensor) -> None:
@@ -216,17 +236,13 @@ class ColourTransforms(NamedTuple):
     hue: torch.Tensor
 
     @classmethod
-    def of(cls, parameters: AugmentParameters, device: torch.device) -> "ColourTransforms":
+    def of(cls, parameters: AugmentParameters) -> "ColourTransforms":
         place = parameters.order.argsort(dim=1)
         before_hue = place < place[:, _HUE:]
         first, first_mean = _compose(parameters, before_hue)
         second, second_mean = _compose(parameters, ~before_hue)
         last = torch.where(parameters.grayscale[:, None, None], _luma_matrix(), torch.eye(3))
-        parts = (first / 255, first_mean / 255, last @ second, last @ second_mean, parameters.hue)
-        return cls(*(part.to(device) for part in parts))
-
-    def take(self, index: torch.Tensor) -> "ColourTransforms":
-        return ColourTransforms(*(part.index_select(0, index) for part in self))
+        return cls(first / 255, first_mean / 255, last @ second, last @ second_mean, parameters.hue)
 
     def jitter(self, images: torch.Tensor) -> torch.Tensor:
         """uint8 (n, 3, P) -> [0, 1]."""
@@ -300,19 +316,27 @@ def solarized(images: torch.Tensor, threshold: float) -> torch.Tensor:
     return torch.sub(images, bright, alpha=2).add_(1)
 
 
-def gaussian_blur(images: torch.Tensor, sigma: torch.Tensor, kernel: int) -> torch.Tensor:
-    """Blurs (n, C, H, W), each with its own sigma (n,): borders mirrored, two one-dimensional passes (torchvision's
-    gaussian_blur).
+def blur_weights(sigma: torch.Tensor, kernel: int) -> torch.Tensor:
+    """Weights (n, kernel // 2 + 1) of the pixels 0, 1, ... away, for a Gaussian of each `sigma` (n,), in pixels."""
+    distance = torch.arange(kernel // 2 + 1)
+    weights = torch.exp(-0.5 * (distance / sigma[:, None]) ** 2)
+    return weights / (2 * weights.sum(dim=1, keepdim=True) - 1)
+
+
+def _radius(weights: torch.Tensor) -> int:
+    """Pixels away, beyond which no weight of these crops counts."""
+    return int((weights > _NEGLIGIBLE).any(dim=0).sum()) - 1
+
+
+def gaussian_blur(images: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Blurs (n, C, H, W), each with its own weights (n, radius + 1) of `blur_weights`: borders mirrored, two
+    one-dimensional passes (torchvision's gaussian_blur).
 
     Sums of shifted images: twice as fast as a grouped convolution on a CPU, and nothing of it is rounded to TF32 on a
     GPU.
     """
-    half = kernel // 2
-    distance = torch.arange(half + 1)
-    weights = torch.exp(-0.5 * (distance / sigma[:, None]) ** 2)
-    weights = weights / (2 * weights.sum(dim=1, keepdim=True) - 1)
-    radius = int((weights > _NEGLIGIBLE).any(dim=0).sum()) - 1
-    weights = weights.to(images.device)[:, :, None, None, None]
+    radius = weights.shape[1] - 1
+    weights = weights[:, :, None, None, None]
     padded = nn.functional.pad(images, (radius,) * 4, mode="reflect")
     for axis in (3, 2):
         length = images.shape[axis]

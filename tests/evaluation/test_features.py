@@ -54,7 +54,7 @@ def test_the_key_changes_with_all_that_decides_the_values(model, checkpoint):
         return json.dumps(feature_key(other, source, settings, transform_for(other, settings.image_size)))
 
     settings = [FeatureSettings(layers=1), FeatureSettings(pooling="mean"), FeatureSettings(image_size=32)]
-    settings += [FeatureSettings(limit=10), FeatureSettings(precision="bfloat16")]
+    settings += [FeatureSettings(limit=10), FeatureSettings(limit=10, seed=1), FeatureSettings(precision="bfloat16")]
     keys = [key(), *map(key, settings), key(split="train"), key(bias=1e-3)]
     assert len(set(keys)) == len(keys) and key() == keys[0]
 
@@ -69,7 +69,7 @@ def test_batch_sizes_that_do_not_divide_the_set(model, tmp_path, shared_cache, b
 
 
 def test_a_stream_gives_what_random_access_gives(model, tmp_path):
-    settings = FeatureSettings(limit=70)
+    settings = FeatureSettings()
     found = [
         cached_features(
             model, open_stream("digits", split="test", streaming=streaming), settings, FeatureCache(folder)
@@ -77,6 +77,19 @@ def test_a_stream_gives_what_random_access_gives(model, tmp_path):
         for streaming, folder in ((False, tmp_path / "map"), (True, tmp_path / "stream"))
     ]
     assert torch.equal(found[0].features, found[1].features) and torch.equal(found[0].labels, found[1].labels)
+
+
+def test_a_limit_draws_from_all_of_a_split_that_is_sorted_by_class(model, tmp_path):
+    images = {f"train/{name}/{number}.png": None for name in "abcd" for number in range(20)}
+    source, cache = open_stream(folder_of(tmp_path / "data", images)), FeatureCache(tmp_path / "cache")
+    found = [cached_features(model, source, FeatureSettings(limit=16, seed=seed), cache) for seed in (0, 0, 1)]
+    assert len(found[0].ids) == len(set(found[0].ids)) == 16 and set(found[0].labels.tolist()) == {0, 1, 2, 3}
+    assert found[0].ids == found[1].ids != found[2].ids
+    every = cached_features(model, source, FeatureSettings(), cache)
+    places = [every.ids.index(name) for name in found[2].ids]
+    assert torch.equal(found[2].labels, every.labels[places]) and places == sorted(places)
+    torch.testing.assert_close(found[2].features, every.features[places], rtol=0, atol=1e-5)
+    assert FeatureSettings(seed=3) == FeatureSettings()  # without a limit nothing is drawn
 
 
 def folder_of(root: Path, images: dict[str, bytes | None]) -> Path:
@@ -151,6 +164,28 @@ def test_splits_that_would_leak_are_refused(splits, words):
         open_sources("digits", **splits)
 
 
+def torchrun(script: Path, *arguments: str) -> str:
+    """What two real processes print."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
+    finished = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=300)
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    return finished.stdout
+
+
+def test_a_failure_on_one_of_two_processes_ends_the_data_set_on_both(checkpoint, tmp_path):
+    """One training image fails where k is chosen, on the main process; every second image is broken: on the other."""
+    folder_of(tmp_path / "single", {"train/a/0.png": None, "test/a/0.png": None})
+    images = {f"train/a/{number:04d}.png": b"no image" if number % 2 else None for number in range(2000)}
+    folder_of(tmp_path / "broken", images | {"test/a/0.png": None})
+    said = torchrun(Path(__file__).parent / "suite_ranks.py", checkpoint, str(tmp_path)).splitlines()
+    assert [line[0] for line in sorted(said)] == ["0", "1"]  # results: the main process has that of the digits
+    for line in said:
+        assert "'dtd', 'one training image cannot be split" in line
+        assert "'cifar10', '1000 of 1000 images cannot be read" in line and "cifar100" not in line
+    result = json.loads((tmp_path / "out" / "knn-cifar100.json").read_text())
+    assert result["processes"] == 2 and 0 < result["value"] < 1
+
+
 @pytest.fixture
 def ranks():
     """ranks.py as a module: what the other processes run."""
@@ -163,11 +198,7 @@ def ranks():
 def test_one_and_two_processes_give_the_same_results(checkpoint, tmp_path, ranks):
     """Two real processes, batch sizes that divide nothing; cached features, and augmented images."""
     ranks.run(checkpoint, tmp_path / "one")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", ranks.__file__]
-    finished = subprocess.run(
-        [*command, checkpoint, str(tmp_path / "two")], capture_output=True, text=True, timeout=300
-    )
-    assert finished.returncode == 0, finished.stderr[-2000:]
+    torchrun(ranks.__file__, checkpoint, str(tmp_path / "two"))
     names = sorted(path.name for path in (tmp_path / "one").glob("*.json"))
     assert len(names) == 3 and names == sorted(path.name for path in (tmp_path / "two").glob("*.json"))
     for name in names:

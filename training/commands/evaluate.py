@@ -187,7 +187,7 @@ def add_feature_options(parser: ArgumentParser) -> None:
     parser.add_argument("--layers", type=int, default=4, help="blocks from the end, concatenated (default 4: paper)")
     parser.add_argument("--pooling", choices=POOLINGS, help="default: cls where there is one, else mean")
     parser.add_argument("--image_size", type=int, help="pixels; default: the model's native size")
-    parser.add_argument("--limit", type=int, help="at most so many images of a split")
+    parser.add_argument("--limit", type=int, help="at most so many images of a split, drawn by --seed")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32", help="(default float32)")
     parser.add_argument("--batch_size", type=int, default=256, help="images embedded at once (default 256)")
     parser.add_argument("--cache_dir", type=Path, help="of features; default: visreg/features in the user's cache")
@@ -241,7 +241,7 @@ def request_of(protocol: str, options: Namespace) -> Request:
         "batch_size": options.batch_size,
     }
     values["features"] = FeatureSettings(
-        options.layers, options.pooling, options.image_size, options.limit, options.precision
+        options.layers, options.pooling, options.image_size, options.limit, options.precision, options.seed
     )
     if options.batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {options.batch_size}")

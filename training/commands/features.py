@@ -34,7 +34,7 @@ def main(argv: list[str]) -> None:
     options = parser.parse_args(argv)
     if options.output.suffix not in (".safetensors", ".parquet"):
         raise UserError(f"--output ends in .safetensors or .parquet, not {options.output.name!r}")
-    settings = (options.layers, options.pooling, options.image_size, options.limit, options.precision)
+    settings = (options.layers, options.pooling, options.image_size, options.limit, options.precision, options.seed)
     names = ("dataset_config", "revision", "split", "image_column", "label_column", "streaming")
     with setting_up():
         model = open_model(options.model, options.trust_remote_code).to(processes().device)

@@ -108,7 +108,8 @@ def draw_dataset(kind: str, options: Namespace, models: list[FrozenModel]) -> Pa
         raise ValueError(f"{kind} is drawn for one model at a time")
     output, (model,) = png(options.output), models
     model.to(processes().device)
-    settings = FeatureSettings(options.layers, options.pooling, options.image_size, options.limit, options.precision)
+    names = ("layers", "pooling", "image_size", "limit", "precision", "seed")
+    settings = FeatureSettings(**{name: getattr(options, name) for name in names})
     cache, shown = FeatureCache(options.cache_dir), open_split(options, options.split)
     if kind == "map":
         features = cached_features(model, shown, settings, cache, options.batch_size)

@@ -28,13 +28,13 @@ from torch import nn
 from ..data.decode import BadImage, open_image
 from ..data.skips import SkipLog, skip_record
 from .models import FrozenModel
-from .processes import processes
+from .processes import from_all, processes, together
 from .transform import EvaluationTransform, threaded, transform_for
 
 
 logger = logging.getLogger(__name__)
 
-_FORMAT = 1  # of the cached files
+_FORMAT = 2  # of the cached files
 
 
 class Features(NamedTuple):
@@ -54,7 +54,8 @@ class FeatureSettings:
         layers: blocks from the end, concatenated (4: paper, evaluation).
         pooling: `cls`, `mean`, `both`; None for CLS where there is one, else the mean of the patches.
         image_size: side in pixels; None for the model's native size.
-        limit: at most so many images of a split.
+        limit: at most so many images of a split: a sample of it, the first ones of a stream.
+        seed: of the sample; None without a limit, so that it does not matter.
         precision: `float32`, or `bfloat16` for autocast; features are stored in float32.
     """
 
@@ -63,6 +64,7 @@ class FeatureSettings:
     image_size: int | None = None
     limit: int | None = None
     precision: str = "float32"
+    seed: int | None = 0
 
     def __post_init__(self):
         if self.layers < 1:
@@ -71,6 +73,8 @@ class FeatureSettings:
             raise ValueError(f"limit must be at least 1, got {self.limit}")
         if self.precision not in ("float32", "bfloat16"):
             raise ValueError(f"precision is float32 or bfloat16, not {self.precision!r}")
+        if self.limit is None:
+            object.__setattr__(self, "seed", None)
 
     def autocast(self, device: torch.device):
         return torch.autocast(device.type, torch.bfloat16) if self.precision == "bfloat16" else nullcontext()
@@ -182,18 +186,18 @@ def cached_features(
     transform = transform_for(model, settings.image_size)
     key = feature_key(model, source, settings, transform)
     path, state = cache.path(key), processes()
-    present = path.is_file()
-    state.wait_for_everyone()  # nobody looks for the file while another already writes it
-    if not present:
+    # Nobody looks for the file while another already writes it.
+    if not all(from_all(path.is_file())):
         rank, world = state.process_index, state.num_processes
         parts = [path.with_suffix(f".{index}of{world}.part") for index in range(world)]
-        part = extract_share(model, transform, source, settings, batch_size, rank, world)
-        write_features(parts[rank], *part, key)
-        state.wait_for_everyone()
-        if state.is_main_process:
-            merge(parts, path, key)
-        state.wait_for_everyone()
-    return read_features(path)
+        with together():
+            part = extract_share(model, transform, source, settings, batch_size, rank, world)
+            write_features(parts[rank], *part, key)
+        with together():
+            if state.is_main_process:
+                merge(parts, path, key)
+    with together():
+        return read_features(path)
 
 
 @torch.no_grad()
@@ -202,7 +206,7 @@ def extract_share(
 ) -> tuple[Features, torch.Tensor]:
     """Features of the images rank, rank + world, ... of a source, and the numbers of those that could be read."""
     rows, labels, ids, places = [], [], [], []
-    images = readable(transform, source, settings.limit, rank, world)
+    images = readable(transform, source, settings, rank, world)
     for places_, pixels, targets, names in batches(images, batch_size):
         stacked = transform.normalise(torch.stack(pixels).to(model.device))
         with settings.autocast(model.device):
@@ -217,7 +221,7 @@ def extract_share(
     return Features(features, label_tensor(labels, source.label_names), ids), torch.tensor(places, dtype=torch.long)
 
 
-def readable(transform, source, limit: int | None, rank: int = 0, world: int = 1) -> Iterator[tuple]:
+def readable(transform, source, settings: FeatureSettings, rank: int = 0, world: int = 1) -> Iterator[tuple]:
     """(place, uint8 pixels, label, id) of a share of the images; unreadable ones are left out and counted.
 
     Raises:
@@ -232,7 +236,7 @@ def readable(transform, source, limit: int | None, rank: int = 0, world: int = 1
             return place, raw, error
 
     log = SkipLog(enough=min(1000, source.num_examples or 1000))
-    for place, raw, pixels in threaded(load, share(source, limit, rank, world)):
+    for place, raw, pixels in threaded(load, share(source, settings, rank, world)):
         if isinstance(pixels, BadImage):
             logger.warning("Left out image %s (%s): %s", raw.id, raw.path, pixels)
             log.add(1, [skip_record(pixels.kind, raw.id, raw.path, pixels.detail)])
@@ -241,12 +245,19 @@ def readable(transform, source, limit: int | None, rank: int = 0, world: int = 1
         yield place, pixels, raw.label, raw.id
 
 
-def share(source: Any, limit: int | None, rank: int, world: int) -> Iterator[tuple[int, Any]]:
-    """(place, undecoded example) of the places rank, rank + world, ... below `limit`."""
-    if source.is_map_style:
-        stop = source.num_examples if limit is None else min(limit, source.num_examples)
-        return ((place, source.example(place)) for place in range(rank, stop, world))
-    return islice(enumerate(source.raw_examples()), rank, limit, world)
+def share(source: Any, settings: FeatureSettings, rank: int, world: int) -> Iterator[tuple[int, Any]]:
+    """(place, undecoded example) of every world-size-th image.
+
+    Splits are often sorted by class: with a limit, images are drawn from all of a split. Of a stream the first ones
+    are taken, as it would have to be read to its end for others.
+    """
+    if not source.is_map_style:
+        return islice(enumerate(source.raw_examples()), rank, settings.limit, world)
+    places = range(source.num_examples)
+    if settings.limit is not None and settings.limit < source.num_examples:
+        order = torch.randperm(source.num_examples, generator=torch.Generator().manual_seed(settings.seed))
+        places = sorted(order[: settings.limit].tolist())
+    return ((place, source.example(place)) for place in places[rank::world])
 
 
 def label_tensor(labels: list, names: list[str] | None) -> torch.Tensor:

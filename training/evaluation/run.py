@@ -20,7 +20,7 @@ from .fewshot import SHOTS, fewshot
 from .knn import knn
 from .linear import HeadOptions, linear, linear_full_batch
 from .models import FrozenModel
-from .processes import processes
+from .processes import from_all, processes, together
 from .results import feature_record, make_result, read_result, write_result
 from .retrieval import RECALLS, retrieval
 from .suite_table import ENTRIES, SUITES, Entry
@@ -98,9 +98,9 @@ def evaluate(
         transform = transform_for(model, request.features.image_size)
         options = (transform, request.features, request.heads, request.selection)
         outcome = linear_on_images(model, sources.train, task, *options)
-    elif state.is_main_process:
-        outcome = measure(task, request, state.device)
-    state.wait_for_everyone()
+    else:
+        with together():
+            outcome = measure(task, request, state.device) if state.is_main_process else None
     if not state.is_main_process:
         return None
     seconds = {"features": extracted - started, "protocol": time.perf_counter() - extracted}
@@ -150,13 +150,14 @@ def run_suite(
     results, unreached = [], {}
     for key in keys:
         path = folder / f"{request.protocol}-{key}.json"
-        found = finished(path, model, request)
+        (found, *_) = from_all(finished(path, model, request))  # of the main process
         if found is not None:
             say(f"{key}: taken from {path.name}")
             results.append(found)
             continue
         try:
-            opened = open_entry(ENTRIES[key], (sources or {}).get(key))
+            with together():
+                opened = open_entry(ENTRIES[key], (sources or {}).get(key))
             result = evaluate(model, opened, request, cache, key)
         except (OSError, ValueError, RuntimeError) as error:
             unreached[key] = " ".join(str(error).split()) or type(error).__name__

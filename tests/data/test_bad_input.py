@@ -13,6 +13,7 @@ from PIL import Image
 
 from visreg_training.data import BadDataError, BadImage, MultiCrop, PretrainingLoader, open_stream
 from visreg_training.data.decode import open_image
+from visreg_training.data.skips import SkipLog
 
 
 RED, GREEN = (250, 10, 10), (10, 250, 10)
@@ -260,6 +261,34 @@ def test_flipped_bytes_in_a_stream_lose_the_row_group_only(five_shards, tmp_path
     assert len(names) == 112 and not any(name.startswith("3-0-") for name in names)
     assert loader.skipped["unreadable_file"] >= 1
     strict = PretrainingLoader(source, MultiCrop(1, 0, 8), batch_size=8)
-    with pytest.raises(BadDataError, match="1 of 5 shards cannot be read"):
+    with pytest.raises(BadDataError, match=r"1 piece\(s\) of the 5 shards, 4.0% of the data, cannot be read"):
         for _ in range(28):
             next(strict)
+
+
+def test_one_bad_row_group_of_many_does_not_stop_a_run(tmp_path, write_image_dataset):
+    """One shard of 125 row groups: 0.8 % is lost, less than the allowed 1 %; a second lost one is too much, also where
+    a resume lies between them. What was listed before a resume is not listed again.
+    """
+    folder = write_image_dataset(tmp_path / "data", [1000], side=(8, 8))
+    (path,) = folder.iterdir()
+    content = bytearray(path.read_bytes())
+    content[4:60] = b"\xff" * 56  # the first page header
+    path.write_bytes(content)
+    source, listing = open_stream(folder, streaming=True), tmp_path / "skipped.jsonl"
+    options = {"batch_size": 31, "skipped_path": listing}
+    first = PretrainingLoader(source, MultiCrop(1, 0, 8), **options)
+    for _ in range(32):
+        next(first)
+    position = json.loads(json.dumps(first.position()))
+    assert position["skipped"]["lost"] == {"0-0": 1 / 125}
+    resumed = PretrainingLoader(source, MultiCrop(1, 0, 8), **options, position=position)
+    for _ in range(64):  # two more epochs
+        next(resumed)
+    assert resumed.skipped["unreadable_file"] > 1
+    assert [json.loads(line)["id"] for line in listing.read_text().splitlines()] == ["0-0"]
+    log = SkipLog()
+    log.load(json.loads(json.dumps(resumed.position()["skipped"])))
+    again = {"kind": "unreadable_file", "id": "0-7", "path": None, "detail": "broken", "share_of_shard": 1 / 125}
+    with pytest.raises(BadDataError, match=r"2 piece\(s\) of the 1 shards, 1.6% of the data"):
+        log.add(0, [again])

@@ -64,7 +64,7 @@ def stream(hub: LoopbackHub, workers: int = 0) -> tuple[list, str]:
 
 def test_faults_change_nothing(hub, expected):
     """At opening: a 503 and a 429 where nobody else tries again. While reading: 500s, more of them in a row than the
-    libraries bear, 429 with Retry-After, resets, bodies cut in the middle.
+    libraries bear, 429 with Retry-After, resets, a 403, bodies cut in the middle.
     """
     assert len({name for batch in expected[0] for name in batch}) == 120 and expected[2] == {}
     faults = [
@@ -73,6 +73,7 @@ def test_faults_change_nothing(hub, expected):
         hub.fail("GET", "00000.*parquet", status=500, times=2, skip=1),
         hub.fail("GET", "00001.*parquet", status=429, times=2, headers={"Retry-After": "1"}),
         hub.fail("GET", "00002.*parquet", action="reset", times=2),
+        hub.fail("GET", "00002.*parquet", status=403, skip=1),  # a signed address that has expired
         hub.fail("GET", "00003.*parquet", action="cut", times=2, skip=2),
     ]
     found, _ = stream(hub)

@@ -17,7 +17,7 @@ _PURPOSES = {"epoch": 1, "block": 2, "image": 3, "replacement": 4, "subset": 5, 
 
 
 def seed_sequence(purpose: str, *numbers: int) -> np.random.SeedSequence:
-    """Entropy for one purpose (`epoch`, `block`, `image`, `replacement`, `subset`, `sample`) and any non-negative numbers."""
+    """Entropy for one purpose (a key of `_PURPOSES`) and any non-negative numbers."""
     return np.random.SeedSequence((_PURPOSES[purpose], *numbers))
 
 

@@ -79,13 +79,14 @@ class ShardCursor:
         self._rows: Iterator[RawExample] | None = None
         self._patience = Patience(STREAM_PATIENCE)
         self._same_place_failures = 0
+        self._refused = False
         self._ended = False
 
     def read(self, count: int) -> list[RawExample]:
         """The next `count` images; fewer at the end of the shard, none after it.
 
         Raises:
-            StreamLostError: the server refuses (401, 403, 404) or stays away for longer than the patience.
+            StreamLostError: the server refuses (401, 404, twice 403) or stays away for longer than the patience.
         """
         examples: list[RawExample] = []
         while len(examples) < count:
@@ -96,7 +97,7 @@ class ShardCursor:
                     examples.append(raw)
                     self.row = raw.key[2] + 1
                     self._patience.reset()
-                    self._same_place_failures = 0
+                    self._same_place_failures, self._refused = 0, False
                 if len(examples) < count:
                     self._next_piece()
             except Exception as error:
@@ -136,7 +137,12 @@ class ShardCursor:
         """Prepares another attempt from the cursor's place; a piece that fails twice for its own sake is left out."""
         what = f"Reading shard {self._shard} from row {self.row} of piece {self.piece}"
         self._rows = None
-        if http_status(error) in (401, 403, 404, 410):
+        status = http_status(error)
+        if status == 403 and not self._refused:  # a signed address that has expired: opening again signs a new one
+            logger.warning("%s was refused (%s); opening the shard again", what, one_line(error))
+            self._refused, self._pieces = True, None
+            return
+        if status in (401, 403, 404, 410):
             raise StreamLostError(f"{what} was refused: {one_line(error)}") from error
         if is_transient(error):
             if not self._patience.wait(error, what):
@@ -148,7 +154,8 @@ class ShardCursor:
         self._same_place_failures = 0
         identity = f"{self._shard}-{self.piece}"
         logger.warning("%s failed for good and the rest of the piece is left out: %s", what, one_line(error))
-        self.lost.append(skip_record(UNREADABLE_FILE, identity, None, one_line(error)))
+        share = 1 / self._pieces.num_shards if self._pieces is not None else 1.0
+        self.lost.append(skip_record(UNREADABLE_FILE, identity, None, one_line(error)) | {"share_of_shard": share})
         if self._pieces is None:  # the footer of the file: there are no pieces to go on with
             self._ended = True
         self._next_piece()

@@ -37,22 +37,24 @@ class SkipLog:
     enough: int = _FEWEST
     shards: int = 1
     _listed: set = field(default_factory=set)
-    _lost_shards: set = field(default_factory=set)
+    _lost: dict[str, float] = field(default_factory=dict)
 
     def add(self, seen: int, skipped: list[dict]) -> None:
         """Records `seen` images of which `skipped` (see `skip_record`) were bad.
 
         Raises:
-            BadDataError: once more than `max_bad_share` of at least `enough` images, or of the shards, were bad.
+            BadDataError: once more than `max_bad_share` of at least `enough` images, or of the shards, were bad; a
+                piece of a shard (a row group) counts as the share of it that it is.
         """
         self.seen += seen
         self.note(skipped)
         files = [record for record in skipped if record["kind"] == UNREADABLE_FILE]
-        self._lost_shards.update(record["id"].split("-")[0] for record in files)
-        if len(self._lost_shards) > self.max_bad_share * self.shards:
+        self._lost |= {record["id"]: record.get("share_of_shard", 1.0) for record in files}
+        lost = sum(self._lost.values()) / self.shards
+        if files and lost > self.max_bad_share:
             raise BadDataError(
-                f"{len(self._lost_shards)} of {self.shards} shards cannot be read "
-                f"(the last one: {files[-1]['detail']}), "
+                f"{len(self._lost)} piece(s) of the {self.shards} shards, {lost:.1%} of the data, cannot be read "
+                f"(the last one, {files[-1]['id']}: {files[-1]['detail']}), "
                 f"more than the allowed share {self.max_bad_share:g} (max_bad_share)."
             )
         bad = self.counts.total() - self.counts[UNREADABLE_FILE]
@@ -80,10 +82,17 @@ class SkipLog:
             file.writelines(json.dumps(record) + "\n" for record in records)
 
     def state(self) -> dict:
-        return {"seen": self.seen, "counts": dict(self.counts)}
+        """What `load` needs to go on counting, listing and judging where this log stands (JSON-able)."""
+        return {
+            "seen": self.seen,
+            "counts": dict(self.counts),
+            "listed": sorted(self._listed),
+            "lost": dict(self._lost),
+        }
 
     def load(self, state: dict) -> None:
         self.seen, self.counts = state["seen"], Counter(state["counts"])
+        self._listed, self._lost = set(state.get("listed", ())), dict(state.get("lost", {}))
 
 
 def skip_record(kind: str, identity: str, path: str | None, detail: str) -> dict:

@@ -5,7 +5,10 @@ their own process.
 """
 
 import json
+import os
 import re
+import subprocess
+import sys
 import threading
 import time
 
@@ -138,3 +141,17 @@ def test_a_refusal_in_the_middle_ends_the_run_with_one_line(hub):
     done = hub.run_python(STREAM, "1")
     assert done.returncode != 0
     assert re.search(r"StreamLostError: Reading shard \d .* was refused", done.stderr.strip().splitlines()[-1])
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [{"HF_ENDPOINT": "http://127.0.0.1:1"}, {"HF_ENDPOINT": "http://nowhere.invalid"}, {"HF_HUB_OFFLINE": "1"}],
+)
+def test_without_a_network_a_hub_id_fails_at_once(tmp_path, variables):
+    """Refused, no such host, switched off: no waiting, which would be logged, and one line."""
+    outer = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+    environment = outer | {"HF_HOME": str(tmp_path), "NO_PROXY": "*", "no_proxy": "*"} | variables
+    command = [sys.executable, "-c", OPEN, "me/photos", "", ""]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.stdout.startswith("ValueError: dataset: the Hub cannot be reached for 'me/photos'"), done.stderr
+    assert done.stdout.count("\n") == 1 and "trying again" not in done.stderr

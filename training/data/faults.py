@@ -7,11 +7,12 @@ revision, or six in a row while a stream is read, ends them. This is the round t
 """
 
 import logging
+import socket
 import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 
 logger = logging.getLogger(__name__)
@@ -61,6 +62,12 @@ def is_transient(error: BaseException) -> bool:
     return False
 
 
+def is_unreachable(error: BaseException) -> bool:
+    """Whether nobody was there to ask: no such host, connection refused, HF_HUB_OFFLINE."""
+    kinds = OfflineModeIsEnabled | ConnectionRefusedError | socket.gaierror
+    return any(isinstance(link, kinds) for link in _chain(error))
+
+
 def one_line(error: BaseException, limit: int = 300) -> str:
     """An exception's message without line breaks."""
     text = " ".join(str(error).split()) or type(error).__name__
@@ -92,12 +99,19 @@ class Patience:
         return True
 
 
-def with_retries(action: Callable[[], T], what: str, patience: float = OPEN_PATIENCE) -> T:
-    """Runs `action` until it succeeds, fails for good, or `patience` seconds are over; raises its exception."""
+def with_retries(
+    action: Callable[[], T], what: str, patience: float = OPEN_PATIENCE, *, wait_for_network: bool = True
+) -> T:
+    """Runs `action` until it succeeds, fails for good, or `patience` seconds are over; raises its exception.
+
+    Without `wait_for_network`, a server that cannot be reached at all is a failure for good.
+    """
     waiting = Patience(patience)
     while True:
         try:
             return action()
         except Exception as error:
+            if not wait_for_network and is_unreachable(error):
+                raise
             if not is_transient(error) or not waiting.wait(error, what):
                 raise

@@ -12,6 +12,7 @@ open_stream("saved/")                                   what Dataset.save_to_dis
 import glob
 import os
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,7 @@ from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNot
 
 from .columns import Columns, find_columns
 from .digits import load_digits_dataset
-from .faults import http_status, is_transient, one_line, with_retries
+from .faults import http_status, is_transient, is_unreachable, one_line, with_retries
 from .skips import UNREADABLE_FILE, skip_record
 from .source import MapSource, Source, StreamSource
 from .subsets import Subset
@@ -275,8 +276,9 @@ def _open_hub(name, config, split, streaming, revision) -> tuple[Dataset | Itera
 def _pinned_revision(name: str, revision: str | None) -> str:
     """The commit that a branch, tag or None stands for now."""
     try:
-        info = with_retries(lambda: HfApi().dataset_info(name, revision=revision), f"Looking up {name}")
-        return info.sha
+        # The first that is asked of the Hub: without a network there is nothing to wait for.
+        ask = partial(HfApi().dataset_info, name, revision=revision)
+        return with_retries(ask, f"Looking up {name}", wait_for_network=False).sha
     except GatedRepoError as error:
         raise ValueError(_gated(name)) from error
     except RevisionNotFoundError as error:
@@ -287,6 +289,11 @@ def _pinned_revision(name: str, revision: str | None) -> str:
             "(or it is private and you are not logged in: `hf auth login`), and no local folder of that name."
         ) from error
     except Exception as error:
+        if is_unreachable(error):
+            raise ValueError(
+                f"dataset: the Hub cannot be reached for {name!r}: connect to the network (and unset HF_HUB_OFFLINE), "
+                f"or give a local folder ({one_line(error)})."
+            ) from error
         raise ValueError(f"dataset: the Hub could not be asked for {name!r}: {one_line(error)}") from error
 
 

@@ -3,6 +3,8 @@
 """open_stream: every kind of local data, columns by type, subsets, and mistakes in one line."""
 
 import io
+import os
+import shutil
 import tarfile
 
 import numpy as np
@@ -137,6 +139,25 @@ def test_description_is_what_a_run_records(five_shards):
     again = open_stream(five_shards).description()
     assert again == facts
     assert open_stream(five_shards, subset=Subset(fraction=0.5)).description()["fingerprint"] != facts["fingerprint"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "parquet", "saved"])
+def test_an_edited_file_changes_the_content_fingerprint_only(image_folder, five_shards, tmp_path, kind):
+    """At the same size. A run resumes on a copy, whose files are newer; what is cached of the images is not reused."""
+    if kind == "folder":
+        path = image_folder()
+    else:
+        path = tmp_path / "copy"
+        shutil.copytree(five_shards, path)
+        if kind == "saved":
+            open_stream(path).dataset.save_to_disk(path := tmp_path / "saved")
+    before = open_stream(path)
+    assert open_stream(path).content_fingerprint == before.content_fingerprint
+    file = next(file for file in sorted(path.rglob("*")) if file.suffix in (".png", ".parquet", ".arrow"))
+    os.utime(file, ns=(0, 1))
+    after = open_stream(path)
+    assert after.fingerprint == before.fingerprint
+    assert after.content_fingerprint != before.content_fingerprint
 
 
 # --- columns ---

@@ -175,9 +175,8 @@ def _open_files(kind, data_files, name, folder, config, split, streaming, max_ba
         builder = _builder(kind, None, None, {"data_files": {split: readable}})
     facts = {
         "name": name,
-        "files": [(Path(file).name, os.path.getsize(file)) for file in readable],
         "unreadable": unreadable,
-    }
+    } | _files_facts([(Path(file).name, file) for file in readable])
     return _read_split(builder, split, streaming, name), facts | {"remote": False}
 
 
@@ -217,8 +216,17 @@ def _open_saved(path: Path, split: str) -> tuple[Dataset, dict]:
         saved = saved[split]
     elif saved.split is not None and str(saved.split) != split:
         raise ValueError(f"split: {path} was saved from the split {saved.split}, not {split!r}.")
-    files = [(Path(file["filename"]).name, os.path.getsize(file["filename"])) for file in saved.cache_files]
-    return saved, {"name": path.name, "files": files}
+    files = [(Path(file["filename"]).name, file["filename"]) for file in saved.cache_files]
+    return saved, {"name": path.name} | _files_facts(files)
+
+
+def _files_facts(files: list[tuple[str, str]]) -> dict:
+    """What fingerprints need of (name, path) of each local file."""
+    stats = [(name, os.stat(path)) for name, path in files]
+    return {
+        "files": [(name, stat.st_size) for name, stat in stats],
+        "modified": [stat.st_mtime_ns for _, stat in stats],
+    }
 
 
 def _open_image_folder(root: Path, split: str) -> tuple[Dataset, dict]:
@@ -226,26 +234,26 @@ def _open_image_folder(root: Path, split: str) -> tuple[Dataset, dict]:
     beside them.
     """
     folder = _split_folder(root, split)
-    paths, sizes = [], []
+    named = []
     for where, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
             if os.path.splitext(name)[1].lower() in _IMAGE_SUFFIXES and not name.startswith("."):
                 path = os.path.join(where, name)
-                paths.append(path)
-                sizes.append((os.path.relpath(path, folder), os.path.getsize(path)))
-    if not paths:
+                named.append((os.path.relpath(path, folder), path))
+    if not named:
         raise ValueError(f"dataset: {folder} holds no images.")
-    parts = [Path(name).parts for name, _ in sizes]
-    images = [{"bytes": None, "path": path} for path in paths]
+    facts = {"name": root.name} | _files_facts(named)
+    parts = [Path(name).parts for name, _ in named]
+    images = [{"bytes": None, "path": path} for _, path in named]
     if any(len(part) == 1 for part in parts):
         features = Features({"image": Image(decode=False)})
-        return Dataset.from_dict({"image": images}, features=features), {"name": root.name, "files": sizes}
+        return Dataset.from_dict({"image": images}, features=features), facts
     names = sorted({part[0] for part in parts})
     number = {name: index for index, name in enumerate(names)}
     features = Features({"image": Image(decode=False), "label": ClassLabel(names=names)})
     columns = {"image": images, "label": [number[part[0]] for part in parts]}
-    return Dataset.from_dict(columns, features=features), {"name": root.name, "files": sizes}
+    return Dataset.from_dict(columns, features=features), facts
 
 
 def _split_folder(root: Path, split: str) -> Path:

@@ -41,6 +41,7 @@ class Source:
         revision: the Hub commit, None for local data.
         subset: the restriction.
         files: (name, size) of the local files behind it, for the fingerprint.
+        modified: when they were last changed, in ns, for the content fingerprint.
         unreadable: records of files that were left out because they cannot be read.
     """
 
@@ -53,6 +54,7 @@ class Source:
     config: str | None = None
     subset: Subset = field(default_factory=Subset)
     files: list[tuple[str, int]] = field(default_factory=list)
+    modified: list[int] = field(default_factory=list)
     unreadable: list[dict] = field(default_factory=list)
 
     is_map_style = False
@@ -89,10 +91,19 @@ class Source:
 
     @property
     def fingerprint(self) -> str:
-        """Changes with the data: revision or local files, split, columns, number of images, subset."""
+        """Changes with the data: revision or local files (names and sizes, so that a run can be resumed on a copy of
+        its folder), split, columns, number of images, subset.
+        """
         facts = [self.name, self.config, self.split, self.revision, self.files, self.image_column, self.label_column]
         facts += [self.num_examples, self.subset.description() if self.subset else None]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+    @property
+    def content_fingerprint(self) -> str:
+        """`fingerprint`, which also changes when a local file is edited at the same size: for caches of what was
+        computed from the images.
+        """
+        return hashlib.sha256(json.dumps([self.fingerprint, self.modified]).encode()).hexdigest()[:16]
 
     def raw_examples(self, seed: int | None = None) -> Iterator[RawExample]:
         """All images once, undecoded; in plain order, or shuffled by a seed (streams: shards and rows of a block)."""

@@ -2,15 +2,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fine-tuning: groups of parameters, mixing, and one short run on the digits."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
+from datasets import ClassLabel, Dataset, Features
+from datasets import Image as ImageColumn
 from PIL import Image
 from transformers import AutoModelForImageClassification
 
 from visreg_training.commands import evaluate
 from visreg_training.errors import UserError
-from visreg_training.evaluation.finetune import Collator, FinetuneSettings, parameter_groups
+from visreg_training.evaluation.finetune import RECIPES, Collator, FinetuneSettings, parameter_groups
 from visreg_training.evaluation.models import open_model
 from visreg_training.evaluation.results import read_result
 from visreg_training.evaluation.transform import transform_for
@@ -78,11 +82,32 @@ def test_finetune_command_learns_colours_and_matches_classes_by_name(checkpoint,
     assert network.config.id2label == {0: "blue", 1: "green", 2: "grey", 3: "red"}
 
 
+def test_images_without_class_or_pixels_are_left_out_and_counted(checkpoint, tmp_path):
+    features = Features({"image": ImageColumn(), "label": ClassLabel(names=["dark", "light"])})
+    pictures = []
+    for number in range(120):
+        with io.BytesIO() as file:
+            Image.new("RGB", (16, 16), (200 * (number % 2),) * 3).save(file, "PNG")
+            pictures.append({"bytes": file.getvalue(), "path": None})
+    pictures[7]["bytes"] = pictures[7]["bytes"][:-40]  # its header can be read
+    for split in ("train", "test"):
+        labels = [None if number in (10, 11, 50) else number % 2 for number in range(120)]
+        shown = [{"image": picture, "label": label} for picture, label in zip(pictures, labels, strict=True)]
+        path = tmp_path / "data" / f"{split}.parquet"
+        path.parent.mkdir(exist_ok=True)
+        Dataset.from_list(shown, features=features).to_parquet(path)
+    arguments = ["--model", checkpoint, "--dataset", str(tmp_path / "data"), "--epochs", "1", "--num_workers", "0"]
+    evaluate.main(["finetune", *arguments, "--output", str(tmp_path / "out")])
+    (path,) = (tmp_path / "out").glob("*.json")
+    result = read_result(path)
+    assert result["settings"]["left_out"] == {"train": 4, "test": 4} and 0 <= result["value"] <= 1
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         (["--config", "nowhere.yaml"], "no recipe"),
-        (["--config", "digits"], "unknown keys"),
+        (["--config", str(RECIPES.parent / "digits.yaml")], "unknown keys"),
         (["--layer_decay", "0"], "layer_decay is in"),
         (["--model", "timm:vit_of_nobody"], "timm knows no model"),
         (["--streaming", "true"], "streaming false"),
@@ -99,4 +124,4 @@ def test_our_recipe_is_read():
     from visreg_training.evaluation.finetune import settings_of
 
     flags = dict.fromkeys(FinetuneSettings.__dataclass_fields__)
-    assert settings_of(Namespace(config="finetune", **flags)).layer_decay == 0.65
+    assert settings_of(Namespace(config="vit_base", **flags)).layer_decay == 0.65

@@ -23,6 +23,7 @@ from transformers import AutoModelForImageClassification, Trainer, TrainingArgum
 from ..data import MultiCrop
 from ..data.decode import open_image
 from ..data.order import image_generator
+from .features import FeatureSettings, readable
 from .models import TransformersModel, open_model
 from .results import make_result
 from .task import Outcome, Sources, judge, label_map
@@ -124,6 +125,7 @@ def finetune(options: Namespace, sources: Sources) -> dict[str, Any] | None:
         return None
     save(network, options.output / "model")
     outcome.settings = asdict(settings) | {"optimizer": "AdamW, cosine", "weights": "last epoch"}
+    outcome.settings["left_out"] = {"train": train.left_out, "test": test.left_out}
     seconds = {"total": time.perf_counter() - started}
     return make_result(
         "finetune", outcome, described, sources.descriptions(), {"transform": transform.description()}, seconds
@@ -157,18 +159,35 @@ def open_classifier(config: Any, options: Namespace, settings: FinetuneSettings,
 
 
 class Images(Dataset):
-    """uint8 pixels and labels: a random resized crop and flip, new with every reading, or the test transform."""
+    """uint8 pixels and labels: a random resized crop and flip, new with every reading, or the test transform.
+
+    Every image is read once beforehand: those that cannot be read or have no class are left out.
+
+    Attributes:
+        numbers: of the other images, in the source; left_out: how many were left out.
+
+    Raises:
+        ValueError: no image is left, or too many cannot be read.
+    """
 
     def __init__(self, source, transform: EvaluationTransform, seed: int, mapping=None, augmented: bool = False):
         self.source, self.transform, self.seed, self.mapping = source, transform, seed, mapping
         self.crop = MultiCrop(num_global=1, num_local=0, global_size=transform.size[0], global_scale=(0.08, 1.0))
         self.augmented = augmented
+        self.numbers = [
+            number
+            for number, _pixels, label, _id in readable(transform, source, FeatureSettings())
+            if isinstance(label, int) and label >= 0
+        ]
+        self.left_out = source.num_examples - len(self.numbers)
+        if not self.numbers:
+            raise ValueError(f"{source.name}, split {source.split}: no image has one class; name its --label_column")
 
     def __len__(self) -> int:
-        return self.source.num_examples
+        return len(self.numbers)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        raw = self.source.example(index)
+        raw = self.source.example(self.numbers[index])
         opened = open_image(raw.data, raw.path)
         label = raw.label if self.mapping is None else self.mapping[raw.label]
         if not self.augmented:

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import nn
 
+from visreg_training.evaluation import linear as module
 from visreg_training.evaluation.features import Features
 from visreg_training.evaluation.heads import EPS, LEARNING_RATES, MOMENTUM, BatchedHeads, schedule, train_heads
-from visreg_training.evaluation.linear import HeadOptions, linear, linear_accuracy, linear_full_batch
+from visreg_training.evaluation.linear import STRENGTHS, HeadOptions, linear, linear_accuracy, linear_full_batch
 from visreg_training.evaluation.task import hold_out, make_task
 
 
@@ -153,6 +154,32 @@ def test_linear_accuracy_of_the_loop(blobs):
     task = blobs(0.5)
     found = linear_accuracy(task.train.features, task.train.labels, task.test.features, task.test.labels)
     assert found.accuracy == 1.0 and found.validation == 1.0
+    unlabelled = task.train.labels.clone()
+    unlabelled[:3] = -1
+    with pytest.raises(ValueError, match="3 of 203 training images have no label"):
+        linear_accuracy(task.train.features, unlabelled, task.test.features, task.test.labels)
+    with pytest.raises(ValueError, match="1 of 1 test images have no label"):
+        linear_accuracy(task.train.features, task.train.labels, task.test.features[:1], torch.tensor([-1]))
+
+
+@pytest.mark.parametrize("limit", ["_MANY", "_FULL_BATCH"])
+def test_large_sets_are_left_to_heads_which_do_as_well(blobs, monkeypatch, limit):
+    task = blobs(3.0, train=4003, test=3001)
+    arguments = (task.train.features, task.train.labels, task.test.features, task.test.labels)
+    exact = linear_accuracy(*arguments)
+    assert exact.strength in STRENGTHS
+    monkeypatch.setattr(module, limit, 100)
+    monkeypatch.setattr(module, "LogisticRegression", None)
+    found = linear_accuracy(*arguments)
+    assert found.strength in LEARNING_RATES and 0.5 < exact.accuracy < 0.99
+    assert found.accuracy == pytest.approx(exact.accuracy, abs=0.01)
+
+
+def test_linear_accuracy_warns_of_nothing(blobs, recwarn):
+    task = blobs(3.0)
+    few = torch.arange(203) // 2 % 90  # classes of two or three images, far from separable
+    linear_accuracy(task.train.features, few, task.test.features, few[:151])
+    assert [str(warning.message) for warning in recwarn.list] == []
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,29 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""What a run asks of its backbone at its end."""
+
+import pytest
+from PIL import Image
+
+from modeling_visreg import VISRegViTModel, image_processor_for
+from visreg_training.evaluation.frozen import frozen_accuracy
+
+
+def shades(labels: list[int | None]) -> list[tuple]:
+    """Dark (label 0) and light (label 1) images; those without a label are dark."""
+    colours = {None: 10, 0: 10, 1: 240}
+    return [
+        (Image.new("RGB", (16, 16), (colours[label] + number % 5,) * 3), label, str(number))
+        for number, label in enumerate(labels)
+    ]
+
+
+def test_classes_are_matched_and_images_without_label_left_out(checkpoint):
+    backbone = VISRegViTModel.from_pretrained(checkpoint)
+    processor = image_processor_for(backbone.config)
+    train = shades([number % 2 for number in range(60)] + [None] * 3)
+    test = shades([0, 1] * 10 + [None])
+    assert frozen_accuracy(backbone, processor, train, test) == {"knn": 1.0, "linear": 1.0}
+    assert frozen_accuracy(backbone, processor, train, test, {0: 1, 1: 0}) == {"knn": 0.0, "linear": 0.0}
+    with pytest.raises(ValueError, match="test images have no labels"):
+        frozen_accuracy(backbone, processor, train, shades([None]))

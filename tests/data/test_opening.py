@@ -345,3 +345,12 @@ def test_a_seed_samples_all_classes_and_no_seed_keeps_the_order(streaming):
     assert shuffled == [name for _, _, name in source.examples(seed=3)]
     assert shuffled != [name for _, _, name in source.examples(seed=4)]
     assert len({label for _, label, _ in source.examples(limit=100, seed=3)}) == 10
+
+
+def test_a_seeded_sample_of_a_stream_comes_from_many_shards(five_shards):
+    source = open_stream(five_shards, streaming=True)
+    names = [name for _, _, name in source.examples(limit=60, seed=1)]
+    assert len({name.split("-")[0] for name in names}) == 5
+    whole = [name for _, _, name in source.examples(seed=1)]
+    assert whole[:60] == names and len(set(whole)) == len(whole) == 120
+    assert [name for _, _, name in source.examples()] == sorted(whole, key=lambda n: [int(p) for p in n.split("-")])

@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain, islice
 
 import numpy as np
 from datasets import Dataset, IterableDataset
@@ -26,6 +27,7 @@ from .subsets import Subset, file_key
 logger = logging.getLogger(__name__)
 
 _READ_ROWS = 32  # rows of a stream that are taken at a time
+_SAMPLED_SHARDS = 8  # that a seeded sample reads alternately
 
 
 @dataclass
@@ -196,12 +198,20 @@ class StreamSource(Source):
         return self.subset.keeps(raw.key)
 
     def raw_examples(self, seed: int | None = None) -> Iterator[RawExample]:
-        count = self.num_shards
-        for shard in range(count) if seed is None else permutation(count, "sample", seed, 1).tolist():
-            cursor = self.cursor(shard)
-            while rows := cursor.read(_READ_ROWS):
-                if seed is not None:
-                    rows = [rows[place] for place in permutation(len(rows), "sample", seed, 2, shard)]
-                yield from filter(self.keeps, rows)
-            for lost in cursor.lost:
+        for number, block in enumerate(self._blocks(seed)):
+            if seed is not None:
+                block = [block[place] for place in permutation(len(block), "sample", seed, 2, number)]
+            yield from filter(self.keeps, block)
+
+    def _blocks(self, seed: int | None) -> Iterator[list[RawExample]]:
+        """Rows of one shard after the other; with a seed of several at a time, as a shard may hold one class only."""
+        count, together = self.num_shards, 1 if seed is None else _SAMPLED_SHARDS
+        order = iter(range(count) if seed is None else permutation(count, "sample", seed, 1).tolist())
+        cursors = [self.cursor(shard) for shard in islice(order, together)]
+        while cursors:
+            reads = [cursor.read(_READ_ROWS) for cursor in cursors]
+            for lost in chain(*(cursor.lost for cursor in cursors)):
                 raise BadDataError(f"{self.name}: shard {lost['id']} cannot be read: {lost['detail']}")
+            yield list(chain(*reads))
+            cursors = [cursor for cursor, rows in zip(cursors, reads, strict=True) if rows]
+            cursors += [self.cursor(shard) for shard in islice(order, together - len(cursors))]

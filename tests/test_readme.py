@@ -83,23 +83,20 @@ def recipe_of(target):
     return [line for line in printed.splitlines() if line.startswith(".venv/bin/")][-1]
 
 
-@pytest.mark.parametrize("command", [line for line in commands() if not line.startswith("make ")])
-def test_command(command, folder):
-    run(shortened(command), folder)
+def test_commands_and_snippets(folder):
+    """All commands in the order of the page, then all snippets in theirs, in one interpreter."""
+    for command in commands():
+        if not command.startswith("make "):
+            run(shortened(command), folder)
+    script = folder / "snippets.py"
+    script.write_text("\n".join(blocks("python")).replace("epochs=1)", "epochs=1, num_workers=0)"))
+    assert "torch.Size([1, 64])" in run([sys.executable, str(script)], folder)
+    assert len(blocks("python")) >= 4 and len(commands()) >= 8
 
 
 def test_make_test_is_what_ci_runs():
     assert "pytest" in recipe_of("test") and "make test" in (ROOT / ".ci" / "run").read_text()
     assert {"make demo", "make test"} <= set(commands())
-
-
-def test_snippets(folder):
-    """All snippets in the order of the page, in one interpreter."""
-    script = folder / "snippets.py"
-    script.write_text("\n".join(blocks("python")).replace("epochs=1)", "epochs=1, num_workers=0)"))
-    printed = run([sys.executable, str(script)], folder)
-    assert "torch.Size([1, 64])" in printed or "(1, 64)" in printed
-    assert len(blocks("python")) >= 4
 
 
 def test_links_and_pictures_are_there():

@@ -92,7 +92,16 @@ def test_a_run_leaves_what_it_promises(unbroken):
     rows = [json.loads(line) for line in (unbroken / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["step"] == json.loads((unbroken / "run.json").read_text())["plan"]["total_steps"]
     checkpoints = sorted(path.name for path in (unbroken / "checkpoints").iterdir())
-    assert len(checkpoints) == 2 and checkpoints[-1] == f"step-{rows[-1]['step']:08d}"
+    assert checkpoints[-1] == f"step-{rows[-1]['step']:08d}" and len(checkpoints) <= 3  # the last two, and the best
+
+
+def test_the_best_checkpoint_is_kept_beside_the_last(tmp_path):
+    for step, loss in ((1, 0.9), (2, 0.2), (3, 0.5), (4, 0.4)):
+        folder = tmp_path / f"step-{step:08d}"
+        folder.mkdir()
+        (folder / "state.json").write_text(json.dumps({"scores": {"total": loss}}))
+    Checkpoints(tmp_path, 1, "loss", None).prune()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000002", "step-00000004"]
 
 
 def test_probes_change_nothing(recipe, unbroken, tmp_path):
@@ -165,7 +174,7 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(unbroken, tmp_path):
 def test_a_changed_recipe_is_named_and_refused(recipe, unbroken):
     with pytest.raises(UserError, match=r"another learning_rate \(0.002 -> 0.1\)"):
         pretrain(config=recipe, output_dir=str(unbroken), resume="auto", learning_rate=0.1)
-    with pytest.raises(UserError, match=r"--resume auto continues it, --overwrite deletes it"):
+    with pytest.raises(UserError, match="--resume auto continues one that has checkpoints, --overwrite deletes it"):
         pretrain(config=recipe, output_dir=str(unbroken))
 
 

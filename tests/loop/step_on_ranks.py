@@ -12,6 +12,9 @@ import multiprocessing
 import sys
 
 import torch
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from modeling_visreg import VISRegViTConfig, VISRegViTForPreTraining
@@ -48,6 +51,19 @@ def make_views() -> list[torch.Tensor]:
     return [images + 0.3 * noise, images[..., ::2, ::2] + 0.3 * small]
 
 
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """A sharded tensor put together; any other as it is."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def shard(step: PretrainingStep) -> PretrainingStep:
+    """FSDP2 as Accelerate applies it: each block a unit, the rest the root."""
+    mesh = init_device_mesh("cpu", (torch.distributed.get_world_size(),))
+    for layer in step.model.vit.encoder.layer:
+        fully_shard(layer, mesh=mesh)
+    return fully_shard(step, mesh=mesh)
+
+
 def take_step(module, views, seed=5, step=7) -> dict[str, torch.Tensor]:
     """Terms, parameter gradients and batch-norm statistics after one step."""
     module.train()
@@ -56,7 +72,7 @@ def take_step(module, views, seed=5, step=7) -> dict[str, torch.Tensor]:
     output.terms.total.backward()
     result = {f"terms.{name}": value.detach() for name, value in output.terms._asdict().items()}
     inner = getattr(module, "module", module)
-    result |= {f"grad.{name}": p.grad for name, p in inner.named_parameters() if p.grad is not None}
+    result |= {f"grad.{name}": whole(p.grad) for name, p in inner.named_parameters() if p.grad is not None}
     return result | {f"buffer.{name}": b.clone() for name, b in inner.named_buffers() if b.is_floating_point()}
 
 
@@ -66,9 +82,12 @@ def on_rank(rank: int, world: int, folder: str, cases: list[dict]) -> None:
     share = IMAGES // world
     views = [group[:, rank * share : (rank + 1) * share] for group in make_views()]
     for number, options in enumerate(cases):
-        module = DistributedDataParallel(
-            make_step(**options), forward_sync_buffers=False, gradient_as_bucket_view=True
-        )
+        sharded = options.pop("sharded", False)
+        module = make_step(**options)
+        if sharded:
+            module = shard(module)
+        else:
+            module = DistributedDataParallel(module, forward_sync_buffers=False, gradient_as_bucket_view=True)
         torch.save(take_step(module, views), f"{folder}/{number}-{rank}.pt")
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()

@@ -19,7 +19,14 @@ _spec.loader.exec_module(ranks)
 
 
 CASES = {
-    2: [{}, {"regularizer": "sigreg"}, {"micro_batch_size": 2}, {"slices": "per_rank"}, {"statistics": "local"}],
+    2: [
+        {},
+        {"regularizer": "sigreg"},
+        {"micro_batch_size": 2},
+        {"sharded": True},
+        {"slices": "per_rank"},
+        {"statistics": "local"},
+    ],
     3: [{"regularizer": "vicreg"}, {"regularizer": "swd"}],
     4: [{}],  # 50 slices on 4 ranks: 12 or 13 each
 }
@@ -58,7 +65,7 @@ EXACT = [
 
 @pytest.mark.parametrize("world, options", EXACT, ids=json.dumps)
 def test_processes_give_what_one_gives(world, options, on_processes):
-    alone = {name: value for name, value in options.items() if name != "micro_batch_size"}
+    alone = {name: value for name, value in options.items() if name not in ("micro_batch_size", "sharded")}
     expected = ranks.take_step(ranks.make_step(**alone), ranks.make_views())
     for result in on_processes[world, json.dumps(options)]:
         assert_equal(result, expected)

@@ -213,7 +213,8 @@ def _check_position(position: dict | None, facts: dict) -> None:
     for name, value in facts.items():
         if position is not None and position[name] != value:
             raise ValueError(
-                f"The position to resume from was saved with {name} {position[name]}, this run has {value}."
+                f"The position to resume from was saved with {name} {position[name]}, this run has {value}: "
+                "restore it, or start anew in another output_dir."
             )
 
 

@@ -156,7 +156,7 @@ def feature_key(model: FrozenModel, source: Any, settings: FeatureSettings, tran
         "weights": described["weights"],
         "architecture": described["architecture"],
         "class": described["class"],
-        "data": source.fingerprint,
+        "data": source.content_fingerprint,
         "label_column": source.label_column,
         "transform": transform.description(),
         "settings": asdict(settings),

@@ -11,10 +11,8 @@ import torch
 from modeling_visreg import image_processor_for, save_checkpoint
 from visreg_hub_cards import write_card
 
-from ..evaluation.features import extract_features
-from ..evaluation.knn import knn_accuracy
-from ..evaluation.linear import linear_accuracy
-from ..evaluation.task import label_map, labelled
+from ..evaluation.frozen import frozen_accuracy
+from ..evaluation.task import label_map
 from .folder import read_json, write_json
 from .monitors import clock, read_rows
 
@@ -59,14 +57,13 @@ def held_out_accuracy(parts: Any) -> dict[str, float]:
     """20-NN and linear accuracy (shares) of the frozen features on the held-out images, which are touched once."""
     options = parts.arguments.run
     backbone = parts.model.base_model.to(parts.accelerator.device)
-    processor = image_processor_for(backbone.config)
-    learnt_from = parts.probe_source.examples(limit=options.eval_images, seed=options.seed)
-    train = labelled(extract_features(backbone, processor, learnt_from), parts.probe_source)
-    held = labelled(extract_features(backbone, processor, parts.held_out.examples()), parts.held_out)
-    numbers = label_map(parts.probe_source.label_names, parts.held_out.label_names)
-    labels = held.labels if numbers is None else torch.tensor([numbers[label] for label in held.labels.tolist()])
-    arguments = (train.features, train.labels, held.features, labels)
-    return {"knn": knn_accuracy(*arguments), "linear": linear_accuracy(*arguments).accuracy}
+    return frozen_accuracy(
+        backbone,
+        image_processor_for(backbone.config),
+        parts.probe_source.examples(limit=options.eval_images, seed=options.seed),
+        parts.held_out.examples(),
+        label_map(parts.probe_source.label_names, parts.held_out.label_names),
+    )
 
 
 def finish(parts: Any, before: dict[str, float], seconds: float) -> dict[str, Any]:

@@ -110,7 +110,7 @@ class PackedSort:
         low, high = torch.aminmax(p)
         largest = max(-low.item(), high.item(), 1e-30)
         torch.mul(p, ((1 << (31 - self.bits)) - 2) / largest, out=ordered)
-        keys.copy_(ordered).mul_(1 << self.bits).add_(self.positions)
+        torch.add(self.positions, keys.copy_(ordered), alpha=1 << self.bits, out=keys)
         keys.numpy().sort(axis=-1)
         order.copy_(keys.bitwise_and_((1 << self.bits) - 1))
         torch.gather(p, -1, order, out=ordered)

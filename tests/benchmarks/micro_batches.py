@@ -1,0 +1,73 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""Peak memory and time of exact micro-batches against the undivided batch and against the micro-batch trained alone.
+
+usage: python tests/benchmarks/micro_batches.py [--batch 128] [--micro 16]
+
+Each side runs in a fresh process; peaks are extra to what the process held with its model and views.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+
+
+def measure(batch: int, micro: int) -> dict:
+    import torch
+    from peak import extra_peak
+
+    from modeling_visreg import VISRegViTConfig, VISRegViTForPreTraining
+    from visreg_training.loop.step import PretrainingStep
+    from visreg_training.objective import VISRegObjective
+
+    config = VISRegViTConfig(
+        hidden_size=192, num_hidden_layers=6, num_attention_heads=3, image_size=64, patch_size=8, projection_size=64
+    )
+    step = PretrainingStep(VISRegViTForPreTraining(config), VISRegObjective(num_slices=256), 2, micro).train()
+    views = [torch.randn(2, batch, 3, 64, 64), torch.randn(4, batch, 3, 32, 32)]
+
+    def call() -> None:
+        step(views, 0).terms.total.backward()
+
+    step([group[:, :2] for group in views], 0).terms.total.backward()  # gradients exist, kernels are loaded
+    peak = extra_peak(call)
+    start = time.perf_counter()
+    call()
+    features = 4 * 6 * batch * (config.hidden_size + config.projection_size)
+    return {"peak": peak, "seconds": time.perf_counter() - start, "features": features}
+
+
+def fresh(batch: int, micro: int) -> dict:
+    command = [sys.executable, __file__, "--measure", json.dumps([batch, micro])]
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--micro", type=int, default=16)
+    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.measure:
+        print(json.dumps(measure(*json.loads(given.measure))))
+        return
+    alone, parts = fresh(given.micro, given.micro), fresh(given.batch, given.micro)
+    whole = fresh(given.batch, given.batch)
+    print(
+        "| side | extra peak MB | of the micro-batch alone | seconds an image, of the whole batch |\n|---|---|---|---|"
+    )
+    sides = {
+        f"batch {given.micro} alone": (alone, given.micro),
+        f"batch {given.batch} in micro-batches of {given.micro}": (parts, given.batch),
+        f"batch {given.batch} undivided": (whole, given.batch),
+    }
+    for name, (got, images) in sides.items():
+        slower = got["seconds"] / images / (whole["seconds"] / given.batch)
+        print(f"| {name} | {got['peak'] / 1e6:.0f} | {got['peak'] / alone['peak']:.2f} | {slower:.2f} |")
+    print(f"\nfeatures and projections kept: {parts['features'] / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()

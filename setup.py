@@ -76,7 +76,6 @@ setup(
     },
     entry_points={"console_scripts": ["visreg = visreg_training.cli:main"]},
     classifiers=[
-        "License :: OSI Approved :: Apache Software License",
         "Programming Language :: Python :: 3.11",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],

@@ -210,11 +210,12 @@ def test_a_position_of_other_data_is_refused(five_shards):
 
 
 def test_waiting_is_measured_and_closing_stops_the_workers(five_shards):
+    before = set(multiprocessing.active_children())
     batches = loader(open_stream(five_shards), num_workers=2)
     assert batches.wait_seconds == 0
     next(batches)
     assert batches.wait_seconds > 0
-    workers = multiprocessing.active_children()
+    workers = set(multiprocessing.active_children()) - before
     assert len(workers) == 2
     batches.close()
     for worker in workers:

@@ -193,10 +193,10 @@ def test_features_of_the_loop_are_those_of_evaluation(checkpoint, shared_cache):
 
     model, source = open_model(checkpoint), open_stream("digits", split="test")
     processor = transformers.AutoImageProcessor.from_pretrained(checkpoint)
-    found = extract_features(model.module.train(), processor, source.examples(limit=40), layers=4, batch_size=16)
+    found = extract_features(model.module.train(), processor, source.examples(), layers=4, batch_size=128)
     assert model.module.training
     model.module.eval()
-    expected = cached_features(model, source, FeatureSettings(limit=40), shared_cache)
+    expected = cached_features(model, source, FeatureSettings(), shared_cache)
     assert found.ids == expected.ids and torch.equal(found.labels, expected.labels)
     cosine = torch.nn.functional.cosine_similarity(found.features, expected.features)
     assert cosine.min() > 0.999

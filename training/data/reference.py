@@ -1,8 +1,6 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""The usual torchvision pipeline, one crop at a time in float: what our fast path is compared to, and
-`--augment_backend torchvision`.
-"""
+"""The usual torchvision pipeline, one crop at a time in float: what tests and the benchmark compare our path to."""
 
 import torch
 from PIL import Image

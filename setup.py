@@ -16,6 +16,7 @@ ROOTS = {
 
 
 EXPORT = ["onnx>=1.23", "onnxscript>=0.7", "onnxruntime>=1.32"]
+SEARCH = ["faiss-cpu>=1.15"]
 
 
 def packages() -> list[str]:
@@ -61,6 +62,7 @@ setup(
     ],
     extras_require={
         "export": EXPORT,
+        "search": SEARCH,
         "visualize": ["umap-learn>=0.5.9"],
         "test": [
             "pytest>=9.2",
@@ -70,6 +72,7 @@ setup(
             "markdown-it-py>=4.2",
             "selenium>=4.51",
             *EXPORT,
+            *SEARCH,
         ],
         "space": ["gradio>=6.31"],
         "bench": ["lightly==1.6.0"],

@@ -8,7 +8,7 @@ import torch
 
 from visreg_training.objective import sample_directions, shape_loss, sigreg_loss, sliced_wasserstein_loss
 from visreg_training.objective.kernel import _accumulate_device, accumulate
-from visreg_training.objective.ordered import PackedSort, _argsort, _ResidualsOnDevice, sliced_gaussian_distance
+from visreg_training.objective.ordered import PackedOrder, _ResidualsOnDevice, sliced_gaussian_distance
 from visreg_training.objective.slices import gaussian_quantiles
 
 
@@ -75,6 +75,8 @@ ROWS = {
     "ties": lambda g, b: torch.randint(0, 5, (64, b), generator=g).float(),
     "constant": lambda g, b: torch.full((64, b), 0.7),
     "zero": lambda g, b: torch.zeros(64, b),
+    "both zeros": lambda g, b: torch.randn(64, b, generator=g) * 0.0,
+    "denormal": lambda g, b: torch.randn(64, b, generator=g) * 1e-42,
     "an outlier": lambda g, b: torch.cat([torch.randn(64, b - 1, generator=g), torch.full((64, 1), 1e9)], 1),
     "tiny": lambda g, b: torch.randn(64, b, generator=g) * 1e-36,
     "huge": lambda g, b: torch.randn(64, b, generator=g) * 1e36,
@@ -82,15 +84,13 @@ ROWS = {
 }
 
 
-@pytest.mark.parametrize("batch", [2, 3, 100, 512, 4096])
+@pytest.mark.parametrize("batch", [2, 3, 100, 512, 5000])
 @pytest.mark.parametrize("kind", ROWS)
-def test_the_packed_sort_sorts_exactly(kind, batch):
+def test_the_packed_order_sorts_exactly(kind, batch):
     p = ROWS[kind](torch.Generator().manual_seed(0), batch)
-    order, ordered = PackedSort(64, batch)(p)
-    assert torch.equal(ordered, p.sort(dim=-1).values)
-    assert torch.equal(p.gather(-1, order), ordered)
+    order = PackedOrder(64, batch)(p)
+    assert torch.equal(p.gather(-1, order), p.sort(dim=-1).values)
     assert torch.equal(order.sort(dim=-1).values, torch.arange(batch).expand(64, -1))
-    assert torch.equal(_argsort(p)[1], ordered)
 
 
 @pytest.mark.parametrize("views", [1, 2, 5])

@@ -110,7 +110,19 @@ BAD = {
     "integers": (torch.ones(2, 16, 8, dtype=torch.long), "floating"),
     "NaN": (torch.full((2, 16, 8), float("nan")), "NaN"),
     "infinite": (torch.full((2, 16, 8), float("inf")), "infinite"),
+    "one NaN among numbers": (torch.ones(2, 16, 8).index_fill(2, torch.tensor(3), float("nan")), "NaN"),
 }
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_unchecked_values_that_are_not_finite_reach_the_loss(value):
+    z = torch.randn(2, 300, 8)
+    z[1, 17, 3] = value
+    assert not VISRegObjective(32, check_finite=False)(z.requires_grad_(), num_global=1).total.isfinite()
+
+
+def test_a_sum_that_overflows_is_no_mistake_of_the_values():
+    assert center_loss(torch.full((1, 2, 4), 1e38, dtype=torch.float64).float() * 3).isinf()  # mu^2, not a ValueError
 
 
 @pytest.mark.parametrize("term", TERMS)

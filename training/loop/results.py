@@ -92,15 +92,28 @@ def progress_facts(parts: Any, seconds: float) -> dict[str, Any]:
     return {
         "train_seconds": round(seconds, 2),
         "images_per_second": round(parts.plan.images_seen / seconds, 2),
+        "data_wait": data_wait(rows),
         "images_seen": parts.plan.images_seen,
         "steps": parts.plan.total_steps,
         "final_loss": rows[-1]["total"] if rows else None,
     }
 
 
+def data_wait(rows: list[dict[str, Any]]) -> float | None:
+    """Share of the steps' time that went into waiting for data, over all logging intervals, resumed ones included."""
+    starts = [0, *(row["images"] for row in rows)]
+    seconds = [
+        (row["images"] - start) / row["images_per_second"] for row, start in zip(rows, starts[:-1], strict=True)
+    ]
+    waited = sum(row["data_wait"] * spent for row, spent in zip(rows, seconds, strict=True))
+    return round(waited / sum(seconds), 4) if rows else None
+
+
 def closing_words(folder: Path, summary: dict[str, Any]) -> str:
     """Accuracies before and after, where things lie, and the exact lines that load the model."""
     lines = [f"\ntrained  {clock(summary['train_seconds'])}, {summary['images_per_second']:.0f} images a second"]
+    if summary["data_wait"] is not None:
+        lines[0] += f", {summary['data_wait']:.1%} of it waiting for data"
     for name, title in (("knn", "20-NN accuracy"), ("linear", "linear accuracy")):
         if f"{name}_after" in summary:
             before, after = summary[f"{name}_before"], summary[f"{name}_after"]

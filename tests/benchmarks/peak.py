@@ -1,11 +1,13 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""Peak memory of one call on Linux, from the kernel's own high-water mark of this process."""
+"""Peak memory of one call: resident, from the kernel's own high-water mark (Linux), and of the tensors of torch."""
 
 import ctypes
 import gc
 from collections.abc import Callable
 from pathlib import Path
+
+from torch.profiler import ProfilerActivity, profile
 
 
 STATUS = Path("/proc/self/status")
@@ -25,3 +27,19 @@ def extra_peak(call: Callable[[], object]) -> int:
     before = _status("VmRSS")
     call()
     return _status("VmHWM") - before
+
+
+def allocated_peak(call: Callable[[], object]) -> int:
+    """Bytes of tensors on the CPU, at their highest, above what was there when `call` began.
+
+    It counts what torch asks for, which is what fills a GPU; resident memory adds what the C library keeps of blocks
+    that were given back to it.
+    """
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        call()
+    changes = [event for event in recorded.profiler.kineto_results.events() if event.name() == "[memory]"]
+    current = peak = 0
+    for change in sorted(changes, key=lambda event: event.start_ns()):
+        current += change.nbytes()
+        peak = max(peak, current)
+    return peak

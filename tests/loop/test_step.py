@@ -11,11 +11,22 @@ from pathlib import Path
 import pytest
 import torch
 
+from modeling_visreg import VISRegViTConfig, VISRegViTForPreTraining
+from visreg_training.loop.step import PretrainingStep
+from visreg_training.objective import VISRegObjective
+
+
+def load(path: Path):
+    """A script that stands beside the tests, as a module."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
 
 SCRIPT = Path(__file__).with_name("step_on_ranks.py")
-_spec = importlib.util.spec_from_file_location("step_on_ranks", SCRIPT)
-ranks = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(ranks)
+ranks = load(SCRIPT)
+allocated_peak = load(Path(__file__).parents[1] / "benchmarks" / "peak.py").allocated_peak
 
 
 CASES = {
@@ -102,3 +113,21 @@ def test_half_precision_reaches_the_backbone_and_not_the_objective():
         output = step(views, 7)
     assert output.projections.dtype == torch.bfloat16
     assert all(value.dtype == torch.float32 for value in output.terms)
+
+
+def test_micro_batches_need_the_memory_of_one():
+    """Peak of the tensors: at most 15 % above a step at the micro-batch size alone, and the features that are kept."""
+    micro, batch = 8, 96
+    config = VISRegViTConfig(
+        hidden_size=64, num_hidden_layers=6, num_attention_heads=2, image_size=32, patch_size=4, projection_size=24
+    )
+    model = VISRegViTForPreTraining(config).train()
+
+    def peak(images: int) -> int:
+        step = PretrainingStep(model, VISRegObjective(num_slices=50), ranks.GLOBAL, micro)
+        views = [torch.randn(2, images, 3, 32, 32), torch.randn(3, images, 3, 16, 16)]
+        step([group[:, :2] for group in views], 0).terms.total.backward()  # gradients exist
+        return allocated_peak(lambda: step(views, 0).terms.total.backward())
+
+    kept = 4 * 5 * batch * (64 + 24)
+    assert peak(batch) < 1.15 * peak(micro) + kept

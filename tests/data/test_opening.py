@@ -94,7 +94,7 @@ def test_parquet_folder_file_and_glob(five_shards, streaming):
     folder = all_of(open_stream(five_shards, streaming=streaming))
     assert len(folder) == 120
     some = open_stream(f"{five_shards}/train-0000[12]*.parquet", streaming=streaming)
-    assert len(all_of(some)) == 47
+    assert len(all_of(some)) == 47 == some.num_examples
     assert len(all_of(open_stream(sorted(five_shards.iterdir())[0], streaming=streaming))) == 11
     assert some.num_shards == (2 if streaming else 1) and some.label_names == ["cat", "dog"]
 
@@ -104,7 +104,8 @@ def test_what_save_to_disk_wrote(five_shards, tmp_path, streaming):
     data = Dataset.from_parquet([str(path) for path in sorted(five_shards.iterdir())])
     data.save_to_disk(tmp_path / "one")
     DatasetDict({"train": data, "test": data.select(range(5))}).save_to_disk(tmp_path / "both")
-    assert len(all_of(open_stream(tmp_path / "one", streaming=streaming))) == 120
+    one = open_stream(tmp_path / "one", streaming=streaming)
+    assert len(all_of(one)) == 120 == one.num_examples
     assert len(all_of(open_stream(tmp_path / "both", split="test", streaming=streaming))) == 5
     with pytest.raises(ValueError, match="no split 'dev'; the splits are train, test") as caught:
         open_stream(tmp_path / "both", split="dev")
@@ -271,6 +272,11 @@ def labels_of(source) -> np.ndarray:
 def test_a_fraction_is_seeded():
     rows = [open_stream("digits", subset=Subset(fraction=0.1, seed=seed)).rows.tolist() for seed in (0, 0, 1)]
     assert len(rows[0]) == 144 and rows[0] == rows[1] != rows[2]
+
+
+def test_a_fraction_of_a_stream_expects_its_share(five_shards):
+    source = open_stream(five_shards, streaming=True, subset=Subset(fraction=0.5))
+    assert source.num_examples == 60 and 45 < len(all_of(source)) < 75
 
 
 def test_images_per_class():

@@ -103,6 +103,7 @@ def open_stream(
     else:
         data, facts = _open(name, dataset_config, split, streaming, revision, max_bad_share)
     if streaming and isinstance(data, Dataset):
+        facts["rows"] = len(data)
         data = data.to_iterable_dataset(num_shards=max(1, len(data) // _FOLDER_SHARD))
         facts["remote"] = False
     facts |= {"split": split, "config": dataset_config, "subset": subset}
@@ -168,14 +169,15 @@ def _open_files(kind, data_files, name, folder, config, split, streaming, max_ba
     options = {"data_files": data_files} if data_files else {}
     builder = _builder(path, config, None, options)
     files = [str(file) for file in _split_files(builder, split)]
-    readable, unreadable = files, []
+    readable, unreadable, rows = files, [], None
     if kind == "parquet":
-        readable, unreadable = _check_parquet(files, max_bad_share)
+        readable, unreadable, rows = _check_parquet(files, max_bad_share)
     if unreadable:
         builder = _builder(kind, None, None, {"data_files": {split: readable}})
     facts = {
         "name": name,
         "unreadable": unreadable,
+        "rows": rows,
     } | _files_facts([(Path(file).name, file) for file in readable])
     return _read_split(builder, split, streaming, name), facts | {"remote": False}
 
@@ -187,12 +189,12 @@ def _split_files(builder, split: str) -> list:
     return available[split]
 
 
-def _check_parquet(files: list[str], max_bad_share: float) -> tuple[list[str], list[dict]]:
-    """Readable files, and a record for each whose footer is broken."""
-    readable, records, lost = [], [], 0
+def _check_parquet(files: list[str], max_bad_share: float) -> tuple[list[str], list[dict], int]:
+    """Readable files, a record for each whose footer is broken, and the rows of the readable ones."""
+    readable, records, lost, rows = [], [], 0, 0
     for file in files:
         try:
-            parquet.read_metadata(file)
+            rows += parquet.read_metadata(file).num_rows
             readable.append(file)
         except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
             records.append(skip_record(UNREADABLE_FILE, Path(file).name, file, one_line(error, 120)))
@@ -205,7 +207,7 @@ def _check_parquet(files: list[str], max_bad_share: float) -> tuple[list[str], l
             f"({first['path']}: {first['detail']}): {share:.1%} of the data, "
             f"more than the allowed share {max_bad_share:g} (max_bad_share)."
         )
-    return readable, records
+    return readable, records, rows
 
 
 def _open_saved(path: Path, split: str) -> tuple[Dataset, dict]:
@@ -344,7 +346,8 @@ def _read_split(builder, split: str, streaming: bool, name: str) -> Dataset | It
 def _map_source(data: Dataset, columns: Columns, facts: dict) -> MapSource:
     if len(data) == 0:
         raise ValueError(f"dataset: the split {facts['split']} of {facts['name']} is empty.")
-    facts.pop("remote", None)
+    for name in ("remote", "rows"):
+        facts.pop(name, None)
     data = data.cast_column(columns.image, Image(decode=False))
     label_values = None
     if columns.text_labels:
@@ -399,9 +402,13 @@ def _stream_source(data: IterableDataset, image_column, label_column, facts: dic
         columns = Columns(columns.image, None, None)
     data = data.select_columns([name for name in (columns.image, columns.label) if name])
     data = data.cast_column(columns.image, Image(decode=False))
-    count = None
-    if not subset and data.info.splits and facts["split"] in data.info.splits:
-        count = data.info.splits[facts["split"]].num_examples or None
+    count = facts.pop("rows", None)
+    if count is None and data.info.splits and facts["split"] in data.info.splits:
+        count = data.info.splits[facts["split"]].num_examples
+    if subset.file_list is not None or not count:
+        count = None
+    elif subset.fraction is not None:
+        count = max(1, round(subset.fraction * count))
     return StreamSource(
         columns=columns,
         num_examples=count,

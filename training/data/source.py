@@ -38,7 +38,7 @@ class Source:
         name: what was opened: `digits`, a Hub id, or the file name of a local folder.
         split: the split that is read.
         columns: the columns that are read.
-        num_examples: images, None where a stream does not know.
+        num_examples: images, None where a stream does not know; of a fraction of a stream, the expected number.
         num_shards: files that can be read apart; 1 for map-style sources.
         revision: the Hub commit, None for local data.
         subset: the restriction.

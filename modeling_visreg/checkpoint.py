@@ -6,12 +6,14 @@ A directory holds config.json, model.safetensors, the two modeling files (remote
 It is written under a temporary name next to its place, then renamed: it is whole or absent, never half.
 """
 
+import hashlib
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from transformers import BitImageProcessor, PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling
@@ -75,6 +77,15 @@ def save_checkpoint(
     with whole_directory(directory, overwrite) as staging:
         write_checkpoint(model, staging, image_processor)
     return Path(directory)
+
+
+def weights_digest(weights: Mapping[str, torch.Tensor]) -> str:
+    """The first 16 digits of a sha256 over names, types, shapes and bytes: which weights a result was measured on."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
 
 
 def write_checkpoint(model: PreTrainedModel, directory: Path, image_processor: BaseImageProcessor | None = None):

@@ -19,6 +19,8 @@ import torch
 from torch import nn
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
+from modeling_visreg.checkpoint import weights_digest
+
 
 POOLINGS = ("cls", "mean", "both")
 
@@ -107,13 +109,9 @@ class FrozenModel(ABC):
 
     @property
     def weights_hash(self) -> str:
-        """The first 16 digits of a sha256 over names and bytes of all weights."""
+        """`weights_digest` of all weights."""
         if self._weights_hash is None:
-            digest = hashlib.sha256()
-            for name, tensor in sorted(self.module.state_dict().items()):
-                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-                digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-            self._weights_hash = digest.hexdigest()[:16]
+            self._weights_hash = weights_digest(self.module.state_dict())
         return self._weights_hash
 
     def description(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ Legend: V views, B images of this rank's batch, C = 3; one uint8 tensor a resolu
 
 import signal
 import time
+import weakref
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -136,6 +137,7 @@ class PretrainingLoader:
                 prefetch_factor=prefetch if num_workers else None,
                 worker_init_fn=_leave_signals_to_the_parent,
             )
+        self._end_workers = weakref.finalize(self, _end_workers, self._batches)
         )
 
     @property
@@ -174,10 +176,15 @@ class PretrainingLoader:
         return place
 
     def close(self) -> None:
-        """Stops the workers."""
-        workers = getattr(self._batches, "_workers", ())
+        """Stops the workers; a loader that is forgotten, or alive when the program ends, does it by itself."""
         self._batches = None
-        for worker in workers:  # torch has asked, waited and sent SIGTERM, which is ignored: see below
+        self._end_workers()
+
+
+def _end_workers(batches: Iterator) -> None:
+    if hasattr(batches, "_workers"):
+        batches._shutdown_workers()
+        for worker in batches._workers:  # torch has asked, waited and sent SIGTERM, which is ignored: see below
             if worker.is_alive():
                 worker.kill()
 

@@ -20,6 +20,7 @@ from .loop.assembly import (
     Run,
     StepAugment,
     assemble,
+    make_held_out,
     make_loader,
     make_probes,
     make_step,
@@ -97,7 +98,7 @@ def train(parts: Run, sharing: Sharing) -> float:
     update = Updater(accelerator, prepared_optimizer, step_module, options.clip_norm)
     augment = StepAugment(parts)
     probes = make_probes(parts, state)
-    report = Reporter(parts, state, probes)
+    report = Reporter(parts, state, probes, make_held_out(parts))
     with setting_up():
         batches = make_loader(parts, state)
     timer, saved = Timer(state["seconds"]), parts.resumed

@@ -7,11 +7,13 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from modeling_visreg import VISRegViTConfig, VISRegViTForPreTraining
+from visreg_training.loop.optimization import Updater, make_optimizer
 from visreg_training.loop.step import PretrainingStep
 from visreg_training.objective import VISRegObjective
 
@@ -105,6 +107,42 @@ def test_micro_batches_give_what_the_whole_batch_gives(micro):
     assert_equal(parts, whole)
     other = ranks.take_step(ranks.make_step(drop_path_rate=0.3), ranks.make_views(), seed=6)
     assert abs(other["terms.total"] - whole["terms.total"]) > 1e-4  # drop path did draw
+
+
+def test_a_skipped_update_leaves_nothing_behind():
+    """Weights, moments and the batch norm statistics, which forward has moved by then, stay as they were."""
+    step, views = ranks.make_step(), ranks.make_views()
+    step.objective.check_finite = False  # as the loop has it
+    optimizer = make_optimizer(step, 1e-3, 0.05)
+    update = Updater(SimpleNamespace(backward=lambda loss: loss.backward()), optimizer, step, clip_norm=1.0)
+
+    def state():
+        moments = [value for moment in optimizer.state.values() for value in moment.values()]
+        return [value.clone() for value in (*step.state_dict().values(), *moments)]
+
+    assert update(step(views, 0).terms.total, 1e-3)[1] == 0
+    before = state()
+    views[0][0, 3] = torch.nan
+    assert update(step(views, 1).terms.total, 1e-3)[1] == 1
+    assert all(torch.equal(a, b) for a, b in zip(state(), before, strict=True))
+    assert update(step(ranks.make_views(), 2).terms.total, 1e-3)[1] == 0
+    after = dict(step.named_buffers())
+    assert all(value.isfinite().all() for value in after.values())
+    assert not torch.equal(after["model.projector.1.running_mean"], before[len(list(step.parameters()))])
+
+
+@pytest.mark.parametrize("micro", [None, 2])
+def test_the_probe_is_given_the_last_two_blocks_and_changes_nothing(micro):
+    views = ranks.make_views()
+    plain, probed = (ranks.make_step(micro, 0.3) for _ in range(2))
+    probed.probed = True
+    first, second = ranks.take_step(plain, views), ranks.take_step(probed, views)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    probed.eval()
+    output = probed(views, 7)
+    states = probed.model.vit(views[0].flatten(0, 1), output_hidden_states=True).hidden_states
+    expected = torch.cat([states[-2][:, 0], states[-1][:, 0]], dim=1).unflatten(0, views[0].shape[:2])
+    assert torch.allclose(output.blocks, expected, atol=1e-6) and not output.blocks.requires_grad
 
 
 def test_half_precision_reaches_the_backbone_and_not_the_objective():

@@ -36,6 +36,7 @@ from .step import PretrainingStep
 
 @dataclass(frozen=True)
 class Run:
+from .held_out import HeldOut
     """The parts of one run that exist before its first step.
 
     `held_out` is None without an eval_split; `probe_source` is what its classifiers learn from; `resumed` is the
@@ -169,17 +170,12 @@ def check_labels(probe_source: Any, held_out: Any) -> None:
     label_map(probe_source.label_names, held_out.label_names)
 
 
-def make_crops(data: DataOptions) -> MultiCrop:
-    return MultiCrop(
-        num_global=data.num_global,
-        num_local=data.num_local,
-        global_size=data.global_size,
-        local_size=data.local_size,
-        global_scale=tuple(data.global_scale),
-        local_scale=tuple(data.local_scale),
-        flip_probability=data.flip_probability,
-        rotation=data.rotation,
-    )
+def make_views(data: DataOptions) -> MultiCrop | TorchvisionReference:
+    """What the workers do to an image."""
+    crops = MultiCrop(**shared_options(data, MultiCrop))
+    if data.augment_backend == "device":
+        return crops
+    return TorchvisionReference(crops, **shared_options(data, ColourOptions))
 
 
 def make_augment(data: DataOptions) -> DeviceAugment:
@@ -293,16 +289,29 @@ def make_objective(objective: ObjectiveOptions, seed: int) -> VISRegObjective:
 def make_step(parts: Run) -> PretrainingStep:
     """The one module that is prepared."""
     objective = make_objective(parts.arguments.objective, parts.arguments.run.seed)
-    return PretrainingStep(parts.model, objective, parts.arguments.data.num_global, parts.plan.micro_batch_size)
+    views, micro = parts.arguments.data.num_global, parts.plan.micro_batch_size
+    return PretrainingStep(parts.model, objective, views, micro, probed=probed(parts))
+
+
+def probed(parts: Run) -> bool:
+    """Whether online probes run beside it: they need labels."""
+    return bool(parts.arguments.run.online_probe and parts.source.label_names)
 
 
 def make_probes(parts: Run, state: dict[str, Any]) -> OnlineProbes | None:
     """Online probes where there are labels, or None."""
-    names = parts.source.label_names
-    if not (parts.arguments.run.online_probe and names):
+    if not probed(parts):
         return None
-    width = parts.model.config.hidden_size
-    probes = OnlineProbes(width, len(names), parts.accelerator.device, seed=parts.arguments.run.seed)
+    width, classes = parts.model.config.hidden_size, len(parts.source.label_names)
+    probes = OnlineProbes(width, classes, parts.accelerator.device, seed=parts.arguments.run.seed)
     if state.get("probe"):
         probes.load_state_dict(state["probe"])
     return probes
+
+
+def make_held_out(parts: Run) -> HeldOut | None:
+    """What the probes are measured on, or None: no probes, no eval_split, or one with classes of its own."""
+    if not probed(parts) or parts.held_out is None:
+        return None
+    known = set(parts.held_out.label_names) <= set(parts.source.label_names)
+    return HeldOut(parts) if known else None

@@ -25,20 +25,26 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 from torch.distributed.checkpoint import state_dict as distributed_state
+from torch.distributed.tensor import DTensor
 
 from ..errors import RunStopped, UserError
+from .architectures import build_model
 from .ranks import from_main
 
 
 WHOLE = distributed_state.StateDictOptions(full_state_dict=True, cpu_offload=True)
 PREFIX, UNFINISHED = "step-", ".unfinished"
 
+# keep_best -> the scores that rank checkpoints, with their signs; the first one there is counts.
+RANKED_BY = {"none": (), "loss": (("total", -1),), "probe": (("held_out_linear", 1), ("probe_linear", 1))}
+
 # Options that may change between a run and its continuation; every other one would break it.
 FREE_ON_RESUME = {
     "output_dir", "resume", "overwrite", "save_every", "keep_last", "keep_best", "log_every", "report_to",
     "num_workers", "max_bad_share", "on_nonfinite", "on_collapse", "collapse_rank", "collapse_sigma",
     "collapse_intervals", "compile", "activation_checkpointing", "micro_batch_size", "online_probe",
-    "eval_dataset", "eval_split", "eval_images", "push_to_hub", "repo_id", "push_every", "private",
+    "eval_dataset", "eval_split", "eval_images", "probe_every", "probe_images",
+    "push_to_hub", "repo_id", "push_every", "private",
 }  # fmt: skip
 
 
@@ -70,6 +76,7 @@ class Checkpoints:
         Raises:
             RunStopped: on every rank, if the main process could not write (a full disk, say).
         """
+        before = self.latest()
         target = self.directory / f"{PREFIX}{step:08d}"
         weights, moments = distributed_state.get_state_dict(parts.model, optimizer, options=WHOLE)
         state = {"step": step, "positions": positions, "recipe": parts.arguments.as_recipe(), **made}
@@ -83,7 +90,8 @@ class Checkpoints:
                         torch.save(probes.state_dict(), part / "probe.pt")
                     (part / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
             except (OSError, RuntimeError, SafetensorError) as error:
-                problem = f"the checkpoint of step {step} could not be written ({error}); the one before is intact"
+                intact = f"{before} is intact" if before else "there is none before it"
+                problem = f"the checkpoint of step {step} could not be written ({error}); {intact}"
         problem = from_main(self.accelerator, problem)
         if problem is not None:
             raise RunStopped(problem)
@@ -102,11 +110,12 @@ class Checkpoints:
 
     def best(self, found: list[Path]) -> list[Path]:
         """The checkpoint with the lowest loss or the best probe, as `keep_best` asks, if one is scored."""
-        if self.keep_best == "none":
-            return []
-        name, sign = {"loss": ("total", -1), "probe": ("probe_linear", 1)}[self.keep_best]
-        scored = [(sign * scores[name], path) for path in found if name in (scores := read_state(path)["scores"])]
-        return [max(scored)[1]] if scored else []
+        scores = {path: read_state(path)["scores"] for path in found}
+        for name, sign in RANKED_BY[self.keep_best]:
+            scored = [(sign * scores[path][name], path) for path in found if name in scores[path]]
+            if scored:
+                return [max(scored)[1]]
+        return []
 
     def restore(self, path: Path | None, model: nn.Module, optimizer) -> dict[str, Any]:
         """Load `path` into model and optimizer; returns its state, or that of a beginning if there is no path."""
@@ -120,6 +129,21 @@ class Checkpoints:
         probe = path / "probe.pt"
         probes = {"probe": torch.load(probe, weights_only=True, map_location="cpu")} if probe.exists() else {}
         return read_state(path) | probes
+
+
+def whole_model(model: nn.Module, accelerator) -> nn.Module | None:
+    """The model to save or measure, on the main process; all ranks call this.
+
+    It is the model itself, unless FSDP keeps its parameters in shards: then a copy that they are put together in.
+    """
+    if not any(isinstance(parameter, DTensor) for parameter in model.parameters()):
+        return model
+    weights = distributed_state.get_model_state_dict(model, options=WHOLE)
+    if not accelerator.is_main_process:
+        return None
+    whole = build_model(model.config)
+    whole.load_state_dict(weights)
+    return whole
 
 
 @contextmanager

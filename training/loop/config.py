@@ -159,6 +159,8 @@ class RunOptions:
 
 
 GROUPS = (ModelOptions, DataOptions, ObjectiveOptions, RunOptions)
+    probe_every: int | None = option(None, "steps between their measurements on eval_split; default: save_every")
+    probe_images: int = option(2048, "images of eval_split, at most, that they are measured on")
 
 
 @dataclass
@@ -323,6 +325,7 @@ NOT_NEGATIVE = (
 )  # fmt: skip
 SHARES = (
     "flip_probability", "jitter_probability", "grayscale_probability", "blur_probability", "solarize_probability",
+    "probe_every", "probe_images",
     "max_bad_share", "regularization_weight", "drop_path_rate", "fraction",
 )  # fmt: skip
 RANGES = ("global_scale", "local_scale")

@@ -14,7 +14,12 @@ PANELS = {
     "total loss": {"total": "total"},
     "terms": {"invariance": "invariance", "center": "center", "scale": "scale", "shape": "shape"},
     "effective rank": {"projection_rank": "projections", "feature_rank": "features"},
-    "online probes, accuracy": {"probe_linear": "linear", "probe_knn": "kNN"},
+    "online probes, accuracy": {
+        "probe_linear": "linear, next batch",
+        "probe_knn": "kNN, next batch",
+        "held_out_linear": "linear, held out",
+        "held_out_knn": "kNN, held out",
+    },
     "gradient norm": {"grad_norm": "before clipping"},
     "images a second": {"images_per_second": "images/s"},
 }

@@ -48,7 +48,8 @@ def make_optimizer(model: nn.Module, learning_rate: float, weight_decay: float) 
 class Updater:
     """Backward, clip, finite check, optimizer step; the check stays on the device.
 
-    An update whose loss or gradient norm is not finite is left out by the fused kernel itself (`found_inf`), so the
+    An update whose loss or gradient norm is not finite is left out by the fused kernel itself (`found_inf`), and the
+    buffers (the projector's batch norm statistics, which forward has moved already) go back to what they were: the
     weights and the moments are never spoilt and the host learns of it when it reads the meters, not a step earlier.
     """
 
@@ -57,6 +58,8 @@ class Updater:
         self.optimizer = getattr(optimizer, "optimizer", optimizer)  # AdamW itself reads found_inf, not its wrapper
         self.parameters = list(step_module.parameters())
         self.clip_norm = clip_norm
+        self.buffers = list(step_module.buffers())
+        self.before = [buffer.clone() for buffer in self.buffers]
 
     def __call__(self, loss: torch.Tensor, learning_rate: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns the gradient norm before clipping and a 0/1 flag of a skipped update, both on the device."""
@@ -69,4 +72,12 @@ class Updater:
         self.optimizer.found_inf = skipped
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        self.restore_buffers(skipped > 0)
         return norm.detach(), skipped
+
+    @torch.no_grad()
+    def restore_buffers(self, skipped: torch.Tensor) -> None:
+        """To their values before the step if it was skipped; else these are the values before the next one."""
+        for buffer, before in zip(self.buffers, self.before, strict=True):
+            before.copy_(torch.where(skipped, before, buffer))
+            buffer.copy_(before)

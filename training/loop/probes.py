@@ -2,10 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Online probes: how linearly readable, and how clustered, the features are while they are being learnt.
 
-B images of the whole batch, d width of the backbone. The probes see detached features, draw from generators of their
-own and have an optimizer of their own: pretraining with and without them is bit-identical.
+Vg global views, B images of the whole batch, d width of the backbone, n other images. The probes see detached
+features, draw from generators of their own and have an optimizer of their own: pretraining with and without them is
+bit-identical.
 
-Both answer for images before they learn from them, so that no accuracy is taken on images just trained on.
+They learn from the training images, and answer for each batch before they learn from it; held_out.py also asks them
+about other images.
 """
 
 from typing import Any
@@ -16,9 +18,10 @@ from torch.nn import functional
 
 
 class OnlineProbes:
-    """LayerNorm + Linear (AdamW, lr 2e-2, weight decay 1e-6: method, online probe) and kNN over recent images.
+    """The linear probe of the paper, LayerNorm + Linear on the CLS tokens of the last two blocks (AdamW, lr 2e-2,
+    weight decay 1e-6: method, online probe), and kNN over recent images.
 
-    The features are those that `AutoModel` returns (CLS after the final norm), averaged over the global views.
+    The kNN compares what `AutoModel` returns (CLS after the final norm), averaged over the global views.
 
     Args:
         width: d.
@@ -30,10 +33,10 @@ class OnlineProbes:
 
     def __init__(self, width: int, num_classes: int, device, seed: int, memory=4096, neighbours=20, temperature=0.07):
         generator = torch.Generator().manual_seed(seed)
-        head = nn.utils.skip_init(nn.Linear, width, num_classes)
+        head = nn.utils.skip_init(nn.Linear, 2 * width, num_classes)
         nn.init.normal_(head.weight, std=0.01, generator=generator)
         nn.init.zeros_(head.bias)
-        self.probe = nn.Sequential(nn.LayerNorm(width), head).to(device)
+        self.probe = nn.Sequential(nn.LayerNorm(2 * width), head).to(device)
         self.optimizer = torch.optim.AdamW(self.probe.parameters(), lr=2e-2, weight_decay=1e-6)
         self.num_classes = num_classes
         self.neighbours, self.temperature = neighbours, temperature
@@ -43,24 +46,39 @@ class OnlineProbes:
         self.score = torch.zeros(3, device=device)  # right by linear, right by kNN, labelled images
 
     @torch.no_grad()
-    def observe(self, features: torch.Tensor, labels: torch.Tensor) -> None:
-        """`features`: (B, d), detached; `labels`: (B,). Answers, scores, then learns. No synchronisation."""
-        features = features.float()
+    def observe(self, blocks: torch.Tensor, features: torch.Tensor, labels: torch.Tensor) -> None:
+        """Answers, scores, then learns; no synchronisation. Images whose features are not finite are left out.
+
+        Args:
+            blocks: (Vg, B, 2d), CLS tokens of the last two blocks, detached.
+            features: (Vg, B, d), CLS after the final norm, detached.
+            labels: (B,).
+        """
+        finite = blocks.isfinite().all(2).all(0) & features.isfinite().all(2).all(0)
+        labels = torch.where(finite, labels, -1)
+        blocks, features = blocks.float().nan_to_num(0, 0, 0), features.float().nan_to_num(0, 0, 0)
         known = labels >= 0
-        directions = functional.normalize(features, dim=1)
         with torch.enable_grad():
-            logits = self.probe(features)
-            loss = functional.cross_entropy(logits, labels.clamp(min=0), reduction="none")
-            loss = (loss * known).sum() / known.sum().clamp(min=1)
-        right = torch.stack([logits.argmax(1) == labels, self.nearest(directions) == labels, known])
+            logits = self.probe(blocks)
+            targets = labels.clamp(min=0).expand(len(blocks), -1)
+            losses = functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+            loss = (losses.view_as(targets) * known).sum() / (known.sum() * len(blocks)).clamp(min=1)
+        directions = functional.normalize(features.mean(0), dim=1)
+        right = torch.stack([logits.mean(0).argmax(1) == labels, self.nearest(directions) == labels, known])
         self.score += (right & known).sum(1)
         loss.backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
-        directions, labels, features = (rows[-len(self.bank) :] for rows in (directions, labels, features))
-        where = (torch.arange(len(features), device=features.device) + self.cursor) % len(self.bank)
+        directions, labels = directions[-len(self.bank) :], labels[-len(self.bank) :]
+        where = (torch.arange(len(labels), device=labels.device) + self.cursor) % len(self.bank)
         self.bank[where], self.bank_labels[where] = directions, labels
-        self.cursor = (self.cursor + len(features)) % len(self.bank)
+        self.cursor = (self.cursor + len(labels)) % len(self.bank)
+
+    @torch.no_grad()
+    def answer(self, blocks: torch.Tensor, features: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Classes (n,) by the linear probe and by kNN, of images with `blocks` (n, 2d) and `features` (n, d)."""
+        nearest = self.nearest(functional.normalize(features.float(), dim=1))
+        return self.probe(blocks.float()).argmax(1), nearest
 
     def nearest(self, directions: torch.Tensor) -> torch.Tensor:
         """The class that the weighted nearest images of the memory vote for: (B,)."""

@@ -16,10 +16,14 @@ import torch
 from ..objective import diagnostics
 from .curves import draw_curves
 from .guards import CollapseGuard, FiniteGuard
+from .held_out import HeldOut
 from .monitors import Meters, MetricsLog, Progress, Stopwatch, Timer, finite_or_none, peak_memory
 from .probes import OnlineProbes
 from .ranks import everybody
 from .step import StepOutput
+
+
+SCORES = ("total", "probe_linear", "held_out_linear")  # that rank checkpoints
 
 
 class Reporter:
@@ -29,16 +33,20 @@ class Reporter:
         parts: the run; metrics.jsonl, curves.png and nonfinite-rank*.jsonl go into its folder.
         state: of the checkpoint that the run goes on from, or of its beginning.
         probes: online probes, or None.
+        held_out: images to measure them on every `probe_every` steps, or None.
     """
 
-    def __init__(self, parts: Any, state: dict[str, Any], probes: OnlineProbes | None):
+    def __init__(
+        self, parts: Any, state: dict[str, Any], probes: OnlineProbes | None, held_out: HeldOut | None = None
+    ):
         start = state["step"]
         run, plan, accelerator, folder = parts.arguments.run, parts.plan, parts.accelerator, parts.folder
-        self.folder, self.plan, self.accelerator, self.probes = folder, plan, accelerator, probes
+        self.folder, self.plan, self.accelerator = folder, plan, accelerator
+        self.probes, self.held_out = probes, held_out
         self.num_global = parts.arguments.data.num_global
         self.gathered = parts.arguments.objective.statistics == "global"
         self.main = accelerator.is_main_process
-        self.every = run.log_every
+        self.every, self.measure_every = run.log_every, run.probe_every or run.save_every
         self.meters = Meters()
         self.batches: list[tuple[int, list[str]]] = []
         self.log = MetricsLog(folder / "metrics.jsonl", start) if self.main else None
@@ -47,7 +55,7 @@ class Reporter:
         self.collapse = CollapseGuard(run.collapse_rank, run.collapse_sigma, run.collapse_intervals, run.on_collapse)
         self.progress = Progress(plan.total_steps, start, plan.global_batch_size, self.main)
         self.watch = Stopwatch()
-        self.last: dict[str, Any] = {}
+        self.scores: dict[str, float | None] = dict(state.get("scores", {}))
         self.waited = 0.0
         self.drawn = -math.inf
 
@@ -59,7 +67,7 @@ class Reporter:
         if self.probes is not None:
             labels = batch.labels.to(output.features.device, non_blocking=True)
             labels = self.accelerator.gather(labels) if self.gathered else labels
-            self.probes.observe(output.features[: self.num_global].mean(0), labels)
+            self.probes.observe(output.blocks, output.features[: self.num_global], labels)
 
     def due(self, step: int) -> bool:
         """Whether update `step` (0-based) ends an interval."""
@@ -91,7 +99,9 @@ class Reporter:
         }
         self.waited = wait_seconds
         batches, self.batches = self.batches, []
-        self.last = row = {name: finite_or_none(value) for name, value in row.items()}
+        row |= self.measure(step + 1 - len(batches), step + 1)
+        row = {name: finite_or_none(value) for name, value in row.items()}
+        self.scores |= {name: row[name] for name in SCORES if name in row}
         self.publish(row)
         self.finite.check(bad, batches, last)
         if not self.gathered:  # ranks see other projections, and have to agree on a verdict
@@ -102,6 +112,15 @@ class Reporter:
             print(f"warning: {warning}", file=sys.stderr)
         return row
 
+    def measure(self, before: int, now: int) -> dict[str, float]:
+        """The probes on held-out images, if a multiple of `measure_every` lies in (before, now] or at the end."""
+        due = now // self.measure_every > before // self.measure_every or now == self.plan.total_steps
+        if self.held_out is None or not due:
+            return {}
+        accuracy = self.held_out.measure(self.probes)
+        self.watch.lap()  # not a second of the steps
+        return accuracy
+
     def publish(self, row: dict[str, Any]) -> None:
         """Log, trackers and screen; on the main process."""
         if not self.main:
@@ -111,6 +130,7 @@ class Reporter:
         self.accelerator.log(logged, step=row["step"])
         words = f"loss {row['total']:.4f}" if row["total"] is not None else "no finite loss"
         words += f", probe {row['probe_linear']:.3f}" if "probe_linear" in row else ""
+        words += f", held out {row['held_out_linear']:.3f}" if "held_out_linear" in row else ""
         words += f", {row['data_wait']:.0%} waiting for data"
         self.progress.report(row["step"], row["images_per_second"], words)
 
@@ -130,5 +150,5 @@ class Reporter:
 
     def progress_made(self, timer: Timer) -> dict[str, Any]:
         """What a checkpoint keeps of the run's history: seconds, updates left out, and what ranks checkpoints."""
-        best = {name: self.last[name] for name in ("total", "probe_linear") if self.last.get(name) is not None}
-        return {"seconds": timer.seconds(), "skipped_updates": self.finite.skipped, "scores": best}
+        scores = {name: score for name, score in self.scores.items() if score is not None}
+        return {"seconds": timer.seconds(), "skipped_updates": self.finite.skipped, "scores": scores}

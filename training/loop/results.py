@@ -13,6 +13,7 @@ from visreg_hub_cards import write_card
 
 from ..evaluation.frozen import frozen_accuracy
 from ..evaluation.task import label_map
+from .checkpoint import whole_model
 from .folder import read_json, write_json
 from .monitors import clock, read_rows
 
@@ -48,15 +49,15 @@ def first_accuracy(parts: Any) -> dict[str, float]:
         images = parts.held_out.description()
         known = read_json(path)
         if known is None or known["images"] != images:
-            write_json(path, {"images": images, "accuracy": held_out_accuracy(parts)})
+            write_json(path, {"images": images, "accuracy": held_out_accuracy(parts, parts.model)})
     parts.accelerator.wait_for_everyone()
     return read_json(path)["accuracy"] if parts.held_out is not None else {}
 
 
-def held_out_accuracy(parts: Any) -> dict[str, float]:
+def held_out_accuracy(parts: Any, model: Any) -> dict[str, float]:
     """20-NN and linear accuracy (shares) of the frozen features on the held-out images, which are touched once."""
     options = parts.arguments.run
-    backbone = parts.model.base_model.to(parts.accelerator.device)
+    backbone = model.base_model.to(parts.accelerator.device)
     return frozen_accuracy(
         backbone,
         image_processor_for(backbone.config),
@@ -69,9 +70,10 @@ def held_out_accuracy(parts: Any) -> dict[str, float]:
 def finish(parts: Any, before: dict[str, float], seconds: float) -> dict[str, Any]:
     """Write the models, the summary and the card; print how it ended. Returns the summary, on every rank."""
     summary: dict[str, Any] = {}
+    model = whole_model(parts.model, parts.accelerator)
     if parts.accelerator.is_main_process:
-        save_models(parts.model, parts.folder)
-        after = held_out_accuracy(parts) if parts.held_out is not None else {}
+        save_models(model, parts.folder)
+        after = held_out_accuracy(parts, model) if parts.held_out is not None else {}
         summary = {f"{name}_before": value for name, value in before.items()}
         summary |= {f"{name}_after": value for name, value in after.items()} | progress_facts(parts, seconds)
         write_json(parts.folder / "summary.json", summary)

@@ -9,7 +9,7 @@ gradient, and every rank projects the whole batch and takes the objective on it:
 the whole batch without SyncBN, on any device, and the slices are shared out, so that no sorting is repeated.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -19,11 +19,16 @@ from ..objective import VISRegObjective, VISRegTerms, gather_batch
 
 
 class StepOutput(NamedTuple):
-    """`terms` carries the graph; `projections` (V, N*B, D) and `features` (V, N*B, d) are detached."""
+    """`terms` carries the graph; `projections` (V, N*B, D) and `features` (V, N*B, d) are detached.
+
+    `blocks` (Vg, N*B, 2d), detached too, is what the online probe of the paper reads: the CLS tokens of the last two
+    blocks of the global views; None unless they are asked for.
+    """
 
     terms: VISRegTerms
     projections: torch.Tensor
     features: torch.Tensor
+    blocks: torch.Tensor | None = None
 
 
 class PretrainingStep(nn.Module):
@@ -37,38 +42,67 @@ class PretrainingStep(nn.Module):
             would change the method, since the terms couple the batch. Here forward keeps only the features of each
             micro-batch, and backward computes them a second time, with the same random state, when their gradient is
             known: loss and gradient are those of the undivided batch.
+        probed: hand out `blocks`, which changes nothing else.
     """
 
     def __init__(
-        self, model: nn.Module, objective: VISRegObjective, num_global: int, micro_batch_size: int | None = None
+        self,
+        model: nn.Module,
+        objective: VISRegObjective,
+        num_global: int,
+        micro_batch_size: int | None = None,
+        probed: bool = False,
     ):
         super().__init__()
         self.num_global = num_global
+        self.probed = probed
         self.model = model
         self.objective = objective
         self.micro_batch_size = micro_batch_size
 
     def forward(self, views: list[torch.Tensor], step: int) -> StepOutput:
         """`views`: one tensor a resolution, (V_r, B, C, H, W), global first; `step` draws the directions."""
-        features = torch.cat([self.encode(group) for group in views])
+        encoded = [self.encode(group) for group in views]
+        features = torch.cat([features for features, _blocks in encoded])
+        blocks = torch.cat([blocks for _features, blocks in encoded])[: self.num_global] if self.probed else None
         gathered = self.objective.statistics == "global"
         if gathered:
             features = gather_batch(features)
+            blocks = gather_batch(blocks) if self.probed else None
         projections = self.model.project(features, [len(group) for group in views])
         terms = self.objective(projections, self.num_global, step=step, gathered=gathered)
-        return StepOutput(terms, projections.detach(), features.detach())
+        terms = VISRegTerms(*(value.clone() for value in terms))  # FSDP warns of outputs that are views
+        return StepOutput(terms, projections.detach(), features.detach(), blocks)
 
-    def encode(self, views: torch.Tensor) -> torch.Tensor:
-        """Features (V_r, B, d) of one resolution (V_r, B, C, H, W), a micro-batch at a time if one is set."""
+    def encode(self, views: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features (V_r, B, d) and `blocks` (V_r, B, 2d, or 0) of one resolution (V_r, B, C, H, W), a micro-batch at a
+        time if one is set.
+        """
+        rows = views.flatten(0, 1)
         if self.micro_batch_size is None or self.micro_batch_size >= views.shape[1]:
-            return self.model.encode(views)
-        rows = views.flatten(0, 1).split(self.micro_batch_size * len(views))
-        if torch.is_grad_enabled():
-            features = [checkpoint(self.encode_rows, part, use_reentrant=False) for part in rows]
+            encoded = [self.encode_rows(rows)]
         else:
-            features = [self.encode_rows(part) for part in rows]
-        return torch.cat(features).unflatten(0, views.shape[:2])
+            parts = rows.split(self.micro_batch_size * len(views))
+            again = torch.is_grad_enabled()
+            encoded = [
+                checkpoint(self.encode_rows, part, use_reentrant=False) if again else self.encode_rows(part)
+                for part in parts
+            ]
+        features, blocks = (torch.cat(column).unflatten(0, views.shape[:2]) for column in zip(*encoded, strict=True))
+        return features, blocks
 
-    def encode_rows(self, rows: torch.Tensor) -> torch.Tensor:
-        """Features (rows, d) of crops (rows, C, H, W) of one resolution."""
-        return self.model.encode(rows.unsqueeze(0)).squeeze(0)
+    def encode_rows(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features (rows, d) and `blocks` (rows, 2d, or 0) of crops (rows, C, H, W) of one resolution."""
+        output = self.model.vit(rows, output_hidden_states=self.probed)
+        features = output.pooler_output
+        if not self.probed:
+            return features, features.detach()[:, :0]
+        return features, last_blocks(output)
+
+
+def last_blocks(output: Any) -> torch.Tensor:
+    """(rows, 2d), detached: the CLS tokens of the last two blocks, before the final norm; the last one twice if there
+    is one block only.
+    """
+    states = output.hidden_states[1:][-2:]
+    return torch.cat([states[0][:, 0], states[-1][:, 0]], dim=1).detach()

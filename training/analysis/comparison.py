@@ -1,0 +1,109 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""What the analyses that train have in common: entries (a label, and what it changes in the base run) times seeds."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from . import figures
+from .options import Options
+from .records import percent, table
+from .runs import Training, base_recipe, training
+
+
+UNTRAINED = "untrained"
+MARGIN = 0.01  # accuracy: what counts as a loss where the paper says that something does no harm
+# lambda of the peers where each has its own: LeJEPA's for SIGReg, and for VICReg, whose 25 : 25 of variance and
+# invariance is 1 : 25 for a regularizer that holds the 25. The others take the recipe's.
+OWN_LAMBDA = {"sigreg": 0.05, "vicreg": 0.05}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of a comparison: options that differ from the base run, by name; `colour` of its regularizer."""
+
+    label: str
+    changes: dict[str, Any]
+    regularizer: str = "visreg"
+
+    def run(self, options: Options, seed: int) -> Training:
+        return training(options, seed, **self.changes)
+
+    @property
+    def colour(self) -> str:
+        return figures.GREY if self.label == UNTRAINED else figures.COLOURS[self.regularizer]
+
+
+def untrained(**changes: Any) -> Entry:
+    """The model as it is initialised: what any accuracy has to be compared with."""
+    return Entry(UNTRAINED, {"trained": False, **changes})
+
+
+def runs_of(options: Options, entries: list[Entry]) -> list[Training]:
+    return [entry.run(options, seed) for entry in entries for seed in options.seeds]
+
+
+class Outcomes:
+    """The results of some entries: `linear["label"]` are accuracies on the test images (shares), one a seed."""
+
+    def __init__(self, options: Options, entries: list[Entry], results: dict[str, dict[str, Any]]):
+        self.options, self.entries = options, entries
+        self.results = {
+            entry.label: [results[entry.run(options, seed).key] for seed in options.seeds] for entry in entries
+        }
+
+    def values(self, name: str) -> dict[str, list[float]]:
+        return {label: [row[name] for row in rows] for label, rows in self.results.items()}
+
+    @property
+    def linear(self) -> dict[str, list[float]]:
+        return self.values("linear")
+
+    @property
+    def knn(self) -> dict[str, list[float]]:
+        return self.values("knn")
+
+    def record(self, tables: list[dict], claims: list[dict], **more: Any) -> dict[str, Any]:
+        """The record of an analysis."""
+        names = ("knn", "linear", "validation", "feature_rank")
+        seconds = sum(row["seconds"] for rows in self.results.values() for row in rows)
+        return {
+            "settings": {"scale": self.options.scale, "base": base_recipe(self.options)},
+            "seeds": list(self.options.seeds),
+            "entries": [entry.label for entry in self.entries],
+            "changes": {entry.label: entry.changes for entry in self.entries},
+            "values": {name: self.values(name) for name in names},
+            **more,
+            "tables": tables,
+            "claims": claims,
+            "seconds": seconds,
+        }
+
+    def accuracy_table(self, title: str) -> dict[str, Any]:
+        """Mean and standard deviation over seeds of both accuracies, and the effective rank of the features."""
+        ranks = self.values("feature_rank")
+        rows = [
+            [
+                label,
+                percent(self.knn[label]),
+                percent(self.linear[label]),
+                f"{sum(ranks[label]) / len(ranks[label]):.1f}",
+            ]
+            for label in self.results
+        ]
+        columns = ["", "20-NN, %", "linear, %", "effective rank of features"]
+        return table(f"{title} ({len(self.options.seeds)} seeds; mean ± standard deviation)", columns, rows)
+
+
+def draw_entries(record: dict[str, Any], message: str, path: Any, colours: dict[str, str] | None = None) -> list[str]:
+    """Both accuracies of every entry, side by side."""
+    labels = record["entries"]
+    height = 1.6 + 0.36 * len(labels)
+    figure, axes = figures.sheet(message, 2, height=height)
+    picked = [(colours or {}).get(label, figures.COLOURS["visreg"]) for label in labels]
+    picked = [figures.GREY if label == UNTRAINED else colour for label, colour in zip(labels, picked, strict=True)]
+    for axis, name, words in ((axes[0], "linear", "linear accuracy, %"), (axes[1], "knn", "20-NN accuracy, %")):
+        figures.dots(axis, labels, [record["values"][name][label] for label in labels], picked)
+        axis.set_xlabel(f"{words} (diamond: mean; dots: seeds)")
+    axes[1].set_yticklabels([])
+    return [figures.save(figure, path)]

@@ -1,0 +1,104 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""Figure 7: does the training loss alone rank checkpoints? Pearson correlation of loss and accuracy.
+
+Within a run over its checkpoints (the loss is the mean since the last one), and over the ends of runs that differ in
+learning rate and seed. The objective is the same in all of them, or their losses could not be compared.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import figures
+from .comparison import Entry, Outcomes, runs_of
+from .options import Options
+from .records import claim, number, spread, table
+from .runs import Training, base_recipe
+
+
+FACTORS = (0.25, 1.0, 3.0)  # of the recipe's learning rate
+PUBLISHED = -0.996  # paper, figure 7: ViT-L/14, 100 epochs, linear accuracy
+TIGHT = -0.9
+
+
+def entries(options: Options) -> list[Entry]:
+    rate = float(base_recipe(options)["learning_rate"])
+    return [
+        Entry(f"learning rate {rate * factor:g}", {} if factor == 1 else {"learning_rate": rate * factor})
+        for factor in FACTORS
+    ]
+
+
+def runs(options: Options) -> list[Training]:
+    return runs_of(options, entries(options))
+
+
+def measure(options: Options, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    outcomes = Outcomes(options, entries(options), results)
+    curves = {label: [curve(row) for row in rows] for label, rows in outcomes.results.items()}
+    within = {
+        name: [pearson(one["loss"], one[name]) for rows in curves.values() for one in rows]
+        for name in ("linear", "knn")
+    }
+    ends = [{key: one[key][-1] for key in ("loss", "linear", "knn")} for rows in curves.values() for one in rows]
+    across = {name: pearson([end["loss"] for end in ends], [end[name] for end in ends]) for name in ("linear", "knn")}
+    claims = [
+        claim(
+            "Within a run, a lower loss goes with a higher linear accuracy (Pearson below 0)",
+            within["linear"],
+            below=True,
+        ),
+        claim(
+            f"Within a run, as tightly as below {TIGHT} (paper: {PUBLISHED}; linear)",
+            within["linear"],
+            TIGHT,
+            below=True,
+        ),
+        claim(f"Within a run, as tightly as below {TIGHT} (20-NN)", within["knn"], TIGHT, below=True),
+    ]
+    rows = [
+        [f"checkpoints of a run, {title}", *interval_cells(within[name]), f"{len(within[name])} runs"]
+        for name, title in (("linear", "linear"), ("knn", "20-NN"))
+    ]
+    rows += [
+        [f"ends of runs, {title}", number(across[name]), "", f"{len(ends)} runs"]
+        for name, title in (("linear", "linear"), ("knn", "20-NN"))
+    ]
+    shown = table("Pearson correlation of training loss and accuracy", ["over", "r", "95 % interval", "of"], rows)
+    return outcomes.record([shown], claims, curves=curves, within=within, across=across)
+
+
+def curve(result: dict[str, Any]) -> dict[str, list[float]]:
+    """Loss and accuracies at each reading of a run."""
+    readings = result["readings"]
+    found = {"step": [one["step"] for one in readings], "loss": [one["terms"]["total"] for one in readings]}
+    return found | {name: [one[name] for one in readings] for name in ("linear", "knn")}
+
+
+def pearson(x: list[float], y: list[float]) -> float:
+    """0 where one of them does not vary."""
+    return float(np.corrcoef(x, y)[0, 1]) if np.std(x) > 0 and np.std(y) > 0 else 0.0
+
+
+def interval_cells(values: list[float]) -> list[str]:
+    found = spread(values)
+    interval = found["interval"]
+    return [number(found["mean"]), f"{number(interval[0])} to {number(interval[1])}" if interval else ""]
+
+
+def draw(record: dict[str, Any], folder: Path) -> list[str]:
+    """correlation.png"""
+    within = record["within"]["linear"]
+    message = f"Training loss and accuracy move together within a run: r = {np.mean(within):.2f} on average"
+    figure, (axis,) = figures.sheet(message)
+    for (label, rows), colour in zip(record["curves"].items(), ("#e0a020", "#1f5fa8", "#8c4fa3"), strict=False):
+        for place, one in enumerate(rows):
+            accuracy = [100 * value for value in one["linear"]]
+            axis.plot(one["loss"], accuracy, "-", color=colour, alpha=0.35, linewidth=1)
+            axis.plot(one["loss"], accuracy, "o", color=colour, markersize=4, label=None if place else label)
+            axis.plot(one["loss"][-1], accuracy[-1], "D", color=colour, markersize=8)
+    axis.set(xlabel="training loss since the last checkpoint", ylabel="linear accuracy, %")
+    axis.legend(frameon=False, fontsize=8, title="a line a run, its end a diamond", title_fontsize=8)
+    return [figures.save(figure, folder / "correlation.png")]

@@ -1,0 +1,157 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""Figure 3: time and memory of each regularizer, forward and backward, against batch and dimension.
+
+Shapes: z (V views, B images, D dimension), directions (D, K slices).
+"""
+
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from ..objective import REGULARIZERS, VISRegObjective
+from . import figures
+from .memory import extra_peak
+from .options import Options
+from .records import claim, number, table
+
+
+SMALL = {"V": 4, "K": 1024, "B": 256, "D": 256, "batches": (128, 256, 512, 1024), "dims": (64, 128, 256, 512, 1024)}
+PAPER = {"V": 10, "K": 4096, "B": 512, "D": 256, "batches": (128, 256, 512, 1024, 2048, 4096)}
+PAPER |= {"dims": (64, 128, 256, 512, 1024, 2048, 4096)}
+REPEATS = 5  # timed calls of a case, after one that is not; as many estimates of the exponent
+
+
+def settings(options: Options) -> dict[str, Any]:
+    """What the result depends on; the number of threads and the device are part of it."""
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
+    sizes = options.pick(SMALL, PAPER)
+    listed = {key: list(value) if isinstance(value, tuple) else value for key, value in sizes.items()}
+    return listed | {"device": device.type, "threads": torch.get_num_threads(), "repeats": REPEATS}
+
+
+def measure(options: Options) -> dict[str, Any]:
+    """Median seconds and extra peak bytes of every regularizer; cases are visited in turn, repeat after repeat."""
+    started, sizes = time.perf_counter(), settings(options)
+    device = torch.device(sizes["device"])
+    cases = dict.fromkeys([(B, sizes["D"]) for B in sizes["batches"]] + [(sizes["B"], D) for D in sizes["dims"]])
+    rows = []
+    with tqdm(total=len(cases) * len(REGULARIZERS), unit="case", desc="cost", disable=not sys.stderr.isatty()) as bar:
+        for B, D in cases:
+            for name in REGULARIZERS:
+                rows.append({"regularizer": name, "B": B, "D": D, **one_case(name, sizes, B, D, device)})
+                bar.update()
+    return {
+        "settings": sizes,
+        "seeds": list(range(REPEATS)),
+        "rows": rows,
+        "tables": [case_table(rows, "seconds", 1e3, "Milliseconds a call (median)")]
+        + ([case_table(rows, "peak", 2**-20, "Extra peak memory, MiB")] if rows[0]["peak"] is not None else []),
+        "claims": claims(rows, sizes),
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def one_case(name: str, sizes: dict[str, Any], B: int, D: int, device: torch.device) -> dict[str, Any]:
+    """Seconds of each repeat and the extra peak of the first call."""
+    objective = VISRegObjective(sizes["K"], 1.0, regularizer=name, check_finite=False)
+    z = torch.randn(sizes["V"], B, D, generator=torch.Generator().manual_seed(0)).to(device)
+
+    def call() -> None:
+        objective(z.detach().requires_grad_(), sizes["V"], step=0).regularizer.backward()
+
+    peak = extra_peak(call, device)
+    return {"seconds": [timed(call, device) for _ in range(sizes["repeats"])], "peak": peak}
+
+
+def timed(call, device: torch.device) -> float:
+    synchronize = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    synchronize()
+    start = time.perf_counter()
+    call()
+    synchronize()
+    return time.perf_counter() - start
+
+
+def along(rows: list[dict], name: str, axis: str, sizes: dict[str, Any]) -> list[dict]:
+    """The rows of a regularizer along B or D, the other at its base."""
+    other = "D" if axis == "B" else "B"
+    chosen = [row for row in rows if row["regularizer"] == name and row[other] == sizes[other]]
+    return sorted(chosen, key=lambda row: row[axis])
+
+
+def exponents(rows: list[dict], name: str, axis: str, sizes: dict[str, Any]) -> list[float]:
+    """Exponent of time in B or D from each repeat: a line through the logarithms of the upper three sizes."""
+    upper = along(rows, name, axis, sizes)[-3:]
+    x = np.log([row[axis] for row in upper])
+    return [float(np.polyfit(x, np.log(y), 1)[0]) for y in zip(*(row["seconds"] for row in upper), strict=True)]
+
+
+def claims(rows: list[dict], sizes: dict[str, Any]) -> list[dict]:
+    found = [
+        claim(
+            f"Time of {title} is linear in the batch: exponent below 1.25 (1 plus a sort's logarithm)",
+            exponents(rows, name, "B", sizes),
+            1.25,
+            below=True,
+        )
+        for name, title in figures.TITLES.items()
+    ]
+    found += [
+        claim(
+            f"Time of {figures.TITLES[name]} grows faster than linearly in the dimension: exponent above 1.25",
+            exponents(rows, name, "D", sizes),
+            1.25,
+        )
+        for name in ("visreg", "vicreg", "barlow")
+    ]
+    largest = {name: along(rows, name, "B", sizes)[-1]["seconds"] for name in REGULARIZERS}
+    ratio = [a / b for a, b in zip(largest["sigreg"], largest["visreg"], strict=True)]
+    return [*found, claim("VISReg is faster than SIGReg at the largest batch (SIGReg's time / VISReg's)", ratio, 1.0)]
+
+
+def case_table(rows: list[dict], key: str, factor: float, title: str) -> dict[str, Any]:
+    cases = list(dict.fromkeys((row["B"], row["D"]) for row in rows))
+    found = {(row["regularizer"], row["B"], row["D"]): row[key] for row in rows}
+
+    def cell(name: str, case: tuple[int, int]) -> str:
+        value = found[name, *case]
+        return number(factor * (statistics.median(value) if isinstance(value, list) else value))
+
+    body = [[str(B), str(D), *(cell(name, (B, D)) for name in figures.TITLES)] for B, D in cases]
+    return table(title, ["B", "D", *figures.TITLES.values()], body)
+
+
+def draw(record: dict[str, Any], folder: Path) -> list[str]:
+    """cost.png: time against B and D; memory against B where it could be counted."""
+    sizes, rows = record["settings"], record["rows"]
+    with_memory = rows[0]["peak"] is not None
+    figure, axes = figures.sheet(
+        "Linear in the batch for all; the covariance methods grow with the square of the dimension", 2 + with_memory
+    )
+    panels = [(axes[0], "B", "seconds", 1e3), (axes[1], "D", "seconds", 1e3)]
+    panels += [(axes[2], "B", "peak", 2**-20)] if with_memory else []
+    for axis, along_axis, key, factor in panels:
+        for name, title in figures.TITLES.items():
+            chosen = along(rows, name, along_axis, sizes)
+            y = [
+                factor * (statistics.median(row[key]) if key == "seconds" else max(row[key], 2**16)) for row in chosen
+            ]
+            look = {"color": figures.COLOURS[name], "marker": figures.MARKERS[name], "markersize": 4}
+            axis.plot([row[along_axis] for row in chosen], y, label=title, **look)
+        ticks = [row[along_axis] for row in along(rows, "visreg", along_axis, sizes)]
+        axis.set_xscale("log", base=2)
+        axis.set_yscale("log")
+        axis.set_xticks(ticks, map(str, ticks))
+        name = {"B": "batch B", "D": "dimension D"}[along_axis]
+        fixed = "D" if along_axis == "B" else "B"
+        axis.set_xlabel(f"{name} ({fixed} {sizes[fixed]}, V {sizes['V']}, K {sizes['K']})")
+        axis.set_ylabel("ms, forward and backward" if key == "seconds" else "extra peak memory, MiB")
+    axes[0].legend(frameon=False, fontsize=8)
+    return [figures.save(figure, folder / "cost.png")]

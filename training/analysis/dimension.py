@@ -1,0 +1,54 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""Figure 4: accuracy against the dimension D of the projections at a fixed number of slices."""
+
+from pathlib import Path
+from typing import Any
+
+from . import figures
+from .comparison import MARGIN, UNTRAINED, Entry, Outcomes, runs_of, untrained
+from .options import Options
+from .records import points
+from .runs import Training, base_recipe
+
+
+SMALL = (16, 64, 256)
+PAPER = (64, 128, 256, 512, 1024, 2048)
+
+
+def entries(options: Options) -> list[Entry]:
+    base = base_recipe(options).get("projection_size", 128)
+    sizes = options.pick(SMALL, PAPER)
+    return [Entry(f"D {D}", {"projection_size": None if base == D else D}) for D in sizes] + [untrained()]
+
+
+def runs(options: Options) -> list[Training]:
+    return runs_of(options, entries(options))
+
+
+def measure(options: Options, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    outcomes = Outcomes(options, entries(options), results)
+    sizes, linear = options.pick(SMALL, PAPER), outcomes.linear
+    low, middle, high = (f"D {D}" for D in (sizes[0], sizes[len(sizes) // 2], sizes[-1]))
+    claims = [
+        points(
+            f"{high} loses less than 1 point to {middle} at the same K (linear)", linear[high], linear[middle], MARGIN
+        ),
+        points(f"{middle} is above {low} (linear)", linear[middle], linear[low]),
+    ]
+    return outcomes.record([outcomes.accuracy_table("Projection dimension")], claims, dims=list(sizes))
+
+
+def draw(record: dict[str, Any], folder: Path) -> list[str]:
+    """dimension.png"""
+    figure, (axis,) = figures.sheet("Accuracy against the projection dimension, slices fixed")
+    dims, floor = record["dims"], record["values"]["linear"][UNTRAINED]
+    for name, title, look in (("linear", "linear", {}), ("knn", "20-NN", {"linestyle": "--", "marker": "s"})):
+        rows = zip(*(record["values"][name][f"D {D}"] for D in dims), strict=True)
+        figures.band(axis, dims, [[100 * value for value in row] for row in rows], "visreg", title, **look)
+    axis.axhline(100 * sum(floor) / len(floor), color=figures.GREY, linestyle=":", label="untrained, linear")
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(dims, map(str, dims))
+    axis.set(xlabel="projection dimension D", ylabel="accuracy, % (band: range over seeds)")
+    axis.legend(frameon=False, fontsize=8)
+    return [figures.save(figure, folder / "dimension.png")]

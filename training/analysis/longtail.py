@@ -1,0 +1,33 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""Regularizers on long-tailed data (the CIFAR-LT protocol) in pretraining; probes and test are balanced."""
+
+from pathlib import Path
+from typing import Any
+
+from . import hard_data
+from .comparison import Entry, runs_of
+from .options import Options
+from .runs import Training
+
+
+SMALL, PAPER = 100.0, 256.0  # largest over smallest class; ImageNet-LT: 1280 to 5 images
+
+
+def entries(options: Options) -> list[Entry]:
+    return hard_data.entries({"imbalance_factor": options.pick(SMALL, PAPER)}, {})
+
+
+def runs(options: Options) -> list[Training]:
+    return runs_of(options, entries(options))
+
+
+def measure(options: Options, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    factor = options.pick(SMALL, PAPER)
+    return hard_data.measure(options, entries(options), results, "long-tailed data", imbalance=factor)
+
+
+def draw(record: dict[str, Any], folder: Path) -> list[str]:
+    """longtail.png"""
+    message = f"Pretrained on a long tail (largest class {record['imbalance']:g} times the smallest)"
+    return hard_data.draw(record, message, folder / "longtail.png")

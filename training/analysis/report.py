@@ -1,0 +1,68 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""report.md: every record of a folder as figures, tables and verdicts; what holds comes from the records alone."""
+
+from pathlib import Path
+from typing import Any
+
+from ..evaluation.results import markdown
+from ..loop.folder import read_json, write_text
+from ..loop.monitors import clock
+from .options import ANALYSES
+from .records import FAILS, FORMAT, HOLDS, OPEN
+
+
+HEAD = """# What holds of the paper's claims here
+
+Each verdict is computed from numbers of this folder: a claim `holds` where the whole 95 % interval (Student's t over
+seeds) lies on the claimed side of its bound, `does not hold` where it lies on the other side, and is `not settled` by
+these seeds where the interval holds the bound. Accuracies of compared runs are paired by seed, and the intervals are
+about seeds (first weights, order, crops, slices), with the test images fixed. Among this many intervals of 95 % some
+will be wrong by chance."""
+
+
+def write_report(folder: Path) -> Path:
+    """Write report.md from all records of the folder, in the order of ANALYSES; returns its path."""
+    records = [
+        record for name in ANALYSES if (record := read_json(folder / f"{name}.json")) and record["format"] == FORMAT
+    ]
+    parts = [HEAD, summary(records), *(section(record, folder) for record in records)]
+    path = folder / "report.md"
+    write_text(path, "\n\n".join(parts) + "\n")
+    return path
+
+
+def summary(records: list[dict[str, Any]]) -> str:
+    """One line an analysis: how many claims hold."""
+    rows = []
+    for record in records:
+        verdicts = [claim["verdict"] for claim in record["claims"]]
+        rows.append(
+            [
+                record["analysis"],
+                ANALYSES[record["analysis"]],
+                *(str(verdicts.count(one)) for one in (HOLDS, FAILS, OPEN)),
+            ]
+        )
+    return markdown(["analysis", "", HOLDS, FAILS, OPEN], rows)
+
+
+def section(record: dict[str, Any], folder: Path) -> str:
+    """Figures, claims and tables of one analysis."""
+    name, where = record["analysis"], record["environment"]
+    figures = sorted(path.name for path in folder.glob(f"{name}*.png") if not path.name.endswith(".part.png"))
+    seconds = f"{clock(record['seconds'])} of computing, {len(record['seeds'])} seeds or repeats"
+    lines = [
+        f"## {name}: {ANALYSES[name]}",
+        "",
+        f"`visreg analyze {name}`; {seconds}; torch {where['torch']}, {where['device']}.",
+        "",
+        *(f"![{name}]({figure})\n" for figure in figures),
+        markdown(
+            ["claim", "verdict", "mean [95 % interval]"],
+            [[one["claim"], one["verdict"], one["evidence"]] for one in record["claims"]],
+        ),
+    ]
+    for shown in record["tables"]:
+        lines += ["", f"{shown['title']}:", "", markdown(shown["columns"], shown["rows"])]
+    return "\n".join(lines)

@@ -1,0 +1,64 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""`analyze`: what the analyses need is trained once and kept, then each writes its record and figures."""
+
+import sys
+from typing import Any
+
+from ..errors import setting_up
+from .options import Options, module_of
+from .pool import perform_all
+from .records import finished, write_record
+from .report import write_report
+from .runs import arguments_of, assemble_run, training
+
+
+def analyze(names: list[str], options: Options) -> dict[str, dict[str, Any]]:
+    """Run analyses and write `NAME.json`, their figures and `report.md` into `options.output_dir`.
+
+    What an earlier call finished with the same settings is kept: results of collapse and cost as they are, trainings
+    by the hash of their options.
+
+    Raises:
+        UserError: the data or an option will not do.
+    """
+    modules = {name: module_of(name) for name in names}
+    training_ones = {name: module for name, module in modules.items() if hasattr(module, "runs")}
+    with setting_up():
+        options.output_dir.mkdir(parents=True, exist_ok=True)
+        if training_ones:
+            check(options)
+    records = {name: computed(name, modules[name], options) for name in names if name not in training_ones}
+    for module in training_ones.values():
+        if hasattr(module, "prepare"):
+            module.prepare(options)
+    runs = [run for module in training_ones.values() for run in module.runs(options)]
+    results = perform_all(runs, options.output_dir / "runs", options.workers)
+    for name, module in training_ones.items():
+        records[name] = write_record(options.output_dir, name, module.measure(options, results))
+        draw(name, module, records[name], options)
+    path = write_report(options.output_dir)
+    print(f"report   {path}")
+    return records
+
+
+def check(options: Options) -> None:
+    """Refuse what the first run would refuse, before any starts."""
+    assemble_run(arguments_of(training(options, options.seeds[0])), options.output_dir)
+
+
+def computed(name: str, module: Any, options: Options) -> dict[str, Any]:
+    """The record of an analysis that trains nothing, measured or kept from before."""
+    record = finished(options.output_dir, name, module.settings(options))
+    if record is None:
+        print(f"{name} ...", file=sys.stderr, flush=True)
+        record = write_record(options.output_dir, name, module.measure(options))
+    draw(name, module, record, options)
+    return record
+
+
+def draw(name: str, module: Any, record: dict[str, Any], options: Options) -> None:
+    figures = module.draw(record, options.output_dir)
+    verdicts = [found["verdict"] for found in record["claims"]]
+    counted = ", ".join(f"{verdicts.count(one)} {one}" for one in dict.fromkeys(verdicts))
+    print(f"{name:<13} {', '.join(figures)}: of {len(verdicts)} claims, {counted}")

@@ -1,0 +1,73 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""Figure 5: accuracy against the number of slices K, from D / 8 to 16 D, for the three sliced regularizers."""
+
+from pathlib import Path
+from typing import Any
+
+from . import figures
+from .comparison import MARGIN, OWN_LAMBDA, UNTRAINED, Entry, Outcomes, runs_of, untrained
+from .options import Options
+from .records import claim, points
+from .runs import Training, base_recipe
+
+
+SLICED = ("visreg", "sigreg", "swd")
+SMALL = (1 / 8, 1, 16)  # K / D (paper: D / 8 to 16 D at D 256)
+PAPER = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8, 16)
+
+
+def counts(options: Options) -> list[int]:
+    D = base_recipe(options).get("projection_size", 128)
+    return [max(1, int(D * share)) for share in options.pick(SMALL, PAPER)]
+
+
+def label(name: str, slices: int) -> str:
+    return f"{figures.TITLES[name]}, K {slices}"
+
+
+def changed(options: Options, name: str, slices: int) -> dict[str, Any]:
+    """What differs from the base run; each regularizer has its own lambda."""
+    base = base_recipe(options)["num_slices"]
+    changes = {"regularizer": None if name == "visreg" else name, "num_slices": None if slices == base else slices}
+    return changes | {"regularization_weight": OWN_LAMBDA.get(name)}
+
+
+def entries(options: Options) -> list[Entry]:
+    found = [Entry(label(name, K), changed(options, name, K), name) for name in SLICED for K in counts(options)]
+    return [*found, untrained()]
+
+
+def runs(options: Options) -> list[Training]:
+    return runs_of(options, entries(options))
+
+
+def measure(options: Options, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    outcomes = Outcomes(options, entries(options), results)
+    linear, few, many = outcomes.linear, counts(options)[0], counts(options)[-1]
+    ours = (linear[label("visreg", few)], linear[label("visreg", many)])
+    claims = [points(f"VISReg at K {few} (D / 8) loses less than 1 point to K {many} (linear)", *ours, MARGIN)]
+    for name in SLICED[1:]:
+        lost = [a - b for a, b in zip(linear[label(name, many)], linear[label(name, few)], strict=True)]
+        words = f"{figures.TITLES[name]} loses more than 1 point at K {few} (D / 8) against K {many} (linear)"
+        claims.append(claim(words, lost, MARGIN, unit=" points", scale=100))
+        other = linear[label(name, few)]
+        claims.append(points(f"At K {few} VISReg is above {figures.TITLES[name]} (linear)", ours[0], other))
+    return outcomes.record([outcomes.accuracy_table("Number of slices")], claims, counts=counts(options))
+
+
+def draw(record: dict[str, Any], folder: Path) -> list[str]:
+    """slices.png"""
+    figure, (axis,) = figures.sheet("Accuracy against the number of slices")
+    counts_, values = record["counts"], record["values"]["linear"]
+    for name in SLICED:
+        rows = zip(*(values[label(name, K)] for K in counts_), strict=True)
+        figures.band(axis, counts_, [[100 * value for value in row] for row in rows], name)
+    floor = values[UNTRAINED]
+    axis.axhline(100 * sum(floor) / len(floor), color=figures.GREY, linestyle=":", label="untrained")
+    axis.set_xscale("log", base=2)
+    axis.set_xticks(counts_, map(str, counts_))
+    D = record["settings"]["base"].get("projection_size", 128)
+    axis.set(xlabel=f"slices K (D {D})", ylabel="linear accuracy, % (band: range over seeds)")
+    axis.legend(frameon=False, fontsize=8)
+    return [figures.save(figure, folder / "slices.png")]

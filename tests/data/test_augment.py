@@ -12,7 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.transforms.v2 import functional as F
 
 from visreg_training.data import DeviceAugment, MultiCrop, TorchvisionReference
-from visreg_training.data.augment import IMAGENET_MEAN, IMAGENET_STD, AugmentParameters
+from visreg_training.data.augment import AugmentParameters
+from visreg_training.data.colour import IMAGENET_MEAN, IMAGENET_STD
 
 
 COUNT, SIDE = 6, 24

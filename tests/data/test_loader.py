@@ -13,8 +13,10 @@ from itertools import chain, islice
 import pytest
 import torch
 
-from visreg_training.data import MultiCrop, PretrainingLoader, Subset, open_stream
+from visreg_training.data import MultiCrop, PretrainingLoader, Subset, TorchvisionReference, open_stream
+from visreg_training.data.decode import open_image
 from visreg_training.data.feed import StreamPlan, StreamReader
+from visreg_training.data.order import image_generator
 from visreg_training.data.shards import ShardCursor
 
 
@@ -96,6 +98,23 @@ def test_workers_change_nothing_of_a_map_style_order(five_shards):
     batches = [take(loader(source, num_workers=workers), 5) for workers in (0, 1, 2)]
     assert_same(batches[0], batches[1])
     assert_same(batches[0], batches[2])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_torchvision_views_are_a_function_of_seed_epoch_and_image(five_shards, workers):
+    """In epoch 1 as if nothing had been drawn before; torch's global generator is left alone."""
+    source, reference = open_stream(five_shards), TorchvisionReference(CROPS, hue=0.2)
+    batches = PretrainingLoader(source, reference, batch_size=8, seed=3, num_workers=workers)
+    before = torch.get_rng_state()
+    batch = take(batches, 16)[-1]
+    batches.close()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert [view.shape for view in batch.views] == [(2, 8, 3, 16, 16), (2, 8, 3, 8, 8)]
+    opened = open_image(source.example(int(batch.ids[5])).data)
+    torch.set_rng_state(image_generator(3, 1, (int(batch.ids[5]),)).get_state())
+    expected = reference(opened.load())
+    for view, crop in zip([*batch.views[0][:, 5], *batch.views[1][:, 5]], expected, strict=True):
+        assert view.dtype == torch.float32 and torch.equal(view, crop)
 
 
 def test_a_stream_resumes_with_another_number_of_workers(five_shards):

@@ -5,13 +5,16 @@
 import ast
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import yaml
 
 import visreg_training
+from visreg_training.data import ColourOptions, MultiCrop
 from visreg_training.errors import UserError
+from visreg_training.loop.assembly import make_views
 from visreg_training.loop.config import RECIPES, as_flags, option_names, parse
 
 
@@ -91,7 +94,16 @@ def test_every_option_is_read_somewhere():
         if path.stem == "assembly":  # make_objective hands its whole group on
             read |= {"regularizer", "regularization_weight", "scale_weight", "shape_weight", "center_weight"}
             read |= {"num_slices", "slices", "statistics", "eps", "control_variate"}
+            read |= {spec.name for kind in (MultiCrop, ColourOptions) for spec in fields(kind)}  # shared_options
     assert set(option_names()) <= read, set(option_names()) - read
+
+
+def test_the_augmentation_is_what_the_options_say():
+    given = {"num_local": 3, "local_scale": [0.1, 0.2], "rotation": 5.0, "hue": 0.05, "solarize_probability": 0.3}
+    views = make_views(parsed(*as_flags(given | {"augment_backend": "torchvision"})).data)
+    assert views.multi_crop == make_views(parsed(*as_flags(given)).data)
+    made = vars(views.multi_crop) | vars(views.options)
+    assert {name: made[name] for name in given} == given and made["num_global"] == 4
 
 
 def test_yaml_reads_a_bare_no_as_false_and_it_still_means_no(tmp_path):

@@ -12,7 +12,7 @@ import torch
 
 from ..data import preview
 from ..errors import setting_up
-from ..loop.assembly import fill_defaults, make_augment, make_crops, open_training_source
+from ..loop.assembly import fill_defaults, make_augment, make_views, open_training_source
 from ..loop.config import parse
 from .parsing import OneLineParser
 
@@ -28,7 +28,7 @@ def main(argv: list[str]) -> None:
         source = open_training_source(arguments.data, arguments.run.seed)
         if "config" not in arguments.given:
             fill_defaults(arguments, source, torch.device("cpu"), processes=1)
-        crops, augment = make_crops(arguments.data), make_augment(arguments.data)
-        facts = preview(source, crops, augment, own.output, own.count, arguments.run.seed)
+        views, augment = make_views(arguments.data), make_augment(arguments.data)
+        facts = preview(source, views, augment, own.output, own.count, arguments.run.seed)
     for name, value in facts.items():
         sys.stdout.write(f"{name:<18} {value}\n")

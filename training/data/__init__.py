@@ -9,6 +9,7 @@ views, labels, ids = next(loader)      # uint8, one tensor a resolution: (V_r, B
 """
 
 from .augment import DeviceAugment
+from .colour import ColourOptions
 from .crops import MultiCrop
 from .decode import BadImage
 from .loader import MultiViewBatch, PretrainingLoader
@@ -23,6 +24,7 @@ from .subsets import Subset
 __all__ = [
     "BadDataError",
     "BadImage",
+    "ColourOptions",
     "DeviceAugment",
     "MapSource",
     "MultiCrop",

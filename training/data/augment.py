@@ -17,14 +17,13 @@ Legend: N crops of a batch, n of a part of it, C = 3, P = H x W pixels; images (
 import math
 from collections.abc import Iterator
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
+from .colour import ColourOptions
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 # ITU-R 601-2 luma, as torchvision takes it.
 _LUMA = (0.2989, 0.587, 0.114)
@@ -60,85 +59,42 @@ class AugmentParameters(NamedTuple):
 
 
 class DeviceAugment(nn.Module):
-    """The colour part of the augmentation; defaults are the paper's (method, section 4).
+    """The colour part of the augmentation.
 
     Args:
-        brightness, contrast, saturation: factors are uniform in [max(0, 1 - x), 1 + x].
-        hue: shifts are uniform in [-hue, hue] turns.
-        jitter_probability: of the four together, in random order.
-        grayscale_probability: of grayscale.
-        blur_probability: of a Gaussian blur.
-        blur_kernel: its side in pixels, odd.
-        blur_sigma: range of its standard deviation in pixels.
-        solarize_probability: of inverting what is brighter than `solarize_threshold`.
-        solarize_threshold: in [0, 1].
-        mean, std: of the normalisation, a channel.
+        **options: fields of `ColourOptions`, with the paper's values as defaults.
 
     Raises:
         ValueError: for a value out of range.
+        TypeError: for an unknown option.
     """
 
-    def __init__(
-        self,
-        brightness: float = 0.4,
-        contrast: float = 0.4,
-        saturation: float = 0.2,
-        hue: float = 0.1,
-        jitter_probability: float = 0.8,
-        grayscale_probability: float = 0.2,
-        blur_probability: float = 0.5,
-        blur_kernel: int = 9,
-        blur_sigma: tuple[float, float] = (0.1, 2.0),
-        solarize_probability: float = 0.2,
-        solarize_threshold: float = 0.5,
-        mean: tuple[float, float, float] = IMAGENET_MEAN,
-        std: tuple[float, float, float] = IMAGENET_STD,
-    ):
+    def __init__(self, **options: Any):
         super().__init__()
-        chances = (
-            jitter_probability,
-            grayscale_probability,
-            blur_probability,
-            solarize_probability,
-            solarize_threshold,
-        )
-        if not all(0 <= value <= 1 for value in chances):
-            raise ValueError(f"probabilities and solarize_threshold must be in [0, 1], got {chances}")
-        if min(brightness, contrast, saturation) < 0 or not 0 <= hue <= 0.5:
-            raise ValueError("brightness, contrast and saturation must not be negative, and hue must be in [0, 0.5]")
-        if blur_kernel < 1 or blur_kernel % 2 == 0 or not 0 < blur_sigma[0] <= blur_sigma[1]:
-            raise ValueError(
-                f"blur_kernel must be odd and blur_sigma 0 < low <= high, got {blur_kernel} and {blur_sigma}"
-            )
-        if min(std) <= 0:
-            raise ValueError(f"std must be positive, got {std}")
-        self.brightness, self.contrast, self.saturation, self.hue = brightness, contrast, saturation, hue
-        self.jitter_probability, self.grayscale_probability = jitter_probability, grayscale_probability
-        self.blur_probability, self.blur_kernel, self.blur_sigma = blur_probability, blur_kernel, tuple(blur_sigma)
-        self.solarize_probability, self.solarize_threshold = solarize_probability, solarize_threshold
-        self.mean, self.std = tuple(mean), tuple(std)
+        self.options = ColourOptions(**options)
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> AugmentParameters:
         """Draws the parameters of `count` crops from a CPU generator."""
         draws = torch.rand((9, count), generator=generator)
         order = torch.rand((count, 4), generator=generator).argsort(dim=1)
-        low, high = self.blur_sigma
+        options = self.options
+        low, high = options.blur_sigma
 
         def factor(draw: torch.Tensor, strength: float) -> torch.Tensor:
             smallest = max(0.0, 1 - strength)
             return smallest + draw * (1 + strength - smallest)
 
         return AugmentParameters(
-            jitter=draws[0] < self.jitter_probability,
+            jitter=draws[0] < options.jitter_probability,
             order=order,
-            brightness=factor(draws[1], self.brightness),
-            contrast=factor(draws[2], self.contrast),
-            saturation=factor(draws[3], self.saturation),
-            hue=(2 * draws[4] - 1) * self.hue,
-            grayscale=draws[5] < self.grayscale_probability,
-            blur=draws[6] < self.blur_probability,
+            brightness=factor(draws[1], options.brightness),
+            contrast=factor(draws[2], options.contrast),
+            saturation=factor(draws[3], options.saturation),
+            hue=(2 * draws[4] - 1) * options.hue,
+            grayscale=draws[5] < options.grayscale_probability,
+            blur=draws[6] < options.blur_probability,
             sigma=low + draws[7] * (high - low),
-            solarize=draws[8] < self.solarize_probability,
+            solarize=draws[8] < options.solarize_probability,
         )
 
     @torch.no_grad()
@@ -164,8 +120,8 @@ class DeviceAugment(nn.Module):
             return output
         order = torch.cat([crops for _, crops in parts])
         transforms = ColourTransforms.of(AugmentParameters(*(values[order] for values in parameters)))
-        weights = blur_weights(parameters.sigma[order], self.blur_kernel)
-        constants = (torch.tensor(self.mean), torch.tensor(self.std))
+        weights = blur_weights(parameters.sigma[order], self.options.blur_kernel)
+        constants = (torch.tensor(self.options.mean), torch.tensor(self.options.std))
         index, weights_there, mean, std, *fields = _to_device((order, weights, *constants, *transforms), device)
         index, mean, std = index.long(), mean[:, None, None], std[:, None, None]
         start = 0
@@ -185,7 +141,7 @@ class DeviceAugment(nn.Module):
         result = pixels.view(images.shape)
         if blur:
             result = gaussian_blur(result, taps)
-        return solarized(result, self.solarize_threshold) if solarize else result
+        return solarized(result, self.options.solarize_threshold) if solarize else result
 
 
 def _groups(parameters: AugmentParameters) -> Iterator[tuple[tuple[bool, bool, bool], torch.Tensor]]:

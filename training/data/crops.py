@@ -7,6 +7,7 @@ Shapes: a view is (C, h, w) uint8, C = 3; views come global first. Colour is lef
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -22,6 +23,21 @@ _TRIES = 10  # as torchvision's RandomResizedCrop
 _REDUCTION_MARGIN = 2.0
 
 
+class ViewMaker(Protocol):
+    """What a worker does to an image: `MultiCrop`, or `TorchvisionReference`.
+
+    Attributes:
+        dtype: of the views.
+        resolutions: (number of views, side) of each tensor of a batch.
+    """
+
+    dtype: torch.dtype
+    resolutions: list[tuple[int, int]]
+
+    def from_opened(self, opened: OpenedImage, generator: torch.Generator | None = None) -> list[torch.Tensor]:
+        """An image of which only the header was read -> views (C, h, w), global first."""
+
+
 @dataclass(frozen=True)
 class Crop:
     """One view to be taken: a box of the image in pixels, its mirror and rotation, and the side of the result."""
@@ -35,12 +51,13 @@ class Crop:
     size: int
 
 
+@dataclass(frozen=True)
 class MultiCrop:
     """Random resized crops with horizontal flip: bicubic, antialiased, uint8.
 
     Defaults are those of ViT-B/16 on ImageNet-1K (method, section 4).
 
-    Args:
+    Attributes:
         num_global: number of global crops, at least 1.
         num_local: number of local crops.
         global_size: side of a global crop in pixels.
@@ -56,38 +73,40 @@ class MultiCrop:
         ValueError: for a value out of range.
     """
 
-    def __init__(
-        self,
-        num_global: int = 4,
-        num_local: int = 6,
-        global_size: int = 224,
-        local_size: int = 96,
-        global_scale: tuple[float, float] = (0.3, 1.0),
-        local_scale: tuple[float, float] = (0.05, 0.3),
-        ratio: tuple[float, float] = (3 / 4, 4 / 3),
-        flip_probability: float = 0.5,
-        rotation: float = 0.0,
-    ):
-        if num_global < 1 or num_local < 0:
+    num_global: int = 4
+    num_local: int = 6
+    global_size: int = 224
+    local_size: int = 96
+    global_scale: tuple[float, float] = (0.3, 1.0)
+    local_scale: tuple[float, float] = (0.05, 0.3)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    flip_probability: float = 0.5
+    rotation: float = 0.0
+
+    dtype = torch.uint8
+
+    def __post_init__(self):
+        if self.num_global < 1 or self.num_local < 0:
             raise ValueError(
-                f"num_global must be at least 1 and num_local at least 0, got {num_global} and {num_local}"
+                f"num_global must be at least 1 and num_local at least 0, got {self.num_global} and {self.num_local}"
             )
-        if global_size < 1 or (num_local and local_size < 1):
-            raise ValueError(f"crop sizes must be positive, got {global_size} and {local_size}")
-        for name, (low, high) in {"global_scale": global_scale, "local_scale": local_scale}.items():
+        if self.global_size < 1 or (self.num_local and self.local_size < 1):
+            raise ValueError(f"crop sizes must be positive, got {self.global_size} and {self.local_size}")
+        for name in ("global_scale", "local_scale"):
+            low, high = getattr(self, name)
             if not 0 < low <= high <= 1:
                 raise ValueError(
                     f"{name} must be two shares 0 < low <= high <= 1 of the image's area, got {(low, high)}"
                 )
-        if not 0 < ratio[0] <= ratio[1]:
-            raise ValueError(f"ratio must be 0 < low <= high, got {tuple(ratio)}")
-        if not 0 <= flip_probability <= 1 or not 0 <= rotation <= 180:
+        if not 0 < self.ratio[0] <= self.ratio[1]:
+            raise ValueError(f"ratio must be 0 < low <= high, got {tuple(self.ratio)}")
+        if not 0 <= self.flip_probability <= 1 or not 0 <= self.rotation <= 180:
             raise ValueError("flip_probability must be in [0, 1] and rotation in [0, 180] degrees")
-        self.num_global, self.num_local = num_global, num_local
-        self.global_size, self.local_size = global_size, local_size
-        self.global_scale, self.local_scale = tuple(global_scale), tuple(local_scale)
-        self.ratio, self.flip_probability, self.rotation = tuple(ratio), flip_probability, rotation
-        self.sizes = [global_size] * num_global + [local_size] * num_local
+
+    @property
+    def sizes(self) -> list[int]:
+        """The side of each view."""
+        return [self.global_size] * self.num_global + [self.local_size] * self.num_local
 
     @property
     def resolutions(self) -> list[tuple[int, int]]:
@@ -117,9 +136,9 @@ class MultiCrop:
         """Draws the crops of an image of `width` x `height` pixels: torchvision's RandomResizedCrop, all views at
         once.
         """
-        count = len(self.sizes)
+        sizes = self.sizes
         # columns: share of the area and ratio for each try; then left, top, flip, angle
-        draws = torch.rand((count, 2 * _TRIES + 4), generator=generator, dtype=torch.float64).tolist()
+        draws = torch.rand((len(sizes), 2 * _TRIES + 4), generator=generator, dtype=torch.float64).tolist()
         crops = []
         for view, draw in enumerate(draws):
             scale = self.global_scale if view < self.num_global else self.local_scale
@@ -129,7 +148,7 @@ class MultiCrop:
             top = (height - box_height) // 2 if centred else int(top_draw * (height - box_height + 1))
             angle = (2 * angle_draw - 1) * self.rotation
             flip = flip_draw < self.flip_probability
-            crops.append(Crop(left, top, box_width, box_height, flip, angle, self.sizes[view]))
+            crops.append(Crop(left, top, box_width, box_height, flip, angle, sizes[view]))
         return crops
 
     def _box(self, width: int, height: int, scale: tuple[float, float], draw: list[float]) -> tuple[int, int, bool]:

@@ -6,7 +6,7 @@
 from its number. A stream is read by `readers`: reader k of a rank makes its batches k, k + readers, ... and has a
 place in the data.
 
-Legend: V views, B images of a rank's batch, C = 3; one uint8 tensor a resolution, (V_r, B, C, h, w), global first.
+Legend: V views, B images of a rank's batch, C = 3; one tensor a resolution, (V_r, B, C, h, w), global first.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch.utils.data import get_worker_info
 
-from .crops import MultiCrop
+from .crops import ViewMaker
 from .decode import BadImage, open_image
 from .order import image_generator, numpy_generator, permutation
 from .shards import RawExample, ShardCursor
@@ -33,7 +33,7 @@ class MadeBatch(NamedTuple):
     """A batch on its way from a worker.
 
     Attributes:
-        views: one uint8 tensor a resolution, (V_r, B, C, h, w).
+        views: one tensor a resolution, (V_r, B, C, h, w).
         labels: (B,) class numbers, -1 without one.
         ids: B names.
         state: the reader's place after this batch (streams), else None.
@@ -55,7 +55,7 @@ class BatchBuilder:
     without a copy.
     """
 
-    multi_crop: MultiCrop
+    multi_crop: ViewMaker
     batch_size: int
     seed: int
     views: list[torch.Tensor] = field(default_factory=list)
@@ -66,7 +66,7 @@ class BatchBuilder:
 
     def __post_init__(self):
         shapes = [(views, self.batch_size, 3, side, side) for views, side in self.multi_crop.resolutions]
-        self.views = [_empty(shape) for shape in shapes]
+        self.views = [_empty(shape, self.multi_crop.dtype) for shape in shapes]
 
     def add(self, raw: RawExample, epoch: int) -> bool:
         """Decodes and crops an image; False (and a record) if it cannot be read."""
@@ -94,12 +94,12 @@ class BatchBuilder:
         return MadeBatch(self.views, torch.tensor(self.labels), self.ids, state, self.seen, self.skipped)
 
 
-def _empty(shape: tuple[int, ...]) -> torch.Tensor:
+def _empty(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
     if get_worker_info() is None:
-        return torch.empty(shape, dtype=torch.uint8)
+        return torch.empty(shape, dtype=dtype)
     # As torch's default_collate does it: the memory is shared from the start.
-    storage = torch.UntypedStorage._new_shared(int(np.prod(shape)))
-    return torch.empty(0, dtype=torch.uint8).set_(storage, 0, shape)
+    storage = torch.UntypedStorage._new_shared(int(np.prod(shape)) * dtype.itemsize)
+    return torch.empty(0, dtype=dtype).set_(storage, 0, shape)
 
 
 @dataclass
@@ -114,7 +114,7 @@ class MapFeed:
     """
 
     source: MapSource
-    multi_crop: MultiCrop
+    multi_crop: ViewMaker
     batch_size: int
     seed: int
     rank: int
@@ -292,7 +292,7 @@ class StreamFeed:
     """
 
     source: StreamSource
-    multi_crop: MultiCrop
+    multi_crop: ViewMaker
     batch_size: int
     seed: int
     rank: int

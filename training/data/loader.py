@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`PretrainingLoader`: endless batches of views for one rank, exact to the image after any restart.
 
-Legend: V views, B images of this rank's batch, C = 3; one uint8 tensor a resolution, (V_r, B, C, h, w), global first.
+Legend: V views, B images of this rank's batch, C = 3; one tensor a resolution, (V_r, B, C, h, w), global first.
 """
 
 import signal
@@ -17,7 +17,7 @@ from typing import NamedTuple
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from .crops import MultiCrop
+from .crops import ViewMaker
 from .faults import one_line
 from .feed import MadeBatch, MapFeed, StreamFeed
 from .shards import StreamLostError, split_by_piece
@@ -29,7 +29,8 @@ class MultiViewBatch(NamedTuple):
     """One rank's batch.
 
     Attributes:
-        views: one uint8 tensor a resolution, (V_r, B, C, h, w), global first; pinned where a GPU is there.
+        views: one tensor a resolution, (V_r, B, C, h, w), global first; uint8, or normalised float32 from a
+            `TorchvisionReference`; pinned where a GPU is there.
         labels: (B,) class numbers, -1 where there is none (or several).
         ids: the B images' names.
     """
@@ -90,7 +91,7 @@ class PretrainingLoader:
     def __init__(
         self,
         source: Source,
-        multi_crop: MultiCrop,
+        multi_crop: ViewMaker,
         *,
         batch_size: int,
         seed: int = 0,

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from .augment import DeviceAugment
-from .crops import MultiCrop
+from .crops import ViewMaker
 from .decode import BadImage, open_image
 from .order import image_generator
 from .source import Source
@@ -21,14 +21,19 @@ _RATE_SECONDS = 3.0
 
 
 def preview(
-    source: Source, multi_crop: MultiCrop, augment: DeviceAugment, path: str | Path, count: int = 8, seed: int = 0
+    source: Source,
+    multi_crop: ViewMaker,
+    augment: DeviceAugment,
+    path: str | Path,
+    count: int = 8,
+    seed: int = 0,
 ) -> dict:
     """Writes a contact sheet and measures a worker.
 
     Args:
         source: from `open_stream`.
         multi_crop: makes the views.
-        augment: colours them.
+        augment: colours those that are not yet coloured.
         path: PNG to write: one row an image, the original first, then its views, global first.
         count: number of images.
         seed: of crops and colours.
@@ -58,7 +63,7 @@ def preview(
             break
     if not rows:
         raise ValueError(f"preview: no image of {source.name} can be read.")
-    _sheet(rows, multi_crop.global_size).save(path)
+    _sheet(rows, multi_crop.resolutions[0][1]).save(path)
     ordered = sorted(sizes)
     return {
         **source.description(),
@@ -71,8 +76,8 @@ def preview(
 
 def _coloured(view: torch.Tensor, augment: DeviceAugment, generator: torch.Generator) -> Image.Image:
     """An augmented view with the normalisation taken back."""
-    pixels = augment(view[None].contiguous(), generator)[0].permute(1, 2, 0).numpy()
-    pixels = pixels * np.array(augment.std) + np.array(augment.mean)
+    pixels = augment(view[None].contiguous(), generator)[0] if view.dtype == torch.uint8 else view
+    pixels = pixels.permute(1, 2, 0).numpy() * np.array(augment.options.std) + np.array(augment.options.mean)
     return Image.fromarray(np.clip(np.round(pixels * 255), 0, 255).astype(np.uint8))
 
 

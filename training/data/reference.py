@@ -1,54 +1,51 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""The usual torchvision pipeline, one crop at a time in float: what tests and the benchmark compare our path to."""
+"""The usual torchvision pipeline, one crop at a time in float (`augment_backend: torchvision`): what tests and the
+benchmark compare our path to.
+"""
+
+from typing import Any
 
 import torch
 from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
-from .augment import IMAGENET_MEAN, IMAGENET_STD
+from .colour import ColourOptions
 from .crops import MultiCrop
-from .decode import to_rgb
+from .decode import OpenedImage, to_rgb
 
 
 class TorchvisionReference:
-    """Crops, flip, jitter, grayscale, blur, solarize, normalise by torchvision; takes the arguments of `DeviceAugment`
-    too.
+    """Crops, flip, jitter, grayscale, blur, solarize, normalise by torchvision, in the place of `MultiCrop` and
+    `DeviceAugment`.
 
     Args:
         multi_crop: sizes, scales and probabilities of the crops; it cuts nothing here.
-        brightness, contrast, saturation, hue, ...: as in `DeviceAugment`.
+        **options: fields of `ColourOptions`.
     """
 
-    def __init__(
-        self,
-        multi_crop: MultiCrop,
-        brightness: float = 0.4,
-        contrast: float = 0.4,
-        saturation: float = 0.2,
-        hue: float = 0.1,
-        jitter_probability: float = 0.8,
-        grayscale_probability: float = 0.2,
-        blur_probability: float = 0.5,
-        blur_kernel: int = 9,
-        blur_sigma: tuple[float, float] = (0.1, 2.0),
-        solarize_probability: float = 0.2,
-        solarize_threshold: float = 0.5,
-        mean: tuple[float, float, float] = IMAGENET_MEAN,
-        std: tuple[float, float, float] = IMAGENET_STD,
-    ):
-        self.multi_crop = multi_crop
+    dtype = torch.float32
+
+    def __init__(self, multi_crop: MultiCrop, **options: Any):
+        self.multi_crop, self.options = multi_crop, ColourOptions(**options)
+        colour = self.options
+        jitter = v2.ColorJitter(colour.brightness, colour.contrast, colour.saturation, colour.hue)
         self.colour = v2.Compose(
             [
-                v2.RandomApply([v2.ColorJitter(brightness, contrast, saturation, hue)], p=jitter_probability),
-                v2.RandomGrayscale(p=grayscale_probability),
-                v2.RandomApply([v2.GaussianBlur(blur_kernel, blur_sigma)], p=blur_probability),
-                v2.RandomSolarize(solarize_threshold, p=solarize_probability),
-                v2.Normalize(mean, std),
+                v2.RandomApply([jitter], p=colour.jitter_probability),
+                v2.RandomGrayscale(p=colour.grayscale_probability),
+                v2.RandomApply([v2.GaussianBlur(colour.blur_kernel, colour.blur_sigma)], p=colour.blur_probability),
+                v2.RandomSolarize(colour.solarize_threshold, p=colour.solarize_probability),
+                v2.Normalize(colour.mean, colour.std),
             ]
         )
         self._global = self._crop(multi_crop.global_size, multi_crop.global_scale)
         self._local = self._crop(multi_crop.local_size, multi_crop.local_scale) if multi_crop.num_local else None
+
+    @property
+    def resolutions(self) -> list[tuple[int, int]]:
+        """As `MultiCrop.resolutions`."""
+        return self.multi_crop.resolutions
 
     def _crop(self, size: int, scale: tuple[float, float]) -> v2.Transform:
         steps = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
@@ -66,3 +63,14 @@ class TorchvisionReference:
         image = to_rgb(image)
         views = [self._global(image) for _ in range(self.multi_crop.num_global)]
         return views + [self._local(image) for _ in range(self.multi_crop.num_local)]
+
+    def from_opened(self, opened: OpenedImage, generator: torch.Generator) -> list[torch.Tensor]:
+        """As `MultiCrop.from_opened`, a function of the generator: torchvision knows the global one only.
+
+        Raises:
+            BadImage: if the pixels cannot be decoded.
+        """
+        image = opened.load()
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(generator.get_state())
+            return self(image)

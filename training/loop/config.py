@@ -90,6 +90,9 @@ class DataOptions:
     grayscale_probability: float = option(0.2, "grayscale (released recipe: 0.2)")
     blur_probability: float = option(0.5, "Gaussian blur, kernel 9, sigma 0.1-2 (released recipe: 0.5)")
     solarize_probability: float = option(0.2, "solarize at half range (released recipe: 0.2)")
+    augment_backend: str = option(
+        "device", "colour in batches on the device, or the torchvision reference in workers", ("device", "torchvision")
+    )
     num_workers: int = option(8, "processes that decode and crop, for each rank")
     max_bad_share: float = option(0.01, "share of unreadable images at which the run stops")
 

@@ -138,8 +138,8 @@ class PretrainingLoader:
                 prefetch_factor=prefetch if num_workers else None,
                 worker_init_fn=_leave_signals_to_the_parent,
             )
-        self._end_workers = weakref.finalize(self, _end_workers, self._batches)
         )
+        self._end_workers = weakref.finalize(self, _end_workers, self._batches)
 
     @property
     def batches_per_epoch(self) -> int | None:

@@ -6,7 +6,8 @@ V views, B images of a rank; views of one resolution are (V_r, B, C, H, W).
 """
 
 import dataclasses
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, fields
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,15 @@ from transformers.utils.logging import disable_progress_bar
 
 from modeling_visreg import VISRegViTConfig, VISRegViTForPreTraining
 
-from ..data import DeviceAugment, MultiCrop, PretrainingLoader, Subset, open_stream
+from ..data import (
+    ColourOptions,
+    DeviceAugment,
+    MultiCrop,
+    PretrainingLoader,
+    Subset,
+    TorchvisionReference,
+    open_stream,
+)
 from ..errors import UserError
 from ..evaluation.task import label_map
 from ..objective import VISRegObjective
@@ -28,6 +37,7 @@ from .checkpoint import Checkpoints
 from .config import Arguments, DataOptions, ModelOptions, ObjectiveOptions, RunOptions
 from .defaults import choose
 from .folder import open_folder
+from .held_out import HeldOut
 from .plan import RunPlan, plan_run
 from .probes import OnlineProbes
 from .randomness import AUGMENTATION, MODEL, fold, generator
@@ -36,7 +46,6 @@ from .step import PretrainingStep
 
 @dataclass(frozen=True)
 class Run:
-from .held_out import HeldOut
     """The parts of one run that exist before its first step.
 
     `held_out` is None without an eval_split; `probe_source` is what its classifiers learn from; `resumed` is the
@@ -106,6 +115,8 @@ def start_accelerator(run: RunOptions) -> Accelerator:
     if precision == "auto":
         precision = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
+    # Accelerate 1.15 knows only this name of the option, of which torch 2.14 warns.
+    warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
     return Accelerator(
         cpu=not torch.accelerator.is_available(),  # without it several processes on CPUs do not find each other
         mixed_precision=precision,
@@ -179,16 +190,12 @@ def make_views(data: DataOptions) -> MultiCrop | TorchvisionReference:
 
 
 def make_augment(data: DataOptions) -> DeviceAugment:
-    return DeviceAugment(
-        jitter_probability=data.jitter_probability,
-        brightness=data.brightness,
-        contrast=data.contrast,
-        saturation=data.saturation,
-        hue=data.hue,
-        grayscale_probability=data.grayscale_probability,
-        blur_probability=data.blur_probability,
-        solarize_probability=data.solarize_probability,
-    )
+    return DeviceAugment(**shared_options(data, ColourOptions))
+
+
+def shared_options(data: DataOptions, kind: type) -> dict[str, Any]:
+    """The fields of a dataclass of data/ that are options of a run."""
+    return {spec.name: getattr(data, spec.name) for spec in fields(kind) if hasattr(data, spec.name)}
 
 
 def make_loader(parts: Run, state: dict[str, Any]) -> PretrainingLoader:
@@ -196,7 +203,7 @@ def make_loader(parts: Run, state: dict[str, Any]) -> PretrainingLoader:
     data, rank = parts.arguments.data, parts.accelerator.process_index
     return PretrainingLoader(
         parts.source,
-        make_crops(data),
+        make_views(data),
         batch_size=parts.plan.rank_batch_size,
         seed=parts.arguments.run.seed,
         rank=rank,
@@ -217,11 +224,15 @@ class StepAugment:
         self.seed, self.rank = parts.arguments.run.seed, parts.accelerator.process_index
 
     def __call__(self, views: list[torch.Tensor], step: int) -> list[torch.Tensor]:
-        """uint8 views, one tensor (V_r, B, C, H, W) a resolution, into normalised float views of the same shapes."""
+        """uint8 views, one tensor (V_r, B, C, H, W) a resolution, into normalised float views of the same shapes; what
+        the torchvision backend has made in the workers is float already, and only moved.
+        """
         draws = generator("cpu", self.seed, step, self.rank, AUGMENTATION)  # the same crops' colours on every device
         return [self.colour(group.to(self.device, non_blocking=True), draws) for group in views]
 
     def colour(self, group: torch.Tensor, draws: torch.Generator) -> torch.Tensor:
+        if group.dtype != torch.uint8:
+            return group
         return self.augment(group.flatten(0, 1), generator=draws).unflatten(0, group.shape[:2])
 
 

@@ -154,6 +154,8 @@ class RunOptions:
     overwrite: bool = option(False, "delete the run that output_dir holds, and start anew")
     eval_images: int = option(50_000, "training images, at most, that the final kNN and linear probes learn from")
     online_probe: bool = option(True, "linear and kNN probe beside the run, where there are labels; changes nothing")
+    probe_every: int | None = option(None, "steps between their measurements on eval_split; default: save_every")
+    probe_images: int = option(2048, "images of eval_split, at most, that they are measured on")
     push_to_hub: bool = option(False, "push the finished run to repo_id; the Hub being away does not end a run")
     repo_id: str | None = option(None, "organisation/name on the Hub")
     push_every: int = option(0, "also push every n-th checkpoint, in the background; 0: none")
@@ -162,8 +164,6 @@ class RunOptions:
 
 
 GROUPS = (ModelOptions, DataOptions, ObjectiveOptions, RunOptions)
-    probe_every: int | None = option(None, "steps between their measurements on eval_split; default: save_every")
-    probe_images: int = option(2048, "images of eval_split, at most, that they are measured on")
 
 
 @dataclass
@@ -320,6 +320,7 @@ POSITIVE = (
     "micro_batch_size", "learning_rate", "clip_norm", "log_every", "save_every", "keep_last", "patch_size",
     "image_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "projection_size",
     "projector_hidden_size", "images_per_class", "base_batch_size", "collapse_intervals", "eval_images",
+    "probe_every", "probe_images",
 )  # fmt: skip
 NOT_NEGATIVE = (
     "num_local", "num_workers", "push_every", "weight_decay", "warmup_epochs", "seed", "scale_weight", "shape_weight",
@@ -328,7 +329,6 @@ NOT_NEGATIVE = (
 )  # fmt: skip
 SHARES = (
     "flip_probability", "jitter_probability", "grayscale_probability", "blur_probability", "solarize_probability",
-    "probe_every", "probe_images",
     "max_bad_share", "regularization_weight", "drop_path_rate", "fraction",
 )  # fmt: skip
 RANGES = ("global_scale", "local_scale")

@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -15,12 +14,15 @@ from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
 from .facts import RunFacts, data_words, is_number, read_run
 from .figures import Picture, copy_pictures
-from .licence import KNOWN, Origin, chosen_licence, is_hub_id, origin_of, origin_of_file
-from .markup import Markdown, fenced, plain, slug, template
-from .results import References, Result, as_table, beside, data_name, percent, results_of, summary_results
+from .licence import KNOWN, Origin, chosen_licence, is_hub_id, licence_words, origin_of, origin_of_file
+from .markup import fenced, plain, slug, template
+from .results import References, Result, as_table, beside, data_name, headline, percent, results_of
+from .tables import architecture, cost_rows, data_rows, method, training_rows
 
 
 TAGS = ["visreg", "self-supervised-learning", "vision", "vit", "feature-extraction"]
+# Protocols whose task on the Hub is not the classification of images.
+TASKS = {"retrieval": "image-feature-extraction", "segment": "image-segmentation"}
 REQUIRED = ("library_name", "pipeline_tag", "license", "tags")
 _MARK = re.compile(r"<!-- visreg card ([0-9a-f]{16}) -->\s*\Z")
 
@@ -93,13 +95,15 @@ def render_card(
     origin = facts.origin or origin_of(facts.initialized_from)
     licence = chosen_licence(license, origin)
     results = results_of(facts)
-    body = template("card.md.jinja", table=as_table, data_name=data_name, percent=percent).render(
+    filters = {"table": as_table, "data_name": data_name, "percent": percent, "licence_words": licence_words}
+    body = template("card.md.jinja", **filters).render(
         facts=facts,
         title=title(facts, repo_id),
         location=repo_id if repo_id and is_hub_id(repo_id) else "path/to/this/folder",
         config=facts.config,
         results=results,
-        headline=[result for result in summary_results(facts) if result.role == "after"],
+        headline=headline(facts),
+        method=method(facts),
         references=beside(facts, references or {}),
         pictures={picture.name: picture for picture in pictures},
         origin=origin,
@@ -135,7 +139,7 @@ def metadata(facts: RunFacts, origin: Origin, licence: str | None, results: list
 
 def _eval_result(result: Result) -> EvalResult:
     return EvalResult(
-        task_type="image-classification",
+        task_type=TASKS.get(result.kind, "image-classification"),
         dataset_type=result.dataset if is_hub_id(result.dataset) else slug(result.dataset).lower(),
         dataset_name=plain(result.dataset),
         dataset_config=plain(result.config) if result.config else None,
@@ -143,7 +147,7 @@ def _eval_result(result: Result) -> EvalResult:
         dataset_revision=plain(result.revision) if result.revision else None,
         metric_type=slug(result.metric),
         metric_name=plain(f"{result.metric}, {result.protocol}"),
-        metric_value=round(result.value, 6),
+        metric_value=round(result.value, 4),
     )
 
 
@@ -194,124 +198,8 @@ def title(facts: RunFacts, repo_id: str | None) -> str:
     if repo_id:
         return repo_id.rpartition("/")[2]
     parts = (facts.name or "vit", facts.source.get("dataset"))
-    name = "-".join(str(part).rpartition("/")[2] for part in parts if part)
+    name = slug("-".join(str(part).rpartition("/")[2] for part in parts if part))
     return name if name.startswith("visreg") else f"visreg-{name}"
-
-
-def architecture(facts: RunFacts) -> str:
-    """One line on the model, from its config."""
-    config = facts.config
-    size = config.get("image_size")
-    sides = f"{size} x {size}" if isinstance(size, int) else " x ".join(map(str, size or []))
-    parts = [
-        ("{} blocks", config.get("num_hidden_layers")),
-        ("width {}", config.get("hidden_size")),
-        ("{} heads", config.get("num_attention_heads")),
-        ("patches of {} pixels", config.get("patch_size")),
-        ("native size {} pixels", sides or None),
-        ("{} parameters", readable_count(facts.parameters)),
-    ]
-    return ", ".join(form.format(value) for form, value in parts if value)
-
-
-def data_rows(facts: RunFacts) -> list[tuple[str, Any]]:
-    """The training data as a table."""
-    source = facts.source
-    names = {
-        "dataset": "Data set", "config": "Configuration", "split": "Split", "revision": "Revision",
-        "fingerprint": "Fingerprint", "num_examples": "Images", "num_classes": "Classes (labels are not trained on)",
-        "subset": "Subset",
-    }  # fmt: skip
-    if "dataset" in source:
-        source = source | {"dataset": data_words(str(source["dataset"]), source.get("revision"))}
-    rows = [(label, source[key]) for key, label in names.items() if key in source]
-    if source.get("unreadable_files"):
-        rows.append(("Unreadable files left out", len(source["unreadable_files"])))
-    return [(label, f"{value:,}" if isinstance(value, int) else _inline(value)) for label, value in rows]
-
-
-def training_rows(facts: RunFacts) -> list[tuple[str, str]]:
-    """How the model was trained, from the plan where it says so, else from the recipe."""
-    plan, recipe = facts.plan, facts.recipe
-    rows = [
-        ("Regularizer", recipe.get("regularizer")),
-        ("λ (weight of the regularizer)", recipe.get("regularization_weight")),
-        ("Slices a step", plan.get("slices") or recipe.get("num_slices")),
-        ("Global views", _views(recipe, "global")),
-        ("Local views", _views(recipe, "local")),
-        ("Images a batch", plan.get("global_batch_size")),
-        ("Updates", facts.summary.get("steps") or plan.get("total_steps")),
-        ("Epochs", _epochs(facts)),
-        ("Peak learning rate (AdamW)", plan.get("learning_rate")),
-        ("Weight decay", recipe.get("weight_decay")),
-        ("Seed", recipe.get("seed")),
-    ]
-    return [(label, _inline(value)) for label, value in rows if value is not None]
-
-
-def cost_rows(facts: RunFacts) -> list[tuple[str, str]]:
-    """Hardware, time and images."""
-    summary, environment = facts.summary, facts.environment
-    rows = [
-        ("Device", environment.get("device")),
-        ("Processes", facts.plan.get("processes")),
-        ("Training time", readable_seconds(summary.get("train_seconds"))),
-        ("Images seen", readable_integer(summary.get("images_seen"))),
-        ("Images a second", _rounded(summary.get("images_per_second"))),
-        ("Final loss", _rounded(summary.get("final_loss"))),
-    ]
-    versions = [f"{name} {environment[name]}" for name in ("python", "torch", "transformers") if name in environment]
-    rows.append(("Software", ", ".join(versions) or None))
-    return [(label, _inline(value)) for label, value in rows if value is not None]
-
-
-def readable_seconds(seconds: Any) -> str | None:
-    """62.3 -> "62 s", 4000 -> "1 h 7 min"."""
-    if not is_number(seconds):
-        return None
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
-
-
-def readable_count(number: int | None) -> str | None:
-    """1_812_345 -> "1.8 million"."""
-    if number is None:
-        return None
-    for size, word in ((10**9, "billion"), (10**6, "million")):
-        if number >= size:
-            return f"{number / size:.1f} {word}"
-    return f"{number:,}"
-
-
-def readable_integer(number: Any) -> str | None:
-    return f"{round(number):,}" if is_number(number) else None
-
-
-def _rounded(number: Any) -> str | None:
-    return f"{number:.4g}" if is_number(number) else None
-
-
-def _views(recipe: dict[str, Any], kind: str) -> str | None:
-    number, size, scale = (recipe.get(key) for key in (f"num_{kind}", f"{kind}_size", f"{kind}_scale"))
-    if not number:
-        return None
-    area = f", {scale[0]:g} to {scale[1]:g} of the area" if isinstance(scale, list) and len(scale) == 2 else ""
-    return f"{number} of {size} x {size} pixels{area}"
-
-
-def _epochs(facts: RunFacts) -> str | None:
-    steps, epoch = facts.summary.get("steps") or facts.plan.get("total_steps"), facts.plan.get("steps_per_epoch")
-    return f"{steps / epoch:g}" if is_number(steps) and is_number(epoch) and epoch else None
-
-
-def _inline(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{key} {item}" for key, item in value.items() if item is not None)
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    return value if isinstance(value, Markdown) else str(value)
 
 
 def licence_there(path: Path) -> str | None:

@@ -3,6 +3,7 @@
 """What a run folder says about its model. A file or a number that is not there is left out, never guessed."""
 
 import json
+import logging
 import math
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath, PureWindowsPath
@@ -14,12 +15,14 @@ from safetensors import SafetensorError, safe_open
 from .licence import Origin
 
 
+logger = logging.getLogger(__name__)
+
 # Options of a recipe that say where a run wrote, what it watched and how it was looked after, not how the model came
 # about.
 _NOT_OF_THE_MODEL = (
     "output_dir", "overwrite", "resume", "keep_last", "save_every", "log_every", "report_to", "num_workers",
-    "push_to_hub", "repo_id", "push_every", "private", "eval_images", "online_probe", "on_collapse", "collapse_rank",
-    "collapse_intervals",
+    "push_to_hub", "repo_id", "push_every", "private", "eval_images", "online_probe", "keep_best", "on_collapse",
+    "collapse_rank", "collapse_sigma", "collapse_intervals",
 )  # fmt: skip
 
 
@@ -34,7 +37,7 @@ class RunFacts:
         plan, source, held_out, environment: of run.json.
         name: of the architecture.
         summary: numbers of summary.json.
-        evaluations: content of evaluation/*.json, by file name.
+        evaluations: content of evaluation/*.json, by file name, of results that were measured on these weights.
         config: config.json of the model.
         parameters: numbers in the model's weights, None without weights.
         unfinished: whether the weights are of a checkpoint on the way; `summary` then says how far.
@@ -77,11 +80,34 @@ def read_run(run: Path, model: Path) -> RunFacts:
         environment=_present(record.get("environment")),
         name=(record.get("model") or {}).get("name"),
         summary=_progress(newest_checkpoint(run), record) if unfinished else _present(summary),
-        evaluations={path.name: read_object(path) for path in sorted((run / "evaluation").glob("*.json"))},
         config=read_object(model / "config.json"),
         parameters=count_parameters(model),
+        evaluations=own_evaluations(run, model),
         unfinished=unfinished,
     )
+
+
+def own_evaluations(run: Path, model: Path) -> dict[str, Any]:
+    """Results in run/evaluation, by file name. Those of other weights are left out, and named in the log."""
+    found = {path.name: read_object(path) for path in sorted((run / "evaluation").glob("*.json"))}
+    stated = {name: weights for name, content in found.items() if (weights := measured_weights(content))}
+    if not stated:
+        return found
+    # Here, because they import torch, which a card without results can do without.
+    from modeling_visreg import VISRegViTModel
+    from modeling_visreg.checkpoint import weights_digest
+
+    own = weights_digest(VISRegViTModel.from_pretrained(model, dtype="float32").state_dict())
+    for name in (name for name, weights in stated.items() if weights != own):
+        logger.warning("Left out of the card, because it was measured on other weights: %s", run / "evaluation" / name)
+        del found[name]
+    return found
+
+
+def measured_weights(result: dict[str, Any]) -> str | None:
+    """The digest of the weights that a result was measured on, None where its file does not say."""
+    model = result.get("model")
+    return model.get("weights") if isinstance(model, dict) else None
 
 
 def public_recipe(recipe: dict[str, Any]) -> dict[str, Any]:
@@ -107,7 +133,9 @@ def data_words(name: str, revision: Any) -> str:
 
     What comes from the Hub has an organisation or, at least, a revision.
     """
-    return name if revision or "/" in name or name == "digits" else f"a local folder ({name})"
+    if name == "digits":
+        return "digits (scikit-learn)"
+    return name if revision or "/" in name else f"a local folder ({name})"
 
 
 def newest_checkpoint(run: Path) -> Path | None:

@@ -8,16 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 
-# Name of a picture -> (places in the run folder, what it shows). All are optional.
+# Name of a picture in the run folder -> what it shows. All are optional.
 PICTURES = {
-    "curves.png": (
-        ("curves.png",),
-        "Loss, terms, effective rank and online probes against epochs.",
-    ),
-    "pca.png": (
-        ("pca.png", "figures/pca.png"),
-        "First three principal components of the patch features as red, green and blue, beside each image.",
-    ),
+    "curves.png": "Loss, its terms, effective rank, accuracy of the online probes, gradient norm and speed.",
+    "pca.png": "Images, and the first three principal components of their patch features as red, green and blue: "
+    "patches of one colour have similar features, in all of these images.",
 }
 
 
@@ -31,11 +26,10 @@ class Picture(NamedTuple):
 def copy_pictures(run: Path, directory: Path) -> list[Picture]:
     """Copies the pictures that `run` has into `directory`, each whole or absent; returns those that are there now."""
     found = []
-    for name, (places, caption) in PICTURES.items():
-        source = next((run / place for place in places if (run / place).is_file()), None)
-        if source is not None:
+    for name, caption in PICTURES.items():
+        if (run / name).is_file():
             part = directory / f".{name}.part"
-            shutil.copyfile(source, part)
+            shutil.copyfile(run / name, part)
             os.replace(part, directory / name)
         if (directory / name).is_file():
             found.append(Picture(name, caption))

@@ -19,11 +19,25 @@ RELEASED_REPOSITORY = "BooBooWu/visreg"
 RELEASED_LICENCE = "cc-by-nc-4.0"
 RELEASED_FILES = ("visreg-vit-b-inet1k.pth", "visreg-vit-l-inet1k.pth")
 
-# The Hub's identifiers that weights are usually given; "other" asks for more fields than a card of ours fills.
-KNOWN = (
-    "apache-2.0", "mit", "bsd-3-clause", "bsd-2-clause", "cc0-1.0", "cc-by-4.0", "cc-by-sa-4.0", "cc-by-nc-4.0",
-    "cc-by-nc-sa-4.0", "openrail", "creativeml-openrail-m", "gpl-3.0", "lgpl-3.0", "mpl-2.0", "unknown",
-)  # fmt: skip
+# The Hub's identifiers that weights are usually given, in words; "other" asks for more fields than a card of ours
+# fills.
+KNOWN = {
+    "apache-2.0": "Apache 2.0",
+    "mit": "MIT",
+    "bsd-3-clause": "BSD 3-Clause",
+    "bsd-2-clause": "BSD 2-Clause",
+    "cc0-1.0": "CC0 1.0",
+    "cc-by-4.0": "CC BY 4.0",
+    "cc-by-sa-4.0": "CC BY-SA 4.0",
+    "cc-by-nc-4.0": "CC BY-NC 4.0, no commercial use",
+    "cc-by-nc-sa-4.0": "CC BY-NC-SA 4.0, no commercial use",
+    "openrail": "OpenRAIL",
+    "creativeml-openrail-m": "CreativeML OpenRAIL-M",
+    "gpl-3.0": "GPL 3.0",
+    "lgpl-3.0": "LGPL 3.0",
+    "mpl-2.0": "MPL 2.0",
+    "unknown": "unknown",
+}
 
 
 class Origin(NamedTuple):
@@ -55,8 +69,9 @@ def origin_of_file(name: str) -> Origin:
 def origin_of_card(path: Path) -> Origin:
     """The origin that a card states."""
     data = ModelCard.load(path, ignore_metadata_errors=True).data
-    base = data.base_model if isinstance(data.base_model, str) else None
-    return Origin(base, data.license if data.license in KNOWN else None)
+    base = data.base_model if isinstance(data.base_model, str) and is_hub_id(data.base_model) else None
+    licence = data.license if isinstance(data.license, str) and data.license in KNOWN else None
+    return Origin(base, licence)
 
 
 def chosen_licence(asked: str | None, origin: Origin) -> str | None:
@@ -71,6 +86,11 @@ def chosen_licence(asked: str | None, origin: Origin) -> str | None:
     if bound and asked not in (None, origin.licence):
         raise ValueError(f"the weights derive from {origin.licence} weights and keep that license, not {asked}.")
     return asked or origin.licence
+
+
+def licence_words(licence: str) -> str:
+    """The name of a known licence, for people."""
+    return KNOWN[licence]
 
 
 def is_hub_id(name: str) -> bool:

@@ -18,9 +18,12 @@ from .retries import FAULTS, passing_fault, persistently
 from .staging import stage
 
 
-# What an earlier push of another layout may have left: weights in shards, a timm file, an older checkpoint. A push
-# deletes those of them that it does not write, and nothing else.
-REPLACED = ("model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json", "timm/model.safetensors")
+# What an earlier push may have left: weights in shards, a timm file, results of other weights, an older checkpoint. A
+# push deletes those of them that it does not write, and nothing else.
+REPLACED = (
+    "model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json", "timm/model.safetensors",
+    "timm/config.json", "evaluation/*.json",
+)  # fmt: skip
 REPLACED_CHECKPOINTS = "checkpoints/step-*/*"
 
 

@@ -11,14 +11,17 @@ class Result(NamedTuple):
     """One number.
 
     Attributes:
+        kind: the protocol as `visreg evaluate` names it.
         protocol: how it was measured, in words.
         dataset, config, split, revision: on what; None where the file does not say.
         metric: as in `evaluate`, such as `accuracy`.
         value: a share of 1 for shares.
         role: `after` training, or `before` it (random or initial weights).
-        low, high: confidence interval, None without one.
+        low, high: 95 % confidence interval, None without one.
+        images: how many it was measured on, None where the file does not say.
     """
 
+    kind: str
     protocol: str
     dataset: str
     metric: str
@@ -29,20 +32,26 @@ class Result(NamedTuple):
     revision: str | None = None
     low: float | None = None
     high: float | None = None
+    images: int | None = None
 
 
-# Keys of summary.json -> protocol.
-SUMMARY = {"knn": "20-NN, frozen features", "linear": "linear classifier, frozen features"}
-
-# Protocols of `visreg evaluate` in words.
+# Protocols of `visreg evaluate` in words, in the order of a card.
 PROTOCOLS = {
-    "knn": "nearest neighbours, frozen features",
-    "linear": "linear classifier, frozen features",
-    "fewshot": "few-shot classifier, frozen features",
-    "retrieval": "retrieval, frozen features",
-    "segment": "linear segmentation head, frozen patch features",
+    "knn": "nearest neighbours",
+    "linear": "linear classifier",
+    "fewshot": "few-shot classifier",
+    "retrieval": "retrieval",
+    "segment": "linear segmentation head, frozen patch tokens",
     "finetune": "fine-tuned network",
 }
+
+# Keys of summary.json -> protocol, as the end of a run measures it.
+SUMMARY = {
+    "knn": "20-NN, frozen CLS token",
+    "linear": "linear classifier, frozen CLS token; settings chosen on validation images",
+}
+
+POOLINGS = {"cls": "CLS token", "mean": "mean of the patch tokens", "both": "CLS token and mean of the patch tokens"}
 
 
 class Reference(NamedTuple):
@@ -58,9 +67,15 @@ References = dict[str, list[Reference]]
 
 
 def results_of(facts: RunFacts) -> list[Result]:
-    """All finite results of a run: those of its end, and those of `visreg evaluate`."""
-    evaluated = [evaluation_result(content) for content in facts.evaluations.values()]
-    return summary_results(facts) + [result for result in evaluated if result is not None]
+    """All finite results of a run, by protocol: those of its end, and those of `visreg evaluate`.
+
+    Where both measured the same, the second stands: it has an interval.
+    """
+    evaluated = [result for content in facts.evaluations.values() if (result := evaluation_result(content))]
+    told = {row_key(result) for result in evaluated}
+    own = [result for result in summary_results(facts) if result.role == "before" or row_key(result) not in told]
+    order = list(PROTOCOLS)
+    return sorted(own + evaluated, key=lambda row: order.index(row.kind) if row.kind in order else len(order))
 
 
 def summary_results(facts: RunFacts) -> list[Result]:
@@ -71,47 +86,79 @@ def summary_results(facts: RunFacts) -> list[Result]:
         return []
     where = {name: held_out.get(name) for name in ("config", "split", "revision")}
     return [
-        Result(protocol, dataset, "accuracy", facts.summary[f"{key}_{role}"], role, **where)
-        for key, protocol in SUMMARY.items()
+        Result(
+            kind, protocol, dataset, "accuracy", facts.summary[f"{kind}_{role}"], role,
+            images=held_out.get("num_examples"), **where,
+        )
+        for kind, protocol in SUMMARY.items()
         for role in ("before", "after")
-        if is_number(facts.summary.get(f"{key}_{role}"))
-    ]
+        if is_number(facts.summary.get(f"{kind}_{role}"))
+    ]  # fmt: skip
 
 
 def evaluation_result(content: dict[str, Any]) -> Result | None:
     """The result in a file of `visreg evaluate`, or None if it has no finite value."""
     if not {"protocol", "dataset", "metric", "value"} <= content.keys() or not is_number(content["value"]):
         return None
-    protocol = PROTOCOLS.get(content["protocol"], str(content["protocol"]))
-    protocol += feature_words(content.get("features") or {}, content.get("settings") or {})
-    chosen_on = (content.get("selection") or {}).get("on")
-    if chosen_on:
-        protocol += f"; settings chosen on {'the test split' if chosen_on == 'test' else chosen_on}"
     low, high = content.get("interval") or (None, None)
-    where = {name: content.get(name) for name in ("config", "split", "revision")}
     return Result(
-        protocol, str(content["dataset"]), str(content["metric"]), content["value"], low=low, high=high, **where
+        str(content["protocol"]),
+        protocol_words(content),
+        str(content["dataset"]),
+        str(content["metric"]),
+        content["value"],
+        low=low,
+        high=high,
+        images=test_images(content),
+        **{name: content.get(name) for name in ("config", "split", "revision")},
     )
 
 
-def feature_words(features: dict[str, Any], settings: dict[str, Any]) -> str:
-    """`, last 4 blocks, 20 neighbours`: what a protocol was run on, of what its file says."""
-    words = []
-    if features.get("layers"):
-        words.append(f"last {features['layers']} blocks" if features["layers"] > 1 else "last block")
-    if is_number(settings.get("k")):
-        words.append(f"{settings['k']} neighbours")
-    return "".join(f", {word}" for word in words)
+def protocol_words(content: dict[str, Any]) -> str:
+    """`20-NN, frozen CLS token of the last 4 blocks`: how a result was measured, of what its file says."""
+    kind, settings = str(content["protocol"]), content.get("settings") or {}
+    words = PROTOCOLS.get(kind, kind)
+    if kind == "knn" and is_number(settings.get("k")):
+        words = f"{settings['k']}-NN"
+    layers = (content.get("features") or {}).get("layers")
+    if is_number(layers):
+        words += f", frozen {POOLINGS[content['features'].get('pooling') or 'cls']}"
+        words += f" of the last {layers} blocks" if layers > 1 else ""
+    chosen_on = (content.get("selection") or {}).get("on")
+    return words + (f"; settings chosen on {chosen_on} images" if chosen_on else "")
+
+
+def test_images(content: dict[str, Any]) -> int | None:
+    """How many images a result was measured on; None where its file does not say, or a split was cut in two."""
+    data = content.get("data") or {}
+    count = (data.get("test") or {}).get("num_examples")
+    if not is_number(count) or data.get("train_share"):
+        return None
+    limit = (content.get("features") or {}).get("limit")
+    return min(count, limit) if is_number(limit) else count
+
+
+def row_key(result: Result) -> tuple[str, str, str]:
+    """Protocol, data and metric: what a row of the table is about."""
+    return result.protocol, data_name(result), result.metric.replace("_", " ")
 
 
 def as_table(results: list[Result]) -> list[dict[str, str]]:
     """Rows of a table: a protocol on a data set, before and after training, shares in percent."""
     rows: dict[tuple, dict[str, str]] = {}
     for result in results:
-        key = (result.protocol, data_name(result), result.metric.replace("_", " "))
-        row = rows.setdefault(key, dict(zip(("protocol", "data", "metric"), key, strict=True), before="", after=""))
-        row[result.role] = percent(result)
+        protocol, data, metric = row_key(result)
+        words = protocol if metric == "accuracy" else f"{protocol}: {metric}"
+        empty = {"protocol": words, "data": data, "before": "", "after": ""}
+        rows.setdefault((words, data), empty)[result.role] = percent(result)
     return list(rows.values())
+
+
+def headline(facts: RunFacts) -> list[tuple[Result, Result | None]]:
+    """What the run measured at its end, each with what it was before training; None where that is not known."""
+    measured = summary_results(facts)
+    before = {result.kind: result for result in measured if result.role == "before"}
+    return [(result, before.get(result.kind)) for result in measured if result.role == "after"]
 
 
 def beside(facts: RunFacts, references: References) -> list[dict[str, str]]:
@@ -130,9 +177,10 @@ def beside(facts: RunFacts, references: References) -> list[dict[str, str]]:
 
 
 def data_name(result: Result) -> str:
-    """`org/name configuration split`, of what is known."""
-    name = data_words(result.dataset, result.revision)
-    return " ".join(part for part in (name, result.config, result.split) if part)
+    """`org/name, configuration, test split (360 images)`, of what is known."""
+    parts = [data_words(result.dataset, result.revision), result.config, result.split and f"{result.split} split"]
+    counted = f" ({result.images:,} images)" if result.images else ""
+    return ", ".join(part for part in parts if part) + counted
 
 
 def percent(result: Result) -> str:

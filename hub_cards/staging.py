@@ -21,7 +21,7 @@ from pathlib import Path
 import yaml
 
 from .card import is_edited, licence_there, render_card
-from .facts import newest_checkpoint, public, public_recipe, read_object, read_run
+from .facts import RunFacts, newest_checkpoint, public, public_recipe, read_object, read_run
 from .figures import copy_pictures
 from .licence import origin_of_card
 from .results import References
@@ -47,13 +47,13 @@ def stage(
         _extract_backbone(newest_checkpoint(run), staging)
     else:
         link_files(given, staging)
-    _add_records(run, staging)
+    facts = read_run(run, staging)
+    _add_records(facts, staging)
     if include_pretraining:
         _add_pretraining(run, staging)
     card = staging / "README.md"
     if not is_edited(card):
         licence = license or licence_there(card)
-        facts = read_run(run, staging)
         if card.is_file() and not facts.recipe:  # a checkpoint directory, whose card says where it comes from
             facts.origin = origin_of_card(card)
         text = render_card(facts, copy_pictures(run, staging), repo_id, licence, references)
@@ -109,8 +109,8 @@ def _extract_backbone(checkpoint: Path, staging: Path) -> None:
     write_checkpoint(VISRegViTModel.from_pretrained(checkpoint, dtype="auto"), staging)
 
 
-def _add_records(run: Path, staging: Path) -> None:
-    records = staging / "training"
+def _add_records(facts: RunFacts, staging: Path) -> None:
+    run, records = facts.run, staging / "training"
     if recipe := read_object(run / "recipe.yaml"):
         records.mkdir(exist_ok=True)
         text = yaml.safe_dump(public_recipe(recipe), sort_keys=False, allow_unicode=True)
@@ -120,8 +120,8 @@ def _add_records(run: Path, staging: Path) -> None:
             _write_json(records / name, content)
     if (run / "metrics.jsonl").is_file() and records.is_dir():
         shutil.copyfile(run / "metrics.jsonl", records / "metrics.jsonl")
-    for path in sorted((run / "evaluation").glob("*.json")):
-        _write_json(staging / "evaluation" / path.name, read_object(path))
+    for name, content in facts.evaluations.items():
+        _write_json(staging / "evaluation" / name, content)
 
 
 def _add_pretraining(run: Path, staging: Path) -> None:

@@ -2,15 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """A checkpoint directory that timm reads too: `timm.create_model("hf-hub:org/name", pretrained=True)`.
 
-Weights under timm's names stand in timm/model.safetensors; config.json gets timm's keys beside those of transformers,
-neither library reads the other's. timm itself is not needed.
+Weights under timm's names stand in timm/model.safetensors, with a config.json of their own beside them, so that
+`timm.create_model("local-dir:FOLDER/timm", pretrained=True)` reads a copy. The repository's own config.json, where
+timm looks on the Hub, gets timm's keys beside those of transformers; neither library reads the other's. timm itself
+is not needed.
 """
 
 import json
 from pathlib import Path
 from typing import Any
-
-from safetensors.torch import load_file, save_file
 
 
 WEIGHTS = "timm/model.safetensors"
@@ -18,30 +18,23 @@ _EPSILON = 1e-6  # of the LayerNorms in timm's ViT
 
 
 def add_timm(directory: Path) -> Path:
-    """Adds the timm file and keys to a checkpoint directory; returns the file.
+    """Adds the folder timm/, and timm's keys, to a checkpoint directory; returns the file of weights.
 
     Raises:
         ValueError: timm's ViT has no such architecture.
     """
-    from modeling_visreg import VISRegViTConfig, to_timm_state_dict
+    from modeling_visreg import VISRegViTConfig, to_released
 
     config = VISRegViTConfig.from_pretrained(directory)
     if config.hidden_act != "gelu" or config.layer_norm_eps != _EPSILON:
         raise ValueError(
             f"timm's ViT needs hidden_act gelu and layer_norm_eps {_EPSILON}; so it cannot read this one."
         )
-    weights = {}
-    for path in sorted(directory.glob("*.safetensors")):
-        weights |= load_file(path)
-    if any(name.startswith("vit.") for name in weights):
-        weights = {name[4:]: tensor for name, tensor in weights.items() if name.startswith("vit.")}
-    target = directory / WEIGHTS
-    target.parent.mkdir(exist_ok=True)
-    converted = to_timm_state_dict(weights, config)
-    save_file({name: tensor.contiguous() for name, tensor in converted.items()}, target, {"format": "pt"})
-    path = directory / "config.json"
-    content = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps(content | timm_keys(config, directory), indent=2) + "\n", encoding="utf-8")
+    target = to_released(directory, directory / WEIGHTS)
+    keys = timm_keys(config, directory)
+    content = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    for path, written in ((directory / "config.json", content | keys), (target.with_name("config.json"), keys)):
+        path.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
     return target
 
 

@@ -32,7 +32,7 @@ RECORD = {
         "dataset": "org/pictures", "split": "train", "revision": "5" * 40, "fingerprint": "abc123",
         "num_examples": 1437, "num_classes": 10, "unreadable_files": [],
     },
-    "held_out": {"dataset": "org/pictures", "split": "test", "revision": "5" * 40},
+    "held_out": {"dataset": "org/pictures", "split": "test", "revision": "5" * 40, "num_examples": 360},
     "model": {"name": "vit_tiny", "parameters": 123},
     "environment": {"python": "3.11.2", "torch": "2.14.1", "transformers": "5.23.0", "device": "x86_64"},
 }  # fmt: skip

@@ -57,7 +57,9 @@ def test_a_card_says_what_was_measured(run):
     assert "20-NN" in result["metrics"][0]["name"]
     for shown in ("1,437 images", "97.2 %", "80.1 %", "abc123", "75 s", "128,000", "x86", "0.002", "curves.png"):
         assert shown in text, shown
-    assert "**97.2 %** (20-NN, frozen features), **98.1 %** (linear classifier, frozen features)." in text
+    assert "- **97.2 %** (80.1 % before training): 20-NN, frozen CLS token\n- **98.1 %** (90.0 % before" in text
+    assert "| 20-NN, frozen CLS token | org/pictures, test split (360 images) | 80.1 % | 97.2 % |" in text
+    assert "[org/pictures](https://huggingface.co/datasets/org/pictures)" in text
     assert 'from_pretrained("org/first", trust_remote_code=True)' in text
     assert (run / "model" / "curves.png").is_file()
     assert check_card(path) == []
@@ -102,12 +104,12 @@ def test_a_local_folder_does_not_read_as_a_data_set(run, records):
     record["held_out"] |= {"dataset": "data", "revision": None}
     write(run, recipe, record, summary)
     text = rendered(write_card(run).read_text(encoding="utf-8"))
-    assert "1,437 images of a local folder (data)." in text and "the images of a local folder (data) show" in text
-    assert "On a local folder (data) test: " in text and "<td>a local folder (data)</td>" in text
-    assert "the data set data" not in text and "<td>data" not in text
+    assert "1,437 images of a local folder (data)." in text and "on the images of a local folder (data) alone" in text
+    assert "Accuracy on a local folder (data), test split" in text and ">a local folder (data)</th>" in text
+    assert "the data set data" not in text and ">data</t" not in text
     record["source"]["dataset"] = "digits"
     write(run, recipe, record, summary)
-    assert "1,437 images of the data set digits." in write_card(run).read_text(encoding="utf-8")
+    assert "1,437 images of the data set digits (scikit-learn)." in write_card(run).read_text(encoding="utf-8")
 
 
 def test_the_recipe_says_how_the_model_came_about_and_no_more(run):
@@ -230,6 +232,16 @@ def test_converted_released_weights_carry_their_license(run, records, tmp_path):
         write_card(trained_on, license="apache-2.0")
 
 
+def test_a_card_that_was_started_from_injects_nothing(run, records, tmp_path):
+    (recipe, record, summary), write = records
+    start = tmp_path / "start"
+    start.mkdir()
+    (start / "README.md").write_text("---\nbase_model: 'a) <script>/b'\nlicense: [mit]\n---\n")
+    write(run, recipe | {"initialize_from": str(start)}, record, summary)
+    path = write_card(run)
+    assert "script" not in path.read_text(encoding="utf-8") and not {"base_model", "license"} & set(header_of(path))
+
+
 def test_weights_of_unknown_license_have_none(run, records):
     (recipe, record, summary), write = records
     write(run, recipe | {"initialize_from": "somebody/weights"}, record, summary)
@@ -259,6 +271,46 @@ def test_check_names_what_is_wrong(run, change, problem):
     assert problem in "; ".join(check_card(path))
 
 
+@pytest.mark.parametrize("name, words", [("sigreg", "SIGReg"), ("barlow", "Barlow Twins")])
+def test_a_baseline_is_not_taken_for_visreg(run, records, name, words):
+    (recipe, record, summary), write = records
+    write(run, recipe | {"regularizer": name}, record, summary)
+    text = write_card(run).read_text(encoding="utf-8")
+    assert f"with {words}, a baseline of [VISReg](https://arxiv.org/abs/2606.02572): no teacher" in text
+    assert f"| Regularizer | {words} |" in text
+    assert ("Slices a step" in text) == (name == "sigreg")
+
+
+def test_results_of_other_weights_are_left_out(run, caplog):
+    from modeling_visreg import VISRegViTModel
+    from modeling_visreg.checkpoint import weights_digest
+
+    own = weights_digest(VISRegViTModel.from_pretrained(run / "model").state_dict())
+    result = {"protocol": "knn", "dataset": "org/others", "metric": "accuracy", "settings": {"k": 20}}
+    (run / "evaluation").mkdir()
+    for name, weights, value in (("own", own, 0.5), ("dino", "0123456789abcdef", 0.75)):
+        content = result | {"value": value, "model": {"weights": weights}, "features": {"layers": 1}}
+        (run / "evaluation" / f"{name}.json").write_text(json.dumps(content))
+    text = write_card(run).read_text(encoding="utf-8")
+    assert "| 20-NN, frozen CLS token | org/others |  | 50.0 % |" in text and "75.0 %" not in text
+    assert "measured on other weights" in caplog.text and "dino.json" in caplog.text and "own" not in caplog.text
+
+
+def test_a_result_with_an_interval_stands_for_the_one_without(run):
+    (run / "evaluation").mkdir()
+    result = {
+        "protocol": "knn", "dataset": "org/pictures", "split": "test", "revision": "5" * 40, "metric": "accuracy",
+        "value": 0.97, "interval": [0.95, 0.99], "settings": {"k": 20}, "features": {"layers": 1},
+        "data": {"test": {"num_examples": 360}},
+    }  # fmt: skip
+    (run / "evaluation" / "knn.json").write_text(json.dumps(result))
+    path = write_card(run)
+    row = "| 20-NN, frozen CLS token | org/pictures, test split (360 images) | 80.1 % | 97.0 % (95.0 to 99.0) |"
+    assert row in path.read_text(encoding="utf-8")
+    names = [metric["name"] for metric in header_of(path)["model-index"][0]["results"][0]["metrics"]]
+    assert len(names) == len(set(names)) == 2
+
+
 def test_the_records_are_not_touched(run):
     before = {path.name: path.read_bytes() for path in run.glob("*.json")}
     write_card(run)
@@ -271,18 +323,19 @@ def test_evaluations_stand_with_their_protocol_beside_published_figures(run, api
     result = {
         "protocol": "linear", "dataset": "frgfm/imagenette", "config": "320px", "split": "validation",
         "revision": "a" * 40, "metric": "accuracy", "value": 0.876, "interval": [0.86, 0.89],
-        "selection": {"on": "test"}, "model": {}, "features": {"layers": 4}, "settings": {"k": 5},
+        "selection": {"on": "test"}, "model": {}, "features": {"layers": 4},
+        "data": {"test": {"num_examples": 3925}},
     }  # fmt: skip
     (run / "evaluation" / "linear.json").write_text(json.dumps(result))
     (run / "evaluation" / "empty.json").write_text(json.dumps(result | {"value": None}))
     path = write_card(run, references={"linear.json": [Reference("DINO S/16", "published by a third party", 86.1)]})
     text = path.read_text(encoding="utf-8")
-    protocol = "linear classifier, frozen features, last 4 blocks, 5 neighbours; settings chosen on the test split"
-    row = f"| {protocol} | frgfm/imagenette 320px validation | accuracy |  | 87.6 % (86.0 to 89.0) |"
-    assert row in text
-    assert "| DINO S/16 | frgfm/imagenette 320px validation | 86.1 % | published by a third party |" in text
+    protocol = "linear classifier, frozen CLS token of the last 4 blocks; settings chosen on test images"
+    data = "frgfm/imagenette, 320px, validation split (3,925 images)"
+    assert f"| {protocol} | {data} |  | 87.6 % (86.0 to 89.0) |" in text
+    assert f"| DINO S/16 | {data} | 86.1 % | published by a third party |" in text
     index = header_of(path)["model-index"][0]["results"][1]
     assert index["dataset"]["config"] == "320px" and index["metrics"][0]["value"] == 0.876
-    assert "chosen on the test split" in index["metrics"][0]["name"]
+    assert "chosen on test images" in index["metrics"][0]["name"]
     assert check_card(path) == []
     api._validate_yaml(text)

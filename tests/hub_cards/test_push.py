@@ -9,10 +9,12 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from huggingface_hub import HfApi
 from safetensors.torch import load_file, save_file
 
 from visreg_hub_cards import BackgroundPush, check_card, push_run, retries, try_push, write_card, write_converted_card
+from visreg_hub_cards.staging import stage
 
 
 WHAT_AUTOMODEL_READS = {
@@ -100,6 +102,24 @@ def test_sharded_weights_go_up_as_they_are(hub, api, run):
     files = hub.files("org/first")
     assert "model.safetensors.index.json" in files and "model.safetensors" not in files
     assert "timm/model.safetensors" in files
+
+
+def test_timm_reads_a_copy(run, tmp_path):
+    import timm
+
+    from modeling_visreg import VISRegViTModel
+
+    stage(run, tmp_path, "org/first", timm=True)
+    theirs = timm.create_model(f"local-dir:{tmp_path / 'timm'}", pretrained=True).eval()
+    ours = VISRegViTModel.from_pretrained(tmp_path).eval()
+    pixels = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(pixels), ours(pixels).pooler_output, rtol=0, atol=1e-5)
+
+
+def test_results_of_an_earlier_push_go(hub, api, run):
+    hub.upload("org/first", {"evaluation/knn.json": b"{}"})
+    assert push_run(run, "org/first", api=api).deleted == ["evaluation/knn.json"]
 
 
 def test_a_branch_is_made_for_a_revision(hub, api, run):

@@ -61,4 +61,4 @@ def draw(name: str, module: Any, record: dict[str, Any], options: Options) -> No
     figures = module.draw(record, options.output_dir)
     verdicts = [found["verdict"] for found in record["claims"]]
     counted = ", ".join(f"{verdicts.count(one)} {one}" for one in dict.fromkeys(verdicts))
-    print(f"{name:<13} {', '.join(figures)}: of {len(verdicts)} claims, {counted}")
+    print(f"{name:<15} {', '.join(figures)}: of {len(verdicts)} claims, {counted}")

@@ -22,7 +22,7 @@ def main(argv: list[str]) -> None:
     """Raises UserError for a mistake."""
     if not argv or argv[0] in ("-h", "--help"):
         lines = "\n".join(
-            f"  {name:<13} {words}" for name, words in {**ANALYSES, "all": "every one, and a report"}.items()
+            f"  {name:<15} {words}" for name, words in {**ANALYSES, "all": "every one, and a report"}.items()
         )
         print(f"usage: visreg analyze NAME [options]; `visreg analyze NAME --help` lists the options\n\n{lines}")
         return

@@ -32,7 +32,16 @@ CASES = [
     *({**BASE, "D": dim} for dim in (64, 1024)),
 ]
 QUICK = [{"B": 64, "D": 32, "K": 256}, {"B": 128, "D": 32, "K": 256}]
-SIDES = ("ours", "ours, control variate", "lightly", "plain", "SIGReg (ours)", "SIGReg (plain)", "floor")
+SIDES = (
+    "ours",
+    "ours, control variate",
+    "lightly",
+    "plain",
+    "SIGReg (ours)",
+    "SIGReg (plain)",
+    "floor",
+    "floor, argsort",
+)
 PLAIN_SIGREG_LIMIT = 1 << 29  # V * B * K * 17 numbers: it keeps about six times that in memory
 
 
@@ -65,8 +74,9 @@ def build(side: str, slices: int):
     return lambda z: objective(z, NUM_GLOBAL).total
 
 
-def floor(z, slices: int) -> None:
-    """Two products and one sort of every projection, by the pool of threads that the kernel uses."""
+def floor(z, slices: int, permutation: bool = False) -> None:
+    """Two products and one sort (or argsort) of every projection, by the pool of threads that the kernel uses."""
+    import numpy
     import torch
 
     from visreg_training.objective.threads import run_split
@@ -81,7 +91,10 @@ def floor(z, slices: int) -> None:
             start = pair % (slices // rows) * rows
             part = directions[start : start + rows]
             torch.mm(part, z[pair // (slices // rows)].T, out=buffer)
-            buffer.numpy().sort(axis=-1)
+            if permutation:
+                numpy.argsort(buffer.numpy(), axis=-1)
+            else:
+                buffer.numpy().sort(axis=-1)
             gradient.addmm_(buffer.T, part)
 
     run_split(run, len(z) * (slices // rows))
@@ -94,11 +107,12 @@ def measure(side: str, case: dict, repeats: int) -> dict:
 
     torch.manual_seed(0)
     z = torch.randn(VIEWS, case["B"], case["D"])
-    if side == "floor":
+    bottom = side.startswith("floor")
+    if bottom:
 
         def call(z: torch.Tensor) -> None:
             with torch.no_grad():
-                floor(z, case["K"])
+                floor(z, case["K"], permutation="argsort" in side)
     else:
         total = build(side, case["K"])
 
@@ -106,7 +120,7 @@ def measure(side: str, case: dict, repeats: int) -> dict:
             leaf = z.detach().requires_grad_()
             total(leaf).backward()
 
-    call(z[:, :2, :].contiguous()) if side == "floor" else build(side, 8)(
+    call(z[:, :2, :].contiguous()) if bottom else build(side, 8)(
         torch.randn(VIEWS, 8, 8, requires_grad=True)
     ).backward()
     peak = extra_peak(lambda: call(z))

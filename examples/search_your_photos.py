@@ -2,8 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Find the photos that look like a photo: features in a FAISS index of `datasets`, the answer as one PNG.
 
-pip install 'visreg[search]'
-python examples/search_your_photos.py my_photos --model out/model --query photo.jpg
+python examples/search_your_photos.py my_photos --model out/model --query photo.jpg  # needs the extra `search`
 """
 
 import argparse
@@ -38,9 +37,9 @@ def draw(rows: list[list[tuple[str, str]]], output: str, cell: int = 160) -> Non
     sheet = Image.new("RGB", (cell * max(map(len, rows)), (cell + 16) * len(rows)), "white")
     for y, row in enumerate(rows):
         for x, (path, caption) in enumerate(row):
-            photo = ImageOps.contain(read(path), (cell - 8, cell - 8))
-            sheet.paste(photo, (x * cell + 4, y * (cell + 16) + 16))
-            ImageDraw.Draw(sheet).text((x * cell + 4, y * (cell + 16) + 3), caption, fill="black")
+            left, top = x * cell + 4, y * (cell + 16) + 3
+            sheet.paste(ImageOps.contain(read(path), (cell - 8, cell - 8)), (left, top + 13))
+            ImageDraw.Draw(sheet).text((left, top), caption, fill="black")
     sheet.save(output)
 
 
@@ -53,7 +52,7 @@ if __name__ == "__main__":
     parser.add_argument("photos", help="folder to search")
     parser.add_argument("--model", default="out/model", help="checkpoint directory or Hub id (default: out/model)")
     parser.add_argument("--query", nargs="+", help="photos to look for (default: 6 of the folder)")
-    parser.add_argument("--k", type=int, default=7, help="neighbours of each (default: 7)")
+    parser.add_argument("--k", type=int, default=7, help="neighbours (default: 7)")
     parser.add_argument("--output", default="neighbours.png", help="PNG to write (default: neighbours.png)")
     parser.add_argument("--keep", help="folder for the features: the next search starts at once")
     options = parser.parse_args()
@@ -74,7 +73,7 @@ if __name__ == "__main__":
     for query in options.query or photos["path"][:: -(-len(photos) // 6)]:
         scores, found = photos.get_nearest_examples("features", embed([read(query)])[0].numpy(), k=options.k + 1)
         near = [(path, f"{score:.3f}") for path, score in zip(found["path"], scores, strict=True)]
-        others = [item for item in near if not Path(item[0]).samefile(query)]  # all but the photo itself
-        sheet.append([(query, "query"), *others[: options.k]])
+        near = [item for item in near if not Path(item[0]).samefile(query)][: options.k]  # all but the photo itself
+        print(f"{query} (see {options.output})", *(f"  {score}  {path}" for path, score in near), sep="\n")
+        sheet.append([(query, "query"), *near])
     draw(sheet, options.output)
-    print(f"{options.output}: {len(sheet)} queries, each with its {options.k} nearest of {len(photos)} photos")

@@ -20,9 +20,9 @@ logger = logging.getLogger(__name__)
 # Options of a recipe that say where a run wrote, what it watched and how it was looked after, not how the model came
 # about.
 _NOT_OF_THE_MODEL = (
-    "output_dir", "overwrite", "resume", "keep_last", "save_every", "log_every", "report_to", "num_workers",
-    "push_to_hub", "repo_id", "push_every", "private", "eval_images", "online_probe", "keep_best", "on_collapse",
-    "collapse_rank", "collapse_sigma", "collapse_intervals",
+    "output_dir", "overwrite", "resume", "keep_last", "keep_best", "save_every", "log_every", "report_to",
+    "num_workers", "push_to_hub", "repo_id", "push_every", "private", "eval_images", "online_probe", "probe_every",
+    "probe_images", "on_collapse", "collapse_rank", "collapse_sigma", "collapse_intervals",
 )  # fmt: skip
 
 

@@ -115,13 +115,17 @@ def test_pretrain_push_pull(hub, tmp_path):
     upload_digits(hub)
     here, there = hub.environment(tmp_path / "home"), hub.environment(tmp_path / "other-home")
     run, folder = tmp_path / "run", tmp_path / "elsewhere"
-    options = [item for name, value in TINY.items() for item in (f"--{name}", value)]
+    shared = {"push_to_hub": True, "repo_id": "org/shared", "save_every": 2, "push_every": 1}
+    options = [item for name, value in (TINY | shared).items() for item in (f"--{name}", value)]
     # Faults on the way: huggingface_hub and datasets survive the first two themselves, the rest is for us.
     hub.fail("GET", "/resolve/", action="cut")
     hub.fail("PUT", "/lfs/", action="reset")
     hub.fail("POST", "/commit/", status=500)
     hub.fail("POST", "/repos/create", status=503)
     visreg("pretrain", "--dataset", "org/digits", "--eval_split", "test", "--output_dir", run, *options, **here)
+    assert json.loads((run / "run.json").read_text())["source"]["streaming"]
+    assert {"training/summary.json", "model.safetensors", "pca.png"} <= set(hub.files("org/shared"))
+    assert "no commit" in visreg("push", "--model", run, "--repo_id", "org/shared", **here)
     push = ("push", "--model", run, "--repo_id", "org/first", "--private", "--timm", "--include_pretraining")
     assert "pushed" in visreg(*push, **here)
     assert "no commit" in visreg(*push, **here)
@@ -144,6 +148,19 @@ def test_pretrain_push_pull(hub, tmp_path):
     asked = len(hub.requests)
     elsewhere("exec(open('lines.py').read())", folder, **there | {"HF_HUB_OFFLINE": "1"})
     assert len(hub.requests) == asked
+
+
+@pytest.mark.slow
+def test_a_training_ends_well_without_the_hub(hub, tmp_path):
+    away = hub.fail("POST", "/repos/create", status=500, times=10_000)
+    shared = {"push_to_hub": True, "repo_id": "org/first", "save_every": 2, "push_every": 1, "eval_split": "test"}
+    options = [item for name, value in (TINY | shared).items() for item in (f"--{name}", value)]
+    run, environment = tmp_path / "run", hub.environment(tmp_path / "home")
+    said = visreg("pretrain", "--dataset", "digits", "--output_dir", run, *options, **environment)
+    command = f"visreg push --model {run} --repo_id org/first"
+    assert said.count(f"To try again: {command}") == 2 and hub.commits("org/first") == []  # a checkpoint, and the end
+    away.times = 0
+    assert "pushed" in visreg(*command.split()[1:], **environment)
 
 
 REFUSED = """

@@ -23,6 +23,7 @@ from .transform import normalise, to_tensor
 
 CELL = 224  # pixels of the longer side of a picture in a sheet
 _GAP, _BAR = 6, 18
+_ACROSS = 8  # images beside each other
 _PATCHES = 65_536  # patches that the principal components are taken of, at most
 
 
@@ -75,10 +76,15 @@ def _colours(maps: list[torch.Tensor]) -> list[np.ndarray]:
 def write_pca(
     models: Sequence[FrozenModel], images: Sequence[Image.Image], path: Path, size=None, together=True
 ) -> Path:
-    """A sheet: a row an image, beside it the patch tokens of each model as colours (figures 1, 8, 9 of the paper)."""
-    columns = [pca_colours(patch_maps(model, images, size), together) for model in models]
-    rows = [[image, *(picture(column[row]) for column in columns)] for row, image in enumerate(images)]
-    return save_sheet(rows, ["image", *map(caption, models)], path)
+    """A sheet: images, below them the patch tokens of each model as colours (figures 1, 8, 9 of the paper)."""
+    maps = [pca_colours(patch_maps(model, images, size), together) for model in models]
+    lines = [list(images), *([picture(colours) for colours in each] for each in maps)]
+    rows, captions = [], []
+    for start in range(0, len(images), _ACROSS):
+        for line, name in zip(lines, ["image", *map(caption, models)], strict=True):
+            rows.append(line[start : start + _ACROSS])
+            captions.append([name] + [""] * (len(rows[-1]) - 1))
+    return save_sheet(rows, captions, path)
 
 
 def write_pca_frames(model: FrozenModel, frames: Sequence[Image.Image], folder: Path, size=None) -> list[Path]:

@@ -53,7 +53,10 @@ def remove_run(folder: Path) -> None:
     """Delete what a run wrote; files that are not a run's stay."""
     for name in ("checkpoints", "model", "pretraining", "evaluation"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    files = ("recipe.yaml", "run.json", "metrics.jsonl", "curves.png", "summary.json", "skipped.jsonl", "before.json")
+    files = (
+        "recipe.yaml", "run.json", "metrics.jsonl", "curves.png", "pca.png", "summary.json", "skipped.jsonl",
+        "before.json",
+    )  # fmt: skip
     for path in [folder / name for name in files] + list(folder.glob("nonfinite-rank*.jsonl")):
         path.unlink(missing_ok=True)
 

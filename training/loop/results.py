@@ -3,6 +3,7 @@
 """What a run says at its start and leaves at its end: model/ for AutoModel, pretraining/, summary.json, a card."""
 
 import platform
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,15 @@ from modeling_visreg import image_processor_for, save_checkpoint
 from visreg_hub_cards import write_card
 
 from ..evaluation.frozen import frozen_accuracy
+from ..evaluation.models import open_model
+from ..evaluation.pictures import write_pca
 from ..evaluation.task import label_map
 from .checkpoint import whole_model
 from .folder import read_json, write_json
 from .monitors import clock, read_rows
+
+
+PICTURES = 6  # images of pca.png
 
 
 def announce(parts: Any) -> None:
@@ -77,6 +83,7 @@ def finish(parts: Any, before: dict[str, float], seconds: float) -> dict[str, An
         summary = {f"{name}_before": value for name, value in before.items()}
         summary |= {f"{name}_after": value for name, value in after.items()} | progress_facts(parts, seconds)
         write_json(parts.folder / "summary.json", summary)
+        draw_patches(parts)
         write_card(parts.folder)
         print(closing_words(parts.folder, summary))
     parts.accelerator.wait_for_everyone()
@@ -87,6 +94,16 @@ def save_models(model: Any, folder: Path) -> None:
     """model/ (the backbone) and pretraining/ (with the projector), each whole or absent."""
     save_checkpoint(model.base_model, folder / "model", overwrite=True)
     save_checkpoint(model, folder / "pretraining", overwrite=True)
+
+
+def draw_patches(parts: Any) -> None:
+    """pca.png: what the patches of the finished model see in a few images. A training stream is not opened for it."""
+    source = parts.held_out or parts.source
+    if parts.held_out is None and not source.is_map_style:
+        return
+    examples = source.examples(limit=PICTURES, max_bad_share=1.0, seed=parts.arguments.run.seed)
+    if images := [image for image, _label, _id in examples]:
+        write_pca([open_model(str(parts.folder / "model"))], images, parts.folder / "pca.png")
 
 
 def progress_facts(parts: Any, seconds: float) -> dict[str, Any]:
@@ -140,6 +157,11 @@ def loading_lines(directory: Path) -> list[str]:
     ]
 
 
+def cpu_words() -> str:
+    """`CPU (x86_64), 2 threads`: platforms do not agree on how to name a processor."""
+    return f"CPU ({platform.machine()}), {torch.get_num_threads()} threads"
+
+
 def environment() -> dict[str, Any]:
     """Versions and device, recorded with the run."""
     import accelerate
@@ -152,5 +174,6 @@ def environment() -> dict[str, Any]:
         "transformers": transformers.__version__,
         "accelerate": accelerate.__version__,
         "datasets": datasets.__version__,
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else cpu_words(),
+        "visreg": version("visreg"),
     }

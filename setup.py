@@ -71,6 +71,7 @@ setup(
             "timm>=1.0.31",
             "markdown-it-py>=4.2",
             "selenium>=4.51",
+            "tensorboardX>=2.6.5",
             *EXPORT,
             *SEARCH,
         ],

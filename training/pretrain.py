@@ -31,7 +31,7 @@ from .loop.config import Arguments, as_flags, check_names, parse, recipe_table
 from .loop.guards import Signals
 from .loop.monitors import Timer
 from .loop.optimization import Updater, make_optimizer
-from .loop.ranks import everybody
+from .loop.ranks import everybody, lost_another
 from .loop.reporting import Reporter
 from .loop.results import announce, finish, first_accuracy
 from .loop.sharing import Sharing
@@ -82,6 +82,10 @@ def run(arguments: Arguments) -> dict[str, Any]:
         raise RunStopped(
             "the device's memory is full: a smaller --micro_batch_size is exact, and needs less"
         ) from error
+    except RuntimeError as error:
+        if lost_another(error):
+            raise RunStopped("another process of the run ended; its own message says why") from error
+        raise
     finally:
         sharing.close()
         parts.accelerator.end_training()

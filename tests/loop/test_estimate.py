@@ -8,7 +8,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from modeling_visreg import VISRegViTConfig, VISRegViTForPreTraining
 from visreg_training.commands import plan
+from visreg_training.data import open_stream
 from visreg_training.errors import UserError
+from visreg_training.loop.assembly import config_from, fill_defaults, meta_step
+from visreg_training.loop.config import parse
 from visreg_training.loop.estimate import step_cost
 from visreg_training.loop.step import PretrainingStep
 from visreg_training.objective import VISRegObjective
@@ -79,3 +82,30 @@ def test_the_command_prints_counts_and_estimates(capsys):
     assert "92.1 M" in printed and "16 images, 16,160 tokens" in printed  # 4 x 197 + 6 x 37 tokens an image
     with pytest.raises(UserError, match="cannot be shared by 7 processes: use 126 or 133"):
         plan.main(["--config", "vit_base_in1k", "--gpus", "7"])
+
+
+def test_defaults_choose_the_micro_batch_from_the_memory_of_the_device():
+    """A GPU that is not there: the largest power of two whose estimate fits; what is given stays."""
+
+    def chosen(gib, *flags, processes=1):
+        flags = ("--model", "vit_large", "--patch_size", "16", "--num_hidden_layers", "2", *flags)
+        flags += ("--global_batch_size", "64", "--num_slices", "256")
+        arguments = parse(["--dataset", "photos", "--output_dir", "out", *flags])
+        source = open_stream("digits")
+        lines = fill_defaults(arguments, source, torch.device("cpu"), processes, int(gib * 2**30), width=2)
+        step = meta_step(arguments, config_from(arguments.model, arguments.data))
+
+        def need(micro):
+            images = 64 // processes
+            return step_cost(step, arguments.data.resolutions(), images, micro, 2, processes).total_bytes / 2**30
+
+        return arguments.run.micro_batch_size, need, next((line for line in lines if "micro_batch" in line), "")
+
+    sizes = ("--global_size", "224", "--local_size", "96", "--num_global", "4", "--num_local", "6")
+    micro, need, line = chosen(4, *sizes)
+    assert micro in (4, 8, 16, 32) and need(micro) <= 0.9 * 4 < need(2 * micro)
+    assert f"of 64 on a device; estimated to need {need(micro):.1f} of its 4 GiB" in line
+    assert chosen(1000, *sizes)[0] == 64
+    assert chosen(1000, *sizes, processes=4)[0] == 16
+    assert "will not fit" in chosen(0.1, *sizes)[2]
+    assert chosen(4, *sizes, "--micro_batch_size", "3")[::2] == (3, "")

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from visreg_training.errors import UserError
+from visreg_training.loop.architectures import architecture_name, model_config
 from visreg_training.loop.config import parse
 from visreg_training.loop.optimization import Schedule, make_optimizer, parameter_groups
 from visreg_training.loop.plan import plan_run
@@ -64,3 +65,9 @@ def test_vectors_do_not_decay_and_nothing_is_left_out():
     assert [p.ndim for p in decayed["params"]] == [2] and decayed["weight_decay"] == 0.05
     assert [p.ndim for p in spared["params"]] == [1, 1, 1] and spared["weight_decay"] == 0.0
     assert isinstance(make_optimizer(model, 1e-3, 0.05), torch.optim.AdamW)
+
+
+def test_an_architecture_goes_by_its_name_only_if_it_has_its_sizes():
+    assert architecture_name(model_config("vit_giant", 224)) == "vit_giant"
+    assert architecture_name(model_config("vit_small", 224, patch_size=16, projection_size=64)) == "vit_small"
+    assert architecture_name(model_config("vit_tiny", 16, hidden_size=64, num_attention_heads=4, patch_size=2)) is None

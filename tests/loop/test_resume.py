@@ -2,14 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Invariants 3, 4 and 6, with real runs, real kills and a real full disk: interrupted runs end like unbroken ones."""
 
+import importlib.util
 import json
-import os
-import random
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -22,26 +20,9 @@ from visreg_training.loop.guards import CollapseGuard
 from visreg_training.pretrain import pretrain
 
 
-# A run of seconds: 48 images of the digits, two resolutions, drop path and every random augmentation on.
-SMALL = {
-    "config": "digits",
-    "fraction": 0.05,
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "drop_path_rate": 0.2,
-    "projector_hidden_size": 16,
-    "projection_size": 8,
-    "num_slices": 16,
-    "global_batch_size": 16,
-    "epochs": 6,
-    "save_every": 3,
-    "log_every": 4,
-    "flip_probability": 0.5,
-    "blur_probability": 0.5,
-    "num_workers": 0,
-    "eval_split": None,
-}
+_spec = importlib.util.spec_from_file_location("forked", Path(__file__).with_name("forked.py"))
+forked = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(forked)
 
 
 def flags(options):
@@ -69,16 +50,7 @@ def assert_identical(first, second):
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory):
     """A recipe file without held-out evaluation, for processes."""
-    import yaml
-
-    from visreg_training.loop.config import parse
-
-    plain = {name: value for name, value in SMALL.items() if value is not None}
-    arguments = parse(flags(plain | {"output_dir": "unused"}))
-    arguments.data.eval_split = None
-    path = tmp_path_factory.mktemp("recipe") / "small.yaml"
-    path.write_text(yaml.safe_dump(arguments.as_recipe()))
-    return str(path)
+    return forked.write_recipe(tmp_path_factory.mktemp("recipe") / "small.yaml")
 
 
 @pytest.fixture(scope="module")
@@ -109,10 +81,21 @@ def test_the_best_checkpoint_is_kept_beside_the_last(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000002", "step-00000004"]
 
 
-def test_probes_change_nothing(recipe, unbroken, tmp_path):
-    finished({"config": recipe, "output_dir": tmp_path / "run", "online_probe": False})
-    assert_identical(weights(tmp_path / "run"), weights(unbroken))
-    assert "probe_knn" not in (tmp_path / "run" / "metrics.jsonl").read_text()
+def test_probes_change_nothing(recipe, tmp_path):
+    """Neither those on training images nor measuring them, and the finished features, on held-out ones."""
+    probed = {"config": recipe, "eval_split": "test", "probe_every": 2, "probe_images": 100, "log_every": 2}
+    jobs = [
+        {"name": "plain", "options": {"config": recipe, "online_probe": False, "log_every": 2}},
+        {"name": "probed", "options": probed},
+    ]
+    assert [job["codes"] for job in forked.work_off(tmp_path, jobs)] == [[0], [0]]
+    assert forked.final_weights(tmp_path / "plain") == forked.final_weights(tmp_path / "probed")
+    assert "probe_knn" not in (tmp_path / "plain" / "metrics.jsonl").read_text()
+    rows = [json.loads(line) for line in (tmp_path / "probed" / "metrics.jsonl").read_text().splitlines()]
+    assert all(0 < row["held_out_knn"] < 1 and 0 <= row["held_out_linear"] < 1 for row in rows) and len(rows) == 12
+    newest = max((tmp_path / "probed" / "checkpoints").iterdir())
+    scores = json.loads((newest / "state.json").read_text())["scores"]
+    assert scores["held_out_linear"] == rows[-1]["held_out_linear"]
 
 
 def test_two_stops_and_two_resumes_end_with_the_same_weights(recipe, unbroken, tmp_path):
@@ -133,47 +116,36 @@ def test_two_stops_and_two_resumes_end_with_the_same_weights(recipe, unbroken, t
     assert steps == sorted(set(steps))
 
 
-def kill_chain(recipe, folder, kills, draws, launcher=command, **options):
-    """kill -9 at random moments, `kills` times, then let the run end."""
-    options = {"config": recipe, "output_dir": folder, "resume": "auto", **options}
-    done = 0
-    while done < kills:
-        process = subprocess.Popen(launcher(options), stderr=subprocess.PIPE, text=True, start_new_session=True)
-        for line in process.stderr:
-            if line.startswith("step "):
-                break
-        time.sleep(draws.uniform(0, 0.4))
-        os.killpg(process.pid, signal.SIGKILL)  # workers and ranks too
-        process.wait()
-        done += 1
-        for path in (folder / "checkpoints").glob("step-*"):
-            assert path.suffix or (path / "state.json").exists()
-    subprocess.run(launcher(options), check=True, capture_output=True, timeout=300)
+def test_ten_kills_in_a_chain(recipe, tmp_path):
+    """kill -9 at random moments, from before the first step to after the last, streamed by two workers."""
+    forked.write_shards(tmp_path / "data")
+    stream = {"dataset": str(tmp_path / "data" / "*.parquet"), "streaming": True, "fraction": 1.0, "num_workers": 2}
+    options = {"config": recipe, "max_steps": 24, "save_every": 1, "log_every": 1, **stream}
+    jobs = [{"name": "unbroken", "options": options}, {"name": "run", "options": options, "kills": 10, "seed": 1}]
+    unbroken, run = forked.work_off(tmp_path, jobs)
+    assert unbroken["codes"] == run["codes"] == [0] and len(run["kills"]) == 10
+    assert forked.final_weights(tmp_path / "run") == forked.final_weights(tmp_path / "unbroken")
+    losses = [
+        [json.loads(line)["total"] for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("run", "unbroken")
+    ]
+    assert losses[0] == losses[1] and len(losses[0]) == 24
 
 
-@pytest.mark.slow
-def test_ten_kills_in_a_chain(recipe, unbroken, tmp_path):
-    kill_chain(recipe, tmp_path / "run", 10, random.Random(0), save_every=1, log_every=1, num_workers=2)
-    assert_identical(weights(tmp_path / "run"), weights(unbroken))
-
-
-def test_one_kill(recipe, unbroken, tmp_path):
-    kill_chain(recipe, tmp_path / "run", 1, random.Random(1), log_every=1)
-    assert_identical(weights(tmp_path / "run"), weights(unbroken))
-
-
-def test_a_full_disk_leaves_the_last_checkpoint_whole(unbroken, tmp_path):
-    """A real file system of 200 kB would need root; a real quota on the size of a file does the same to write()."""
-    code = (
-        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000));"
-        "from visreg_training.pretrain import main; main(sys.argv[1:])"
-    )
-    options = {"config": str(unbroken / "recipe.yaml"), "output_dir": tmp_path / "run", "online_probe": False}
-    done = subprocess.run([sys.executable, "-c", code, *flags(options)], capture_output=True, text=True, check=False)
-    assert done.returncode == 3, done.stderr
-    assert "could not be written" in done.stderr.strip().splitlines()[-1]
-    assert list((tmp_path / "run" / "checkpoints").glob("*")) == []
+def test_a_full_disk_leaves_the_last_checkpoint_whole(recipe, tmp_path):
+    """A file system of 30 kB would need root; a limit on the size of a file does the same to write()."""
+    options = {"config": recipe, "keep_last": 9, "online_probe": False}
+    jobs = [
+        {"name": "unbroken", "options": options},
+        {"name": "run", "options": options, "copy_of": "unbroken", "until": 15, "file_size": 30_000},
+        {"name": "run", "options": options},
+    ]
+    _unbroken, full, resumed = forked.work_off(tmp_path, jobs)
+    before = tmp_path / "run" / "checkpoints" / "step-00000015"
+    assert full["codes"] == [3] and full["said"][-1].startswith("visreg pretrain: the checkpoint of step 18 could not")
+    assert f"{before} is intact" in full["said"][-1]
+    assert resumed["codes"] == [0]  # from there, when there is room again
+    assert forked.final_weights(tmp_path / "run") == forked.final_weights(tmp_path / "unbroken")
 
 
 def test_a_changed_recipe_is_named_and_refused(recipe, unbroken):

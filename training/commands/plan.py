@@ -7,15 +7,11 @@ Operations are counted on the meta device; memory, rates and days are estimates 
 
 import math
 
-import torch
-
 from ..errors import UserError, setting_up
-from ..loop.architectures import build_model
-from ..loop.assembly import check_crops, config_from, make_objective
+from ..loop.assembly import check_crops, config_from, meta_step
 from ..loop.config import parse
-from ..loop.estimate import GPUS, Cost, Gpu, largest_micro_batch, step_cost
+from ..loop.estimate import GPUS, USABLE, Cost, Gpu, largest_micro_batch, step_cost
 from ..loop.plan import divided_batch
-from ..loop.step import PretrainingStep
 from .parsing import OneLineParser
 
 
@@ -26,7 +22,6 @@ IMAGES = {
     "frgfm/imagenette": 9_469,
     "digits": 1_437,
 }
-USABLE = 0.9  # share of a GPU's memory that a step may fill; the rest goes to CUDA, fragments and buckets
 
 
 def main(argv: list[str]) -> None:
@@ -55,12 +50,8 @@ def main(argv: list[str]) -> None:
 def plan(arguments, own, gpu: Gpu, batch: int) -> list[str]:
     """The lines of the plan for `batch` images on each of `own.gpus` GPUs."""
     data, run = arguments.data, arguments.run
-    resolutions = [(data.num_global, data.global_size)] + [(data.num_local, data.local_size)] * bool(data.num_local)
-    with torch.device("meta"):
-        model = build_model(config_from(arguments.model, data))
-    if arguments.model.activation_checkpointing:
-        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
-    step = PretrainingStep(model, make_objective(arguments.objective, run.seed), data.num_global)
+    resolutions = data.resolutions()
+    step = meta_step(arguments, config_from(arguments.model, data))
     width = 4 if run.mixed_precision == "no" else 2
     room = gpu.memory * 2**30 * USABLE
     cost = step_cost(step, resolutions, batch, min(run.micro_batch_size or batch, batch), width, own.gpus)

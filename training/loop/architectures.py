@@ -43,6 +43,16 @@ def model_config(name: str, image_size: int, **overrides: Any) -> VISRegViTConfi
     return VISRegViTConfig(image_size=image_size, **values)
 
 
+def architecture_name(config: PretrainedConfig) -> str | None:
+    """The name of the architecture whose width, depth, heads and MLP a configuration has, if there is one."""
+    sizes = (config.hidden_size, config.num_hidden_layers, config.num_attention_heads)
+    for name, values in ARCHITECTURES.items():
+        hidden = values.get("intermediate_size", 4 * values["size"][0])
+        if values["size"] == sizes and hidden == config.intermediate_size:
+            return name
+    return None
+
+
 def build_model(config: PretrainedConfig) -> VISRegViTForPreTraining:
     """A freshly initialised model, from torch's global generator."""
     return VISRegViTForPreTraining(config)

@@ -35,10 +35,11 @@ from ..objective import VISRegObjective
 from .architectures import backbone_folder, build_model, continue_model, model_config
 from .checkpoint import Checkpoints
 from .config import Arguments, DataOptions, ModelOptions, ObjectiveOptions, RunOptions
-from .defaults import choose
+from .defaults import Choice, choose
+from .estimate import USABLE, largest_micro_batch, step_cost
 from .folder import open_folder
 from .held_out import HeldOut
-from .plan import RunPlan, plan_run
+from .plan import RunPlan, divided_batch, plan_run
 from .probes import OnlineProbes
 from .randomness import AUGMENTATION, MODEL, fold, generator
 from .step import PretrainingStep
@@ -80,7 +81,8 @@ def assemble(arguments: Arguments) -> Run:
         check_labels(probe_source, held_out)
     processes = accelerator.num_processes
     if "config" not in arguments.given:
-        for line in fill_defaults(arguments, source, accelerator.device, processes):
+        memory, width = device_memory(accelerator.device), 2 if accelerator.mixed_precision == "bf16" else 4
+        for line in fill_defaults(arguments, source, accelerator.device, processes, memory, width):
             accelerator.print(line)
     plan = plan_run(arguments.run, arguments.data, arguments.objective, processes, source.num_examples)
     model = make_model(arguments.model, arguments.data, arguments.run.seed)
@@ -92,17 +94,57 @@ def assemble(arguments: Arguments) -> Run:
     return Run(arguments, accelerator, source, held_out, probe_source, plan, model, folder, checkpoints, resumed)
 
 
-def fill_defaults(arguments: Arguments, source: Any, device: torch.device, processes: int) -> list[str]:
-    """Without a recipe: choose what was not given from the images and the device; returns what and why, as lines."""
+def fill_defaults(
+    arguments: Arguments, source: Any, device: torch.device, processes: int, memory: int | None = None, width: int = 4
+) -> list[str]:
+    """Without a recipe: choose what was not given from the images and the device; returns what and why, as lines.
+
+    Args:
+        memory: bytes of one process's device, from which the micro-batch follows; None leaves it alone (a CPU).
+        width: bytes of an activation, 2 under bf16 autocast.
+    """
     lines = ["no recipe given; chosen for these images and this device:"]
-    patch = None
-    if arguments.model.initialize_from:
-        patch = VISRegViTConfig.from_pretrained(backbone_folder(arguments.model.initialize_from)).patch_size
-    for choice in choose(source, device, processes, patch):
+    start = arguments.model.initialize_from
+    config = VISRegViTConfig.from_pretrained(backbone_folder(start)) if start else None
+
+    def take(choice: Choice) -> None:
         if choice.option not in arguments.given:
             arguments.fill(choice.option, choice.value)
             lines.append(f"  {choice.option:<22} {choice.value!s:<9} {choice.reason}")
+
+    for choice in choose(source, device, processes, config and config.patch_size):
+        take(choice)
+    if memory is not None:
+        config = config or config_from(arguments.model, arguments.data)
+        take(choose_micro_batch(arguments, config, processes, memory, width))
     return lines
+
+
+def device_memory(device: torch.device) -> int | None:
+    """Bytes of a GPU, None of a CPU, whose memory others share."""
+    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
+
+
+def choose_micro_batch(arguments: Arguments, config: Any, processes: int, memory: int, width: int) -> Choice:
+    """The largest micro-batch that is estimated to fit into `memory` bytes; `width`: bytes of an activation."""
+    check_crops(config.patch_size, arguments.data)
+    images = divided_batch(arguments.run.global_batch_size, processes)
+    step, resolutions = meta_step(arguments, config), arguments.data.resolutions()
+    micro = largest_micro_batch(step, resolutions, images, width, USABLE * memory, processes)
+    need = step_cost(step, resolutions, images, micro or 1, width, processes).total_bytes
+    reason = f"of {images} on a device; estimated to need {need / 2**30:.1f} of its {memory / 2**30:.0f} GiB"
+    reason += "" if micro else ", which will not fit: a smaller model or view will"
+    return Choice("micro_batch_size", micro or 1, reason)
+
+
+def meta_step(arguments: Arguments, config: Any) -> PretrainingStep:
+    """The step of a run without memory behind it, for estimates."""
+    with torch.device("meta"):
+        model = build_model(config)
+    if arguments.model.activation_checkpointing:
+        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+    objective = make_objective(arguments.objective, arguments.run.seed)
+    return PretrainingStep(model, objective, arguments.data.num_global)
 
 
 def start_accelerator(run: RunOptions) -> Accelerator:

@@ -96,6 +96,10 @@ class DataOptions:
     num_workers: int = option(8, "processes that decode and crop, for each rank")
     max_bad_share: float = option(0.01, "share of unreadable images at which the run stops")
 
+    def resolutions(self) -> list[tuple[int, int]]:
+        """(views, pixels of a side) of each resolution, global first."""
+        return [(self.num_global, self.global_size)] + [(self.num_local, self.local_size)] * bool(self.num_local)
+
 
 @dataclass
 class ObjectiveOptions:

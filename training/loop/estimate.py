@@ -21,6 +21,8 @@ class Gpu:
     tflops: float
 
 
+USABLE = 0.9  # share of a GPU's memory that a step may fill; the rest goes to CUDA, fragments and buckets
+
 GPUS = {
     "a10g": Gpu(24, 70),
     "l4": Gpu(24, 121),

@@ -4,6 +4,7 @@
 
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 
@@ -11,6 +12,11 @@ from accelerate.utils import broadcast_object_list, gather_object
 def everybody(accelerator: Accelerator, value: Any) -> list[Any]:
     """The value of every rank, on every rank, in order of rank."""
     return gather_object([value]) if accelerator.num_processes > 1 else [value]
+
+
+def lost_another(error: BaseException) -> bool:
+    """Whether a collective failed because another rank is gone; gloo says it with a plain RuntimeError."""
+    return isinstance(error, torch.distributed.DistError) or "by peer" in str(error)
 
 
 def from_main(accelerator: Accelerator, value: Any) -> Any:

@@ -16,6 +16,7 @@ from ..evaluation.frozen import frozen_accuracy
 from ..evaluation.models import open_model
 from ..evaluation.pictures import write_pca
 from ..evaluation.task import label_map
+from .architectures import architecture_name
 from .checkpoint import whole_model
 from .folder import read_json, write_json
 from .monitors import clock, read_rows
@@ -29,7 +30,11 @@ def announce(parts: Any) -> None:
     if not parts.accelerator.is_main_process:
         return
     parameters = sum(parameter.numel() for parameter in parts.model.base_model.parameters())
-    model = {"name": parts.arguments.model.model, "parameters": parameters, "config": parts.model.config.to_dict()}
+    model = {
+        "name": architecture_name(parts.model.config),
+        "parameters": parameters,
+        "config": parts.model.config.to_dict(),
+    }
     record = {
         "plan": parts.plan.as_dict(),
         "source": parts.source.description(),

@@ -38,7 +38,7 @@ def load(checkpoint: str):
         processor = AutoImageProcessor.from_pretrained(checkpoint)
         model = AutoModel.from_pretrained(checkpoint).eval()
     except (OSError, ValueError) as error:
-        raise gr.Error(f"{checkpoint} cannot be loaded: {' '.join(str(error).split())[:200]}") from error
+        raise gr.Error(f"{checkpoint} cannot be loaded: {' '.join(str(error).split()).partition('. ')[0]}.") from error
     if model.config.model_type != "visreg_vit":
         raise gr.Error(f"{checkpoint} is a {model.config.model_type}, not a VISReg model.")
     return processor, model
@@ -95,31 +95,31 @@ def neighbours(checkpoint: str, image: Image.Image, gallery: list[str] | None) -
 
 
 def look(checkpoint: str, image: Image.Image | None, gallery: list[str] | None):
-    """Both answers for one image."""
+    """What the page shows for one image: a line on the model, the map, the neighbours."""
     if image is None:
         raise gr.Error("Upload an image first.")
-    return patch_map(checkpoint, image), neighbours(checkpoint, image, gallery)
+    return describe(checkpoint), patch_map(checkpoint, image), neighbours(checkpoint, image, gallery)
 
 
 with gr.Blocks(title="VISReg") as page:
-    gr.Markdown(
-        "# What does a VISReg model see?\nFeatures learned without labels: upload an image, and a gallery to search."
-    )
-    with gr.Row():
-        name = gr.Textbox(CHECKPOINT, label="Checkpoint", placeholder="org/name", scale=3, elem_id="checkpoint")
-        facts = gr.Markdown(elem_id="facts")
+    gr.Markdown(TITLE)
+    name = gr.Textbox(CHECKPOINT, label="Checkpoint", placeholder="org/name", elem_id="checkpoint")
+    facts = gr.Markdown(elem_id="facts")
     with gr.Row():
         with gr.Column():
-            picture = gr.Image(type="pil", label="Image", elem_id="image", height=360)
+            picture = gr.Image(type="pil", label="Image", elem_id="image", height=320)
             files = gr.File(
-                file_count="multiple", file_types=["image"], label="Gallery (up to 200 images)", elem_id="gallery"
+                file_count="multiple",
+                file_types=["image"],
+                label=f"Gallery (up to {LARGEST_GALLERY} images)",
+                elem_id="gallery",
+                height=200,
             )
             button = gr.Button("Look", variant="primary", elem_id="look")
         with gr.Column():
-            colours = gr.Image(label="Patches: three principal components as colours", elem_id="map", height=360)
-            nearest = gr.Gallery(label="Nearest in the gallery, with cosine", elem_id="nearest", columns=4, height=360)
-    button.click(describe, name, facts)
-    button.click(look, [name, picture, files], [colours, nearest])
+            colours = gr.Image(label="Patches: three principal components as colours", elem_id="map", height=320)
+            nearest = gr.Gallery(label="Nearest in the gallery, with cosine", elem_id="nearest", columns=4, height=300)
+    button.click(look, [name, picture, files], [facts, colours, nearest], show_progress_on=[colours, nearest])
 
 
 if __name__ == "__main__":

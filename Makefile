@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint bench clean
+.PHONY: demo test test-slow soak lint bench clean
 
 # The tools that a target needs are stamped, so that a second call starts at once.
 $(BIN)/python:
@@ -35,6 +35,10 @@ test: lint
 test-slow: .venv/tested
 	$(BIN)/python -m pip install --quiet --editable '.[test,space]' -c constraints.txt
 	$(BIN)/python -m pytest -m slow
+
+# Forty kills of two runs, and the weights of unbroken ones.
+soak: .venv/tested
+	$(BIN)/python tests/loop/soak.py
 
 bench: .venv/benched
 	$(BIN)/python tests/benchmarks/objective.py --output tests/benchmarks/figures

@@ -78,9 +78,8 @@ def main() -> None:
             }
             results = {title: future.result() for title, future in chains.items()}
     print("\n".join(told(title, result) for title, result in results.items()))
-    print(
-        f"{sum(len(result['kills']) for result in results.values())} kills, {time.monotonic() - started:.0f} s in all"
-    )
+    kills = sum(len(result["kills"]) for result in results.values())
+    print(f"{kills} kills, {time.monotonic() - started:.0f} s in all")
     sys.exit(0 if all(result["identical"] for result in results.values()) else 1)
 
 

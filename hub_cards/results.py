@@ -17,7 +17,7 @@ class Result(NamedTuple):
         metric: as in `evaluate`, such as `accuracy`.
         value: a share of 1 for shares.
         role: `after` training, or `before` it (random or initial weights).
-        low, high: 95 % confidence interval, None without one.
+        low, high: 95% confidence interval, None without one.
         images: how many it was measured on, None where the file does not say.
     """
 
@@ -171,7 +171,7 @@ def beside(facts: RunFacts, references: References) -> list[dict[str, str]]:
         data = data_name(result)
         rows.append({"model": "this model", "data": data, "value": percent(result), "note": result.protocol})
         rows += [
-            {"model": row.method, "data": data, "value": f"{row.value:.1f} %", "note": row.note} for row in published
+            {"model": row.method, "data": data, "value": f"{row.value:.1f}%", "note": row.note} for row in published
         ]
     return rows
 
@@ -184,8 +184,8 @@ def data_name(result: Result) -> str:
 
 
 def percent(result: Result) -> str:
-    """A share in percent, with its 95 % interval if there is one."""
-    shown = f"{100 * result.value:.1f} %"
+    """A share in percent, with its 95% interval if there is one."""
+    shown = f"{100 * result.value:.1f}%"
     if is_number(result.low) and is_number(result.high):
         shown += f" ({100 * result.low:.1f} to {100 * result.high:.1f})"
     return shown

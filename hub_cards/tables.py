@@ -77,8 +77,8 @@ def training_rows(facts: RunFacts) -> list[tuple[str, str]]:
         ("Slices a step", plan.get("slices") or recipe.get("num_slices") if sliced else None),
         ("Global views", views(recipe, "global")),
         ("Local views", views(recipe, "local")),
-        ("Images a batch", plan.get("global_batch_size")),
-        ("Updates", facts.summary.get("steps") or plan.get("total_steps")),
+        ("Images a batch", readable_integer(plan.get("global_batch_size"))),
+        ("Updates", readable_integer(facts.summary.get("steps") or plan.get("total_steps"))),
         ("Epochs", epochs(facts)),
         ("Peak learning rate (AdamW)", plan.get("learning_rate")),
         ("Weight decay", recipe.get("weight_decay")),
@@ -128,12 +128,12 @@ def readable_integer(number: Any) -> str | None:
 
 
 def views(recipe: dict[str, Any], kind: str) -> str | None:
-    """`4 of 96 x 96 pixels, 5 to 30 % of the area`."""
+    """`4 of 96 x 96 pixels, 5 to 30% of the area`."""
     number, size, scale = (recipe.get(key) for key in (f"num_{kind}", f"{kind}_size", f"{kind}_scale"))
     if not number:
         return None
     shares = isinstance(scale, list) and len(scale) == 2 and all(map(is_number, scale))
-    area = f", {100 * scale[0]:g} to {100 * scale[1]:g} % of the area" if shares else ""
+    area = f", {100 * scale[0]:g} to {100 * scale[1]:g}% of the area" if shares else ""
     return f"{number} of {size} x {size} pixels{area}"
 
 

@@ -55,10 +55,10 @@ def test_a_card_says_what_was_measured(run):
     }  # fmt: skip
     assert [metric["value"] for metric in result["metrics"]] == [0.9722, 0.981]
     assert "20-NN" in result["metrics"][0]["name"]
-    for shown in ("1,437 images", "97.2 %", "80.1 %", "abc123", "75 s", "128,000", "x86", "0.002", "curves.png"):
+    for shown in ("1,437 images", "97.2%", "80.1%", "abc123", "75 s", "128,000", "x86", "0.002", "curves.png"):
         assert shown in text, shown
-    assert "- **97.2 %** (80.1 % before training): 20-NN, frozen CLS token\n- **98.1 %** (90.0 % before" in text
-    assert "| 20-NN, frozen CLS token | org/pictures, test split (360 images) | 80.1 % | 97.2 % |" in text
+    assert "- **97.2%** (80.1% before training): 20-NN, frozen CLS token\n- **98.1%** (90.0% before" in text
+    assert "| 20-NN, frozen CLS token | org/pictures, test split (360 images) | 80.1% | 97.2% |" in text
     assert "[org/pictures](https://huggingface.co/datasets/org/pictures)" in text
     assert 'from_pretrained("org/first", trust_remote_code=True)' in text
     assert (run / "model" / "curves.png").is_file()
@@ -292,7 +292,7 @@ def test_results_of_other_weights_are_left_out(run, caplog):
         content = result | {"value": value, "model": {"weights": weights}, "features": {"layers": 1}}
         (run / "evaluation" / f"{name}.json").write_text(json.dumps(content))
     text = write_card(run).read_text(encoding="utf-8")
-    assert "| 20-NN, frozen CLS token | org/others |  | 50.0 % |" in text and "75.0 %" not in text
+    assert "| 20-NN, frozen CLS token | org/others |  | 50.0% |" in text and "75.0%" not in text
     assert "measured on other weights" in caplog.text and "dino.json" in caplog.text and "own" not in caplog.text
 
 
@@ -305,7 +305,7 @@ def test_a_result_with_an_interval_stands_for_the_one_without(run):
     }  # fmt: skip
     (run / "evaluation" / "knn.json").write_text(json.dumps(result))
     path = write_card(run)
-    row = "| 20-NN, frozen CLS token | org/pictures, test split (360 images) | 80.1 % | 97.0 % (95.0 to 99.0) |"
+    row = "| 20-NN, frozen CLS token | org/pictures, test split (360 images) | 80.1% | 97.0% (95.0 to 99.0) |"
     assert row in path.read_text(encoding="utf-8")
     names = [metric["name"] for metric in header_of(path)["model-index"][0]["results"][0]["metrics"]]
     assert len(names) == len(set(names)) == 2
@@ -332,8 +332,8 @@ def test_evaluations_stand_with_their_protocol_beside_published_figures(run, api
     text = path.read_text(encoding="utf-8")
     protocol = "linear classifier, frozen CLS token of the last 4 blocks; settings chosen on test images"
     data = "frgfm/imagenette, 320px, validation split (3,925 images)"
-    assert f"| {protocol} | {data} |  | 87.6 % (86.0 to 89.0) |" in text
-    assert f"| DINO S/16 | {data} | 86.1 % | published by a third party |" in text
+    assert f"| {protocol} | {data} |  | 87.6% (86.0 to 89.0) |" in text
+    assert f"| DINO S/16 | {data} | 86.1% | published by a third party |" in text
     index = header_of(path)["model-index"][0]["results"][1]
     assert index["dataset"]["config"] == "320px" and index["metrics"][0]["value"] == 0.876
     assert "chosen on test images" in index["metrics"][0]["name"]

@@ -2,13 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The usual torchvision pipeline, one crop at a time in float (`augment_backend: torchvision`): what tests and the
 benchmark compare our path to.
+
+torchvision is imported by whoever asks for it: it takes seconds, and 150 MB of each worker.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from PIL import Image
-from torchvision.transforms import InterpolationMode, v2
 
 from .colour import ColourOptions
 from .crops import MultiCrop
@@ -28,6 +30,8 @@ class TorchvisionReference:
 
     def __init__(self, multi_crop: MultiCrop, **options: Any):
         self.multi_crop, self.options = multi_crop, ColourOptions(**options)
+        from torchvision.transforms import v2
+
         colour = self.options
         jitter = v2.ColorJitter(colour.brightness, colour.contrast, colour.saturation, colour.hue)
         self.colour = v2.Compose(
@@ -47,7 +51,9 @@ class TorchvisionReference:
         """As `MultiCrop.resolutions`."""
         return self.multi_crop.resolutions
 
-    def _crop(self, size: int, scale: tuple[float, float]) -> v2.Transform:
+    def _crop(self, size: int, scale: tuple[float, float]) -> Callable:
+        from torchvision.transforms import InterpolationMode, v2
+
         steps = [v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
         if self.multi_crop.rotation:
             steps.append(v2.RandomRotation(self.multi_crop.rotation, InterpolationMode.BILINEAR))

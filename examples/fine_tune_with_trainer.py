@@ -4,33 +4,21 @@
 
     python examples/fine_tune_with_trainer.py digits --model runs/digits/model --output_dir finetuned
 
-`visreg evaluate finetune` adds mixup, cutmix and a learning rate that falls with depth.
+`visreg evaluate finetune` adds augmentation, mixup, cutmix and a learning rate that falls with depth.
 """
 
 import argparse
 
 import torch
-from torch.utils.data import Dataset
 from transformers import AutoImageProcessor, AutoModelForImageClassification, Trainer, TrainingArguments
 
 from modeling_visreg import save_checkpoint
 from visreg_training.data import open_stream
 
 
-class Images(Dataset):
-    """Pixels and class of the labelled images of a split, held in memory."""
-
-    def __init__(self, source, processor):
-        kept = [(image, label) for image, label, _id in source.examples() if label is not None and label >= 0]
-        self.images, self.labels = zip(*kept, strict=True)
-        self.processor = processor
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __getitem__(self, index: int) -> dict:
-        pixels = self.processor(self.images[index], return_tensors="pt")["pixel_values"][0]
-        return {"pixel_values": pixels, "labels": self.labels[index]}
+def labelled(source) -> list[tuple]:
+    """(image, class) of all images that have one, in memory."""
+    return [(image, label) for image, label, _id in source.examples() if label is not None and label >= 0]
 
 
 def accuracy(prediction) -> dict[str, float]:
@@ -47,12 +35,18 @@ def main() -> None:
     parser.add_argument("--learning_rate", type=float, default=5e-4, help="(default: 5e-4)")
     options = parser.parse_args()
 
-    processor = AutoImageProcessor.from_pretrained(options.model)
     train, test = (open_stream(options.dataset, split=split) for split in ("train", options.test_split))
     if train.label_names is None or train.label_names != test.label_names:
         raise SystemExit(f"the splits need the same classes: {train.label_names} and {test.label_names}")
     names = dict(enumerate(train.label_names))
     model = AutoModelForImageClassification.from_pretrained(options.model, id2label=names, dtype=torch.float32)
+    processor = AutoImageProcessor.from_pretrained(options.model)
+
+    def collate(items: list[tuple]) -> dict[str, torch.Tensor]:
+        images, labels = zip(*items, strict=True)
+        pixels = processor(list(images), return_tensors="pt")["pixel_values"]
+        return {"pixel_values": pixels, "labels": torch.tensor(labels)}
+
     arguments = TrainingArguments(
         output_dir=f"{options.output_dir}/trainer",
         num_train_epochs=options.epochs,
@@ -61,13 +55,16 @@ def main() -> None:
         warmup_steps=0.1,  # of all steps
         weight_decay=0.05,
         per_device_train_batch_size=64,
+        per_device_eval_batch_size=64,
         logging_strategy="epoch",
         save_strategy="no",
         report_to=[],
+        remove_unused_columns=False,
+        dataloader_pin_memory=torch.cuda.is_available(),
     )
-    trainer = Trainer(model, arguments, train_dataset=Images(train, processor), compute_metrics=accuracy)
+    trainer = Trainer(model, arguments, collate, labelled(train), compute_metrics=accuracy)
     trainer.train()
-    print(f"accuracy on the test images {trainer.evaluate(Images(test, processor))['eval_accuracy']:.3f}")
+    print(f"accuracy on the test images {trainer.evaluate(labelled(test))['eval_accuracy']:.3f}")
     save_checkpoint(model, f"{options.output_dir}/model", processor, overwrite=True)
 
 

@@ -67,6 +67,7 @@ def choose(source: Any, device: torch.device, processes: int, patch_size: int | 
         Choice("learning_rate", 5e-4 if batch < 128 else 1e-3, "Imagenette's 1e-3, halved for a small batch"),
         *lengths(count, on_gpu),
         Choice("num_workers", min(8, max(1, (os.cpu_count() or 2) - 1)), f"{os.cpu_count()} CPU cores here"),
+        *([] if on_gpu else [Choice("log_every", 3, "a CPU is slow: a sign of life within seconds")]),
     ]
 
 

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Many runs, some at a time: kept results are not made again, and whoever is cut off goes on where it was.
 
-Runs of one process go to a pool of workers that import the package once; runs of several processes are started one
-after the other, as processes of their own that find each other as under `accelerate launch`.
+Runs of one process go to a pool of workers that import the package once; those of N processes are trained one after
+the other by N processes that are started for them and find each other as under `accelerate launch`.
 """
 
 import json
@@ -63,7 +63,8 @@ def performed(runs: list[Training], folder: Path, workers: int) -> Iterator[tupl
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
-    yield from ((run, perform_together(run, folder)) for run in runs if run.processes > 1)
+    for world in sorted({run.processes for run in runs} - {1}):
+        yield from perform_together([run for run in runs if run.processes == world], folder)
 
 
 def prepare_worker(numbers: Any, workers: int) -> None:
@@ -75,13 +76,24 @@ def prepare_worker(numbers: Any, workers: int) -> None:
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
 
 
-def perform_together(run: Training, folder: Path) -> dict[str, Any]:
-    """A run of several processes, each with an environment as `accelerate launch` makes it."""
-    command = [sys.executable, "-m", "visreg_training.analysis.runs", json.dumps(asdict(run)), str(folder)]
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": str(run.processes)}
+def perform_together(runs: list[Training], folder: Path) -> Iterator[tuple[Training, dict[str, Any]]]:
+    """Runs of as many processes, one after the other; each process has the environment that `accelerate launch` makes.
+
+    Raises:
+        RunStopped: one of them failed.
+    """
+    world = runs[0].processes
+    command = [
+        sys.executable,
+        "-m",
+        "visreg_training.analysis.runs",
+        str(folder),
+        *(json.dumps(asdict(run)) for run in runs),
+    ]
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": str(world)}
     processes = []
-    for rank in range(run.processes):
-        place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(run.processes)}
+    for rank in range(world):
+        place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(world)}
         processes.append(subprocess.Popen(command, env=os.environ | shared | place, stderr=subprocess.PIPE, text=True))
     try:
         words = [process.communicate()[1] for process in processes]
@@ -89,11 +101,12 @@ def perform_together(run: Training, folder: Path) -> dict[str, Any]:
         for process in processes:
             process.kill()
         raise
-    result = run.kept(folder)
-    if result is None:
-        last = next((text.strip().splitlines()[-1] for text in words if text.strip()), "no word of why")
-        raise RunStopped(f"a run of {run.processes} processes failed: {last}")
-    return result
+    for run in runs:
+        result = run.kept(folder)
+        if result is None:
+            last = next((text.strip().splitlines()[-1] for text in words if text.strip()), "no word of why")
+            raise RunStopped(f"a run of {world} processes failed: {last}")
+        yield run, result
 
 
 def free_port() -> str:

@@ -187,6 +187,7 @@ def read_views(parts: Run, steps: int) -> Iterator[list[torch.Tensor]]:
             yield next(loader).views
 
 
-if __name__ == "__main__":  # one of several processes: `python -m visreg_training.analysis.runs DESCRIPTION FOLDER`
+if __name__ == "__main__":  # one of N processes: `python -m visreg_training.analysis.runs FOLDER DESCRIPTION ...`
     torch.set_num_threads(1)
-    perform(Training(**json.loads(sys.argv[1])), Path(sys.argv[2]))
+    for description in sys.argv[2:]:
+        perform(Training(**json.loads(description)), Path(sys.argv[1]))

@@ -43,9 +43,10 @@ def worker(raws: list) -> list[torch.Tensor]:
     return builder.finish(None).views
 
 
-def worker_and_device(raws: list, augment: DeviceAugment, generator: torch.Generator) -> list[torch.Tensor]:
-    """The worker, then the colour on this CPU."""
-    return [augment(views.flatten(0, 1), generator) for views in worker(raws)]
+def worker_and_device(raws: list, augment: DeviceAugment, generator: torch.Generator, outputs: dict) -> None:
+    """The worker, then the colour on this CPU, in the memory of the last batch as the training loop does."""
+    for views in worker(raws):
+        outputs[views.shape] = augment(views.flatten(0, 1), generator, outputs.get(views.shape))
 
 
 def one_by_one(raws: list, transform: Callable) -> None:
@@ -128,12 +129,12 @@ def main() -> None:
         print(json.dumps(memory_growth(source, arguments.memory)))
         return
     raws = list(islice(source.raw_examples(), arguments.images))
-    augment, generator = DeviceAugment(), torch.Generator().manual_seed(0)
+    augment, generator, outputs = DeviceAugment(), torch.Generator().manual_seed(0), {}
     reference = TorchvisionReference(MultiCrop())
     pipelines = {
         "decode": decode,
         "worker": worker,
-        "worker + device on CPU": lambda batch: worker_and_device(batch, augment, generator),
+        "worker + device on CPU": lambda batch: worker_and_device(batch, augment, generator, outputs),
         "torchvision reference": lambda batch: one_by_one(batch, reference),
     }
     if transform := lightly_transform():

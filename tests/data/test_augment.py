@@ -183,6 +183,12 @@ def test_a_batch_takes_one_transfer_and_reads_nothing_back():
     assert transfers.count == 1
 
 
+def test_memory_may_be_given(images):
+    fresh = DeviceAugment()(images, torch.Generator().manual_seed(0))
+    given = torch.full_like(fresh, torch.nan)
+    assert DeviceAugment()(images, torch.Generator().manual_seed(0), given) is given and torch.equal(given, fresh)
+
+
 def test_input_is_left_alone(images):
     before = images.clone()
     DeviceAugment()(images, torch.Generator().manual_seed(0))

@@ -263,6 +263,7 @@ class StepAugment:
     def __init__(self, parts: Run):
         self.augment = make_augment(parts.arguments.data)
         self.device = parts.accelerator.device
+        self.outputs: dict[torch.Size, torch.Tensor] = {}
         self.seed, self.rank = parts.arguments.run.seed, parts.accelerator.process_index
 
     def __call__(self, views: list[torch.Tensor], step: int) -> list[torch.Tensor]:
@@ -275,7 +276,10 @@ class StepAugment:
     def colour(self, group: torch.Tensor, draws: torch.Generator) -> torch.Tensor:
         if group.dtype != torch.uint8:
             return group
-        return self.augment(group.flatten(0, 1), generator=draws).unflatten(0, group.shape[:2])
+        coloured = self.augment(group.flatten(0, 1), draws, self.outputs.get(group.shape))
+        if self.device.type == "cpu":  # nobody needs the last step's any more
+            self.outputs[group.shape] = coloured
+        return coloured.unflatten(0, group.shape[:2])
 
 
 def seed_model(seed: int, step: int, rank: int) -> None:
@@ -343,7 +347,12 @@ def make_step(parts: Run) -> PretrainingStep:
     """The one module that is prepared."""
     objective = make_objective(parts.arguments.objective, parts.arguments.run.seed)
     views, micro = parts.arguments.data.num_global, parts.plan.micro_batch_size
-    return PretrainingStep(parts.model, objective, views, micro, probed=probed(parts))
+    step = PretrainingStep(parts.model, objective, views, micro, probed=probed(parts))
+    if parts.accelerator.is_fsdp2:
+        # FSDP's policy would cast the batch norm too, which fails; autocast, as everywhere else, leaves it in float32.
+        parts.accelerator.state.fsdp_plugin.mixed_precision_policy = None
+        step.forward = parts.accelerator.autocast()(step.forward)
+    return step
 
 
 def probed(parts: Run) -> bool:

@@ -22,11 +22,14 @@ PAPER = "[VISReg](https://arxiv.org/abs/2606.02572)"
 
 def method(facts: RunFacts) -> Markdown:
     """What the model was trained with. Only VISReg has a link: the others are baselines of its paper."""
-    regularizer = facts.recipe.get("regularizer", "visreg")
-    if regularizer == "visreg":
-        return Markdown(PAPER)
-    words = escaped(REGULARIZERS.get(regularizer, (regularizer, True))[0])
-    return Markdown(f"{words}, a baseline of {PAPER}")
+    name, _sliced = regularizer(facts.recipe)
+    return Markdown(PAPER if name in (None, "VISReg") else f"{escaped(name)}, a baseline of {PAPER}")
+
+
+def regularizer(recipe: dict[str, Any]) -> tuple[str | None, bool]:
+    """Its name, None where the recipe does not say, and whether it takes random directions."""
+    given = recipe.get("regularizer")
+    return (None, False) if given is None else REGULARIZERS.get(str(given), (str(given), True))
 
 
 def architecture(facts: RunFacts) -> str:
@@ -70,7 +73,7 @@ def data_link(name: str, revision: Any) -> str:
 def training_rows(facts: RunFacts) -> list[tuple[str, str]]:
     """How the model was trained, from the plan where it says so, else from the recipe."""
     plan, recipe = facts.plan, facts.recipe
-    name, sliced = REGULARIZERS.get(recipe.get("regularizer"), (recipe.get("regularizer"), True))
+    name, sliced = regularizer(recipe)
     rows = [
         ("Regularizer", name),
         ("λ (weight of the regularizer)", recipe.get("regularization_weight")),

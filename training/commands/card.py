@@ -3,8 +3,8 @@
 """`visreg card RUN`: the model card of a run, from what was measured; `visreg card RUN --check` says what is wrong.
 
 The license of the weights is that of the card that is there, else that of the weights the run started from (CC BY-NC
-is kept), else apache-2.0. Results of `visreg evaluate ... --output RUN/evaluation` and a picture RUN/pca.png of
-`visreg visualize pca` are shown.
+is kept), else apache-2.0. Results of `visreg evaluate ... --output RUN/evaluation` are shown where they were measured
+on the weights of the run, and RUN/pca.png, which `visreg visualize pca` replaces.
 """
 
 from pathlib import Path

@@ -11,10 +11,6 @@ import types
 from contextlib import closing
 from typing import Any
 
-import torch
-
-from .data import BadDataError
-from .data.shards import StreamLostError
 from .errors import EXIT_INTERRUPTED, RunStopped, exit_codes, setting_up
 from .loop.assembly import (
     Run,
@@ -28,10 +24,10 @@ from .loop.assembly import (
     start_trackers,
 )
 from .loop.config import Arguments, as_flags, check_names, parse, recipe_table
-from .loop.guards import Signals
+from .loop.guards import Signals, run_stopped
 from .loop.monitors import Timer
 from .loop.optimization import Updater, make_optimizer
-from .loop.ranks import everybody, lost_another
+from .loop.ranks import everybody
 from .loop.reporting import Reporter
 from .loop.results import announce, finish, first_accuracy
 from .loop.sharing import Sharing
@@ -70,22 +66,13 @@ def run(arguments: Arguments) -> dict[str, Any]:
         start_trackers(parts)
     sharing = Sharing(parts)
     try:
-        announce(parts)
-        before = first_accuracy(parts)
-        seconds = train(parts, sharing)
-        summary = finish(parts, before, seconds)
-        sharing.run_finished()
-        return summary
-    except (BadDataError, StreamLostError, OSError) as error:
-        raise RunStopped(str(error)) from error
-    except torch.OutOfMemoryError as error:
-        raise RunStopped(
-            "the device's memory is full: a smaller --micro_batch_size is exact, and needs less"
-        ) from error
-    except RuntimeError as error:
-        if lost_another(error):
-            raise RunStopped("another process of the run ended; its own message says why") from error
-        raise
+        with run_stopped():
+            announce(parts)
+            before = first_accuracy(parts)
+            seconds = train(parts, sharing)
+            summary = finish(parts, before, seconds)
+            sharing.run_finished()
+            return summary
     finally:
         sharing.close()
         parts.accelerator.end_training()

@@ -189,7 +189,10 @@ def shard_on_cpus() -> None:
         original(self, *args, **kwargs)
         if self.distributed_type == DistributedType.MULTI_CPU:
             self.distributed_type = DistributedType.FSDP
+        if not hasattr(self, "fsdp_plugin"):
             self.fsdp_plugin = FullyShardedDataParallelPlugin()
+            if self._mixed_precision != "no":
+                self.fsdp_plugin.set_mixed_precision(self._mixed_precision)
 
     AcceleratorState.__init__ = with_fsdp
 

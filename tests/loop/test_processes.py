@@ -67,10 +67,13 @@ def test_sharded_runs_are_those_of_whole_parameters(recipe, tmp_path):
         {"name": "fsdp", "options": options, "sharded": True},
         {"name": "ddp-fsdp", "options": options, "sharded": True, "copy_of": "ddp", "until": 3},
         {"name": "fsdp-ddp", "options": options, "copy_of": "fsdp", "until": 3},
+        {"name": "half", "options": options | {"mixed_precision": "bf16", "max_steps": 2}, "sharded": True},
     ]
     done = tools.forked.work_off(tmp_path, [job | {"processes": 2} for job in jobs])
-    assert [job["codes"] for job in done] == 4 * [[0, 0]]
+    assert [job["codes"] for job in done] == 5 * [[0, 0]]
     losses = {job["name"]: [row["total"] for row in rows(tmp_path / job["name"])] for job in jobs}
+    assert losses["half"][0] == pytest.approx(losses["ddp"][0], rel=2e-2) and losses["half"][0] != losses["ddp"][0]
+    del losses["half"]
     moments = {name: moments_after(tmp_path / name, 8) for name in losses}
     for name in ("fsdp", "ddp-fsdp", "fsdp-ddp"):
         assert losses[name] == pytest.approx(losses["ddp"], rel=1e-4) and len(losses[name]) == 8

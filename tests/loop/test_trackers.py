@@ -29,7 +29,8 @@ def events(path: Path):
 
 
 def test_tensorboard_is_given_what_metrics_jsonl_holds(tmp_path):
-    recipe = forked.write_recipe(tmp_path / "small.yaml", epochs=None, max_steps=4)
+    changes = {"mixed_precision": "bf16", "eval_split": "test", "probe_images": 50, "probe_every": 4}
+    recipe = forked.write_recipe(tmp_path / "small.yaml", epochs=None, max_steps=4, **changes)
     folder = tmp_path / "run"
     pretrain(config=recipe, output_dir=str(folder), log_every=2, report_to="tensorboard")
     seen = {}
@@ -39,7 +40,7 @@ def test_tensorboard_is_given_what_metrics_jsonl_holds(tmp_path):
                 if value.HasField("simple_value"):
                     seen.setdefault(event.step, {})[value.tag] = value.simple_value
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows] == [2, 4]
+    assert [(row["step"], "held_out_knn" in row) for row in rows] == [(2, False), (4, True)]
     for row in rows:
         expected = {name: value for name, value in row.items() if name != "step" and value is not None}
         assert {name: seen[row["step"]][name] for name in expected} == pytest.approx(expected, rel=1e-5)

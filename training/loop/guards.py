@@ -5,10 +5,37 @@
 import json
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from ..data import BadDataError
+from ..data.shards import StreamLostError
 from ..errors import RunStopped
+from .ranks import lost_another
+
+
+@contextmanager
+def run_stopped() -> Iterator[None]:
+    """What the outside world does to a run under way (data, disk, memory, other ranks) ends it in one line.
+
+    Raises:
+        RunStopped: for such an error inside the block; a mistake of the program keeps its traceback.
+    """
+    try:
+        yield
+    except (BadDataError, StreamLostError, OSError) as error:
+        raise RunStopped(str(error)) from error
+    except torch.OutOfMemoryError as error:
+        message = "the device's memory is full: a smaller --micro_batch_size is exact, and needs less"
+        raise RunStopped(message) from error
+    except RuntimeError as error:
+        if lost_another(error):
+            raise RunStopped("another process of the run ended; its own message says why") from error
+        raise
 
 
 class FiniteGuard:

@@ -57,7 +57,7 @@ class HeldOut:
         training = backbone.training
         backbone.eval()  # no drop path, so that nothing is drawn
         try:
-            with torch.no_grad(), accelerator.autocast():
+            with torch.no_grad():
                 right = torch.stack([self.right(backbone, probes, rows) for rows in self.rows()]).sum(0)
         finally:
             backbone.train(training)
@@ -82,8 +82,9 @@ class HeldOut:
         """How many of some images the linear probe and the kNN name right: (2,)."""
         device = self.parts.accelerator.device
         pixels = self.transform.normalise(self.pixels[rows].to(device, non_blocking=True))
-        # forward, not a call: a compiled backbone would be compiled once more for this.
-        output = backbone.forward(pixels, output_hidden_states=True)
+        with self.parts.accelerator.autocast():
+            # forward, not a call: a compiled backbone would be compiled once more for this.
+            output = backbone.forward(pixels, output_hidden_states=True)
         answers = probes.answer(last_blocks(output), output.pooler_output)
         labels = self.labels[rows].to(device, non_blocking=True)
         return torch.stack([(answer == labels).sum() for answer in answers])

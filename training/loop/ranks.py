@@ -16,7 +16,7 @@ def everybody(accelerator: Accelerator, value: Any) -> list[Any]:
 
 def lost_another(error: BaseException) -> bool:
     """Whether a collective failed because another rank is gone; gloo says it with a plain RuntimeError."""
-    return isinstance(error, torch.distributed.DistError) or "by peer" in str(error)
+    return isinstance(error, torch.distributed.DistError) or (type(error) is RuntimeError and "by peer" in str(error))
 
 
 def from_main(accelerator: Accelerator, value: Any) -> Any:

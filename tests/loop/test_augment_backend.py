@@ -16,7 +16,7 @@ def no_device_augment(monkeypatch):
     def refuse(*_given):
         raise AssertionError("coloured on the device")
 
-    monkeypatch.setattr(DeviceAugment, "forward", refuse)
+    monkeypatch.setattr(DeviceAugment, "apply_parameters", refuse)
 
 
 def test_a_run_with_the_torchvision_backend(tmp_path, no_device_augment):

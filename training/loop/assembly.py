@@ -29,9 +29,11 @@ from ..data import (
     TorchvisionReference,
     open_stream,
 )
+from ..data.augment import AugmentParameters
 from ..errors import UserError
 from ..evaluation.task import label_map
 from ..objective import VISRegObjective
+from ..objective.threads import run_split
 from .architectures import backbone_folder, build_model, continue_model, model_config
 from .checkpoint import Checkpoints
 from .config import Arguments, DataOptions, ModelOptions, ObjectiveOptions, RunOptions
@@ -276,9 +278,20 @@ class StepAugment:
     def colour(self, group: torch.Tensor, draws: torch.Generator) -> torch.Tensor:
         if group.dtype != torch.uint8:
             return group
-        coloured = self.augment(group.flatten(0, 1), draws, self.outputs.get(group.shape))
-        if self.device.type == "cpu":  # nobody needs the last step's any more
-            self.outputs[group.shape] = coloured
+        crops = group.flatten(0, 1)
+        if self.device.type != "cpu":
+            return self.augment(crops, draws).unflatten(0, group.shape[:2])
+        if group.shape not in self.outputs:
+            self.outputs[group.shape] = torch.empty(crops.shape)
+        coloured = self.outputs[group.shape]  # nobody needs the last step's any more
+        parameters = self.augment.sample(len(crops), draws)
+
+        def colour_part(part: range) -> None:
+            rows = slice(part.start, part.stop)
+            chosen = AugmentParameters(*(values[rows] for values in parameters))
+            self.augment.apply_parameters(crops[rows], chosen, coloured[rows])
+
+        run_split(colour_part, len(crops))  # operations on single crops are too short to be shared between cores
         return coloured.unflatten(0, group.shape[:2])
 
 

@@ -3,6 +3,7 @@
 """Cards: what was measured and nothing else, valid metadata, and no way in for what users wrote."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -13,6 +14,7 @@ from visreg_hub_cards import Reference, check_card, write_card, write_converted_
 from visreg_hub_cards.facts import _NOT_OF_THE_MODEL
 from visreg_hub_cards.markup import escaped, fenced, plain
 from visreg_training.loop.config import option_names
+from visreg_training.loop.results import describe
 
 
 HOSTILE = [
@@ -198,6 +200,13 @@ def test_a_card_is_whole_or_as_it_was(run):
         write_card(run)
     assert path.read_bytes() == before
     assert not [name.name for name in path.parent.iterdir() if name.name.endswith(".part")]
+
+
+def test_no_card_makes_no_failed_run(tmp_path, capsys):
+    streamed = SimpleNamespace(is_map_style=False)
+    describe(SimpleNamespace(folder=tmp_path, held_out=None, source=streamed))
+    said = capsys.readouterr().out
+    assert "no card: " in said and f"To try again: visreg card {tmp_path}" in said
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path):

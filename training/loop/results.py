@@ -12,6 +12,7 @@ import torch
 from modeling_visreg import image_processor_for, save_checkpoint
 from visreg_hub_cards import write_card
 
+from ..errors import one_line
 from ..evaluation.frozen import frozen_accuracy
 from ..evaluation.models import open_model
 from ..evaluation.pictures import write_pca
@@ -88,8 +89,7 @@ def finish(parts: Any, before: dict[str, float], seconds: float) -> dict[str, An
         summary = {f"{name}_before": value for name, value in before.items()}
         summary |= {f"{name}_after": value for name, value in after.items()} | progress_facts(parts, seconds)
         write_json(parts.folder / "summary.json", summary)
-        draw_patches(parts)
-        write_card(parts.folder)
+        describe(parts)
         print(closing_words(parts.folder, summary))
     parts.accelerator.wait_for_everyone()
     return read_json(parts.folder / "summary.json")
@@ -99,6 +99,15 @@ def save_models(model: Any, folder: Path) -> None:
     """model/ (the backbone) and pretraining/ (with the projector), each whole or absent."""
     save_checkpoint(model.base_model, folder / "model", overwrite=True)
     save_checkpoint(model, folder / "pretraining", overwrite=True)
+
+
+def describe(parts: Any) -> None:
+    """pca.png and the card. The models are on the disk by now, and no failure here may make a failure of the run."""
+    try:
+        draw_patches(parts)
+        write_card(parts.folder)
+    except Exception as error:  # whatever it is, `visreg card` can write the card later
+        print(f"\nno card: {one_line(error)}. To try again: visreg card {parts.folder}")
 
 
 def draw_patches(parts: Any) -> None:
@@ -144,7 +153,7 @@ def closing_words(folder: Path, summary: dict[str, Any]) -> str:
             lines.append(f"{title:<16} on held-out images: {before:.3f} before, {after:.3f} after")
     lines += [
         f"curves   {folder / 'curves.png'}",
-        f"card     {folder / 'model' / 'README.md'}",
+        *([f"card     {card}"] if (card := folder / "model" / "README.md").is_file() else []),
         "",
         "Load the model:",
         "",

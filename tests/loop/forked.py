@@ -8,6 +8,7 @@ A job is {"name": the run's folder in FOLDER, "options": {option: value}, "proce
 codes of its ranks and what they wrote last. It may also say
   "sharded": true                     parameters are sharded by FSDP2
   "kills": n, "seed": s               it is killed n times at random moments before it may end
+  "stopped": true                     it gets a SIGTERM after its first step; its line holds these exit codes too
   "copy_of": another, "until": step   it goes on from an earlier checkpoint of another job
   "file_size": bytes                  no file may grow larger: what a full disk does to write()
 A run forked before torch computed anything is the same as one that was started; so are a SIGKILL and a gloo rank.
@@ -229,6 +230,7 @@ def work(job: dict, folder: Path) -> dict:
     job["options"] |= {"output_dir": str(folder / job["name"]), "resume": "auto"}
     if "copy_of" in job:
         copy_until(folder / job["copy_of"], folder / job["name"], job["until"])
+    stopped = stop_once(job, folder) if job.get("stopped") else None
     kills, attempts = [], 0
     while len(kills) < job.get("kills", 0) and attempts < 2 * job["kills"]:
         attempts += 1
@@ -237,7 +239,18 @@ def work(job: dict, folder: Path) -> dict:
     ranks = Ranks(job, folder)
     codes, seconds = ranks.wait(), round(time.monotonic() - started, 1)
     said = ranks.log.read_text().splitlines()[-5:]
-    return {"name": job["name"], "codes": codes, "said": said, "kills": kills, "seconds": seconds}
+    line = {"name": job["name"], "codes": codes, "said": said, "seconds": seconds}
+    return line | {"kills": kills, "stopped": stopped}
+
+
+def stop_once(job: dict, folder: Path) -> list[int]:
+    """Start, send SIGTERM to every rank after the first step; their exit codes."""
+    ranks = Ranks(job, folder)
+    while ranks.running() and not ranks.steps():
+        time.sleep(0.002)
+    for pid in ranks.pids:
+        os.kill(pid, signal.SIGTERM)
+    return ranks.wait()
 
 
 def copy_until(run: Path, copy: Path, step: int) -> None:

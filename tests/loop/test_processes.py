@@ -51,11 +51,13 @@ def test_two_processes_train_as_one_does(recipe, tmp_path):
     assert [row["probe_knn"] for row in two[:2]] == [row["probe_knn"] for row in one[:2]]
 
 
-def test_two_processes_are_killed_and_go_on(recipe, tmp_path):
-    options = {"config": recipe, "save_every": 1, "log_every": 1}
-    jobs = [{"name": "unbroken", "options": options}, {"name": "run", "options": options, "kills": 3, "seed": 2}]
+def test_two_processes_are_stopped_and_killed_and_go_on(recipe, tmp_path):
+    options = {"config": recipe, "epochs": 3, "save_every": 1, "log_every": 1}
+    broken = {"name": "run", "options": options, "stopped": True, "kills": 3, "seed": 2}
+    jobs = [{"name": "unbroken", "options": options}, broken]
     unbroken, run = tools.forked.work_off(tmp_path, [job | {"processes": 2} for job in jobs])
     assert unbroken["codes"] == run["codes"] == [0, 0] and len(run["kills"]) == 3
+    assert run["stopped"] == [75, 75]  # SIGTERM: they agree on a step, write a checkpoint and end
     assert tools.forked.final_weights(tmp_path / "run") == tools.forked.final_weights(tmp_path / "unbroken")
 
 

@@ -50,7 +50,7 @@ def read(path: str) -> Image.Image:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("photos", help="folder to search")
-    parser.add_argument("--model", default="out/model", help="checkpoint directory or Hub id (default: out/model)")
+    parser.add_argument("--model", default="out/model", help="model/ of a run, or Hub id (default: out/model)")
     parser.add_argument("--query", nargs="+", help="photos to look for (default: 6 of the folder)")
     parser.add_argument("--k", type=int, default=7, help="neighbours (default: 7)")
     parser.add_argument("--output", default="neighbours.png", help="PNG to write (default: neighbours.png)")

@@ -15,7 +15,7 @@ from . import figures
 from .comparison import Entry, Outcomes, runs_of
 from .options import Options
 from .records import claim, number, spread, table
-from .runs import Training, base_recipe
+from .runs import Training, base_value
 
 
 FACTORS = (0.25, 1.0, 3.0)  # of the recipe's learning rate
@@ -24,7 +24,7 @@ TIGHT = -0.9
 
 
 def entries(options: Options) -> list[Entry]:
-    rate = float(base_recipe(options)["learning_rate"])
+    rate = base_value(options, "learning_rate")
     return [
         Entry(f"learning rate {rate * factor:g}", {} if factor == 1 else {"learning_rate": rate * factor})
         for factor in FACTORS

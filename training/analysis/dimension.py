@@ -9,7 +9,7 @@ from . import figures
 from .comparison import MARGIN, UNTRAINED, Entry, Outcomes, runs_of, untrained
 from .options import Options
 from .records import points
-from .runs import Training, base_recipe
+from .runs import Training, base_value
 
 
 SMALL = (16, 64, 256)
@@ -17,7 +17,7 @@ PAPER = (64, 128, 256, 512, 1024, 2048)
 
 
 def entries(options: Options) -> list[Entry]:
-    base = base_recipe(options).get("projection_size", 128)
+    base = base_value(options, "projection_size")
     sizes = options.pick(SMALL, PAPER)
     return [Entry(f"D {D}", {"projection_size": None if base == D else D}) for D in sizes] + [untrained()]
 

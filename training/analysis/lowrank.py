@@ -30,7 +30,7 @@ GALAXIES = "matthieulel/galaxy10_decals"  # paper, low-rank regime
 def changes(options: Options) -> dict[str, Any]:
     """The options that put low-rank images in the place of the base run's."""
     if not options.small:
-        return {"dataset": GALAXIES}
+        return {"dataset": GALAXIES, "split": "train", "eval_split": "test"}
     return {"dataset": str(options.output_dir / "data" / f"rank{COMPONENTS}"), "split": "train", "eval_split": "test"}
 
 

@@ -39,6 +39,7 @@ class Options:
         dataset: what `open_stream` opens; None for the scale's.
         config: recipe that the runs start from; None for the scale's.
         max_steps: updates of a run; None for the recipe's.
+        eval_split: held-out split; None for the recipe's.
     """
 
     output_dir: Path
@@ -48,6 +49,7 @@ class Options:
     dataset: str | None = None
     config: str | None = None
     max_steps: int | None = None
+    eval_split: str | None = None
 
     @property
     def small(self) -> bool:

@@ -9,7 +9,7 @@ from . import figures
 from .comparison import MARGIN, UNTRAINED, Entry, Outcomes, runs_of, untrained
 from .options import Options
 from .records import points
-from .runs import Training, base_recipe
+from .runs import Training, base_value
 
 
 SMALL = (1, 2, 4)
@@ -18,7 +18,7 @@ PAPER = (1, 2, 4, 8)
 
 def slices_each(options: Options) -> int:
     """K of a process: D / 8 at small scale, where 4 processes are few; D / 4 at the paper's."""
-    return max(1, base_recipe(options).get("projection_size", 128) // options.pick(8, 4))
+    return max(1, base_value(options, "projection_size") // options.pick(8, 4))
 
 
 def entries(options: Options) -> list[Entry]:
@@ -39,7 +39,7 @@ def measure(options: Options, results: dict[str, dict[str, Any]]) -> dict[str, A
     outcomes = Outcomes(options, entries(options), results)
     linear, K = outcomes.linear, slices_each(options)
     alone, most, many = "1 process", f"{options.pick(SMALL, PAPER)[-1]} processes", "1 process, many slices"
-    base = base_recipe(options)["num_slices"]
+    base = base_value(options, "num_slices")
     claims = [
         points(
             f"{most} with K {K} each lose less than 1 point to 1 process with K {base} (linear)",
@@ -50,7 +50,9 @@ def measure(options: Options, results: dict[str, dict[str, Any]]) -> dict[str, A
         points(f"{most} with K {K} each are above 1 process with K {K} (linear)", linear[most], linear[alone]),
     ]
     title = f"Processes, batch shared, K {K} each ({many}: K {base})"
-    return outcomes.record([outcomes.accuracy_table(title)], claims, worlds=list(options.pick(SMALL, PAPER)), slices=K)
+    return outcomes.record(
+        [outcomes.accuracy_table(title)], claims, worlds=list(options.pick(SMALL, PAPER)), slices=K, many=base
+    )
 
 
 def draw(record: dict[str, Any], folder: Path) -> list[str]:
@@ -60,8 +62,7 @@ def draw(record: dict[str, Any], folder: Path) -> list[str]:
     names = ["1 process", *(f"{world} processes" for world in worlds[1:])]
     rows = zip(*(values[name] for name in names), strict=True)
     figures.band(axis, worlds, [[100 * value for value in row] for row in rows], "visreg", "slices of its own on each")
-    base = record["settings"]["base"]["num_slices"]
-    lines = {"1 process, many slices": (f"1 process, K {base}", "--"), UNTRAINED: ("untrained", ":")}
+    lines = {"1 process, many slices": (f"1 process, K {record['many']}", "--"), UNTRAINED: ("untrained", ":")}
     for name, (title, style) in lines.items():
         axis.axhline(100 * sum(values[name]) / len(values[name]), color=figures.GREY, linestyle=style, label=title)
     axis.set_xscale("log", base=2)

@@ -14,14 +14,14 @@ from . import figures
 from .comparison import UNTRAINED, Entry, Outcomes, draw_entries, runs_of, untrained
 from .options import Options
 from .records import points, table
-from .runs import Training, base_recipe
+from .runs import Training, base_value
 
 
 OTHER_LAMBDA = 0.05  # LeJEPA (arXiv 2511.08544)
 
 
 def lambdas(options: Options) -> tuple[float, float]:
-    return base_recipe(options)["regularization_weight"], OTHER_LAMBDA
+    return base_value(options, "regularization_weight"), OTHER_LAMBDA
 
 
 def label(name: str, weight: float) -> str:

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from ..evaluation.linear import HeadOptions
+from ..loop.architectures import ARCHITECTURES
 from ..loop.assembly import (
     Run,
     StepAugment,
@@ -87,6 +88,8 @@ def training(options: Options, seed: int, *, processes: int = 1, trained: bool =
     """The run of the scale's recipe with `changes`, for one seed. The base run is read several times on its way."""
     changes = {key: value for key, value in changes.items() if value is not None}
     recipe = base_recipe(options) | changes
+    if "dataset" in changes:
+        recipe.pop("dataset_config", None)
     recipe |= {"seed": seed} | ({"max_steps": options.max_steps} if options.max_steps else {})
     limits = {} if options.small else {"probe_images": None, "linear_epochs": HeadOptions().epochs}
     made = Training(json.dumps(recipe, sort_keys=True), processes, trained=trained, **limits)
@@ -101,8 +104,16 @@ def base_recipe(options: Options) -> dict[str, Any]:
     if options.dataset:
         recipe.pop("dataset_config", None)
         recipe["dataset"] = options.dataset
-    recipe.setdefault("eval_split", "test")
+    recipe["eval_split"] = options.eval_split or recipe.get("eval_split", "test")
     return recipe
+
+
+def base_value(options: Options, name: str) -> Any:
+    """An option of the base run, defaults included."""
+    values = parse(as_flags(base_recipe(options)), "visreg analyze", needed=()).as_recipe()
+    if name == "projection_size" and values[name] is None:
+        return ARCHITECTURES[values["model"]][name]
+    return values[name]
 
 
 def arguments_of(run: Training) -> Arguments:

@@ -9,7 +9,7 @@ from . import figures
 from .comparison import MARGIN, OWN_LAMBDA, UNTRAINED, Entry, Outcomes, runs_of, untrained
 from .options import Options
 from .records import claim, points
-from .runs import Training, base_recipe
+from .runs import Training, base_value
 
 
 SLICED = ("visreg", "sigreg", "swd")
@@ -18,7 +18,7 @@ PAPER = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8, 16)
 
 
 def counts(options: Options) -> list[int]:
-    D = base_recipe(options).get("projection_size", 128)
+    D = base_value(options, "projection_size")
     return [max(1, int(D * share)) for share in options.pick(SMALL, PAPER)]
 
 
@@ -28,7 +28,7 @@ def label(name: str, slices: int) -> str:
 
 def changed(options: Options, name: str, slices: int) -> dict[str, Any]:
     """What differs from the base run; each regularizer has its own lambda."""
-    base = base_recipe(options)["num_slices"]
+    base = base_value(options, "num_slices")
     changes = {"regularizer": None if name == "visreg" else name, "num_slices": None if slices == base else slices}
     return changes | {"regularization_weight": OWN_LAMBDA.get(name)}
 
@@ -53,7 +53,12 @@ def measure(options: Options, results: dict[str, dict[str, Any]]) -> dict[str, A
         claims.append(claim(words, lost, MARGIN, unit=" points", scale=100))
         other = linear[label(name, few)]
         claims.append(points(f"At K {few} VISReg is above {figures.TITLES[name]} (linear)", ours[0], other))
-    return outcomes.record([outcomes.accuracy_table("Number of slices")], claims, counts=counts(options))
+    return outcomes.record(
+        [outcomes.accuracy_table("Number of slices")],
+        claims,
+        counts=counts(options),
+        dimension=base_value(options, "projection_size"),
+    )
 
 
 def draw(record: dict[str, Any], folder: Path) -> list[str]:
@@ -67,7 +72,6 @@ def draw(record: dict[str, Any], folder: Path) -> list[str]:
     axis.axhline(100 * sum(floor) / len(floor), color=figures.GREY, linestyle=":", label="untrained")
     axis.set_xscale("log", base=2)
     axis.set_xticks(counts_, map(str, counts_))
-    D = record["settings"]["base"].get("projection_size", 128)
-    axis.set(xlabel=f"slices K (D {D})", ylabel="linear accuracy, % (band: range over seeds)")
+    axis.set(xlabel=f"slices K (D {record['dimension']})", ylabel="linear accuracy, % (band: range over seeds)")
     axis.legend(frameon=False, fontsize=8)
     return [figures.save(figure, folder / "slices.png")]

@@ -46,6 +46,7 @@ def options_from(name: str, argv: list[str]) -> Options:
     parser.add_argument(
         "--config", help="recipe that trainings start from; default: ours, at paper scale vit_small_imagenette"
     )
+    parser.add_argument("--eval_split", help="held-out split of it; default: the recipe's")
     parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 on (default 3; intervals need 2)")
     parser.add_argument("--max_steps", type=int, help="updates of a training; default: the recipe's")
     parser.add_argument("--output_dir", type=Path, default=Path("runs/analysis"), help="default: runs/analysis")
@@ -55,4 +56,5 @@ def options_from(name: str, argv: list[str]) -> Options:
     for option, value in (("seeds", own.seeds), ("workers", workers), ("max_steps", own.max_steps)):
         if value is not None and value < 1:
             raise UserError(f"{option} must be above 0, not {value}")
-    return Options(own.output_dir, own.scale, tuple(range(own.seeds)), workers, own.dataset, own.config, own.max_steps)
+    taken = (own.dataset, own.config, own.max_steps, own.eval_split)
+    return Options(own.output_dir, own.scale, tuple(range(own.seeds)), workers, *taken)

@@ -235,11 +235,10 @@ class StreamReader:
 
     def _read_block(self) -> None:
         """Fills the next block, of the next epoch where this one is over."""
-        start = self._place()
+        start, self._block = self._place(), None  # two blocks would be held otherwise
         rows = self._fill()
         if not rows:
             self._end_epoch()
-            self._block = None
             return
         self._block_start = start
         self._number += 1

@@ -30,6 +30,7 @@ from datasets import (
 from datasets.exceptions import DatasetNotFoundError
 from huggingface_hub import HfApi
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
+from pyarrow.dataset import ParquetFragmentScanOptions
 
 from .columns import Columns, find_columns
 from .digits import load_digits_dataset
@@ -61,6 +62,7 @@ _SPLIT_FOLDERS = {
     "test": ("test", "testing"),
     "train": ("train", "training"),
 }
+_PARQUET_ROWS = 64  # rows of a local parquet file that are held decoded while it is streamed
 _FOLDER_SHARD = 256  # images a shard, where a map-style data set is streamed
 
 
@@ -174,6 +176,11 @@ def _open_files(kind, data_files, name, folder, config, split, streaming, max_ba
         readable, unreadable, rows = _check_parquet(files, max_bad_share)
     if unreadable:
         builder = _builder(kind, None, None, {"data_files": {split: readable}})
+    if kind == "parquet" and streaming:  # by default each open file keeps a whole row group, twice
+        builder.config.batch_size = _PARQUET_ROWS
+        builder.config.fragment_scan_options = ParquetFragmentScanOptions(
+            pre_buffer=False, use_buffered_stream=True, buffer_size=1 << 20
+        )
     facts = {
         "name": name,
         "unreadable": unreadable,

@@ -15,7 +15,7 @@ import visreg_training
 from visreg_training.data import ColourOptions, MultiCrop
 from visreg_training.errors import UserError
 from visreg_training.loop.assembly import make_views
-from visreg_training.loop.config import RECIPES, as_flags, option_names, parse
+from visreg_training.loop.config import RECIPES, as_flags, option_names, parse, recipe_table
 
 
 ROOT = Path(visreg_training.__file__).parent
@@ -111,3 +111,10 @@ def test_yaml_reads_a_bare_no_as_false_and_it_still_means_no(tmp_path):
     recipe.write_text("dataset: digits\noutput_dir: out\nmixed_precision: no\nresume: no\ncompile: no\n")
     arguments = parse(["--config", str(recipe)])
     assert (arguments.run.mixed_precision, arguments.run.resume, arguments.model.compile) == ("no", "no", False)
+
+
+def test_the_table_of_recipes_names_an_architecture_only_where_it_is_one():
+    lines = {line.split()[0]: line for line in recipe_table().splitlines()}
+    assert lines["vit_base_in1k"].split()[1] == "vit_base" and "4 x 224 + 6 x 96" in lines["vit_base_in1k"]
+    assert "4 x 64 " in lines["digits"] and "vit_tiny" not in lines["digits"]
+    assert len(lines) == 1 + len(list(RECIPES.glob("*.yaml")))

@@ -54,6 +54,12 @@ class ModelOptions:
     activation_checkpointing: bool = option(False, "recompute activations of each block in backward, to save memory")
     compile: bool = option(False, "torch.compile the step")
 
+    def in_words(self) -> str:
+        """The architecture's name, or depth x width where they are not its own."""
+        width, depth, _heads = ARCHITECTURES[self.model]["size"]
+        own = (self.hidden_size or width, self.num_hidden_layers or depth)
+        return self.model if own == (width, depth) else f"{own[1]} x {own[0]}"
+
 
 @dataclass
 class DataOptions:
@@ -294,7 +300,7 @@ def recipe_table() -> str:
             f" + {data.num_local} x {data.local_size}" * bool(data.num_local)
         )
         lines.append(
-            f"{path.stem:<22} {own.model.model:<10} {data.dataset or 'your own':<24} {views:<16} "
+            f"{path.stem:<22} {own.model.in_words():<10} {data.dataset or 'your own':<24} {views:<16} "
             f"{run.global_batch_size:>5} {run.epochs:>6g} {own.objective.regularization_weight:>6g} "
             f"{run.learning_rate:>8.1e}"
         )

@@ -33,7 +33,7 @@ forked, loopback = load(HERE / "forked.py"), load(HERE.parent / "loopback_hub.py
 def chain(folder: Path, options: dict, processes: int, kills: int, seed: int, environment: dict) -> dict:
     """An unbroken run and a killed one; what happened to the second."""
     options |= {"config": forked.write_recipe(folder / "recipe.yaml", fraction=None, epochs=None)}
-    options |= {"streaming": True, "max_steps": 10 + 2 * kills, "save_every": 1, "log_every": 1}
+    options |= {"streaming": True, "max_steps": 10 + 3 * kills, "save_every": 1, "log_every": 1}
     jobs = [
         {"name": "unbroken", "options": options},
         {"name": "run", "options": options, "kills": kills, "seed": seed},

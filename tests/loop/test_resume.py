@@ -120,7 +120,7 @@ def test_ten_kills_in_a_chain(recipe, tmp_path):
     """kill -9 at random moments, from before the first step to after the last, streamed by two workers."""
     forked.write_shards(tmp_path / "data")
     stream = {"dataset": str(tmp_path / "data" / "*.parquet"), "streaming": True, "fraction": 1.0, "num_workers": 2}
-    options = {"config": recipe, "max_steps": 24, "save_every": 1, "log_every": 1, **stream}
+    options = {"config": recipe, "max_steps": 36, "save_every": 1, "log_every": 1, **stream}
     jobs = [{"name": "unbroken", "options": options}, {"name": "run", "options": options, "kills": 10, "seed": 1}]
     unbroken, run = forked.work_off(tmp_path, jobs)
     assert unbroken["codes"] == run["codes"] == [0] and len(run["kills"]) == 10
@@ -129,7 +129,7 @@ def test_ten_kills_in_a_chain(recipe, tmp_path):
         [json.loads(line)["total"] for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
         for name in ("run", "unbroken")
     ]
-    assert losses[0] == losses[1] and len(losses[0]) == 24
+    assert losses[0] == losses[1] and len(losses[0]) == 36
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_whole(recipe, tmp_path):

@@ -18,6 +18,7 @@ import pytest
 import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
+from threadpoolctl import threadpool_limits
 
 from modeling_visreg import VISRegViTConfig, VISRegViTModel, save_checkpoint, to_timm_state_dict
 from visreg_training import cli
@@ -85,7 +86,7 @@ def test_the_blocks_of_a_page_run(page, newcomer, monkeypatch):
         lines = [line.split("  #")[0].strip() for line in block.splitlines()]
         elsewhere = lines[0].startswith("# needs ")
         for command in filter(None, lines[elsewhere:]):
-            with monkeypatch.context() as patch:
+            with monkeypatch.context() as patch, threadpool_limits(1):  # networks this small lose by threads
                 carry_out(shlex.split(command), command, elsewhere, patch)
 
 

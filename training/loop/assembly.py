@@ -17,6 +17,7 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import InitProcessGroupKwargs
 from transformers.utils.logging import disable_progress_bar
+from transformers.utils.output_capturing import maybe_install_capturing_hooks
 
 from modeling_visreg import VISRegViTConfig, VISRegViTForPreTraining
 
@@ -316,6 +317,8 @@ def make_model(model: ModelOptions, data: DataOptions, seed: int) -> VISRegViTFo
     if model.activation_checkpointing:
         made.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     if model.compile:
+        # Hooks that collect hidden states would be installed at the first forward, under a lock that breaks the graph.
+        maybe_install_capturing_hooks(made.base_model.encoder)
         # In place, so that parameter names, and with them checkpoints, stay as they are; a graph for each resolution.
         made.base_model.compile(dynamic=False)
     return made

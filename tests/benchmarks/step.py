@@ -8,7 +8,8 @@
 Ours is the body of training/pretrain.py's loop on the parts it makes itself. Same images, views, model, projector,
 batch, slices, float32, optimizer, two workers (`SETTINGS` in lightly_loop.py). The sides take turns, each time in a
 process of its own: some steps to fill the queues, then the timed ones, then a few during which memory is sampled
-(proportional set size of the process and its workers, so that what they share counts once).
+(proportional set size of the process and its workers, so that what they share counts once). The CPU time of both
+together bounds the rate, and tells of it also where the machine was not idle.
 
 Where the time goes: `data` waits for the workers; `views` is what the main process does to them; `backbone` and
 `objective` (projector and loss) are forward and backward; `optimizer` is clipping and AdamW, and what is logged.
@@ -123,19 +124,20 @@ def mark_boundary(model: torch.nn.Module, clock: Clock) -> None:
 
 
 def measure(side: str, files: str, options: dict, warm: int, steps: int) -> dict:
-    """Seconds a step by phase, and peak memory, of one side; runs in a process of its own."""
+    """Rate, CPU seconds an image, seconds a step by phase and peak memory of a side; in a process of its own."""
     clock = Clock()
     step = (our_step if side == "ours" else lightly_step)(files, options, clock)
     for _ in range(warm):
         step()
     clock.restart()
-    started = time.perf_counter()
+    started, cpu = time.perf_counter(), tree_cpu()
     for _ in range(steps):
         step()
-    seconds = time.perf_counter() - started
+    seconds, cpu = time.perf_counter() - started, tree_cpu() - cpu
     phases = {phase: clock.seconds[phase] / steps for phase in PHASES}
     rate = options["global_batch_size"] * steps / seconds
-    return {"rate": rate, "seconds": seconds / steps, "phases": phases, "peak": sampled_peak(step)}
+    cpu /= options["global_batch_size"] * steps
+    return {"rate": rate, "cpu": cpu, "phases": phases, "peak": sampled_peak(step)}
 
 
 def sampled_peak(step: Callable[[], object]) -> int:
@@ -155,17 +157,25 @@ def sampled_peak(step: Callable[[], object]) -> int:
     return max(samples)
 
 
-def tree_memory() -> int:
-    """Proportional set size of this process and its children, in bytes."""
+def tree() -> list[Path]:
+    """This process and its workers, in /proc."""
     children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-    total = 0
-    for pid in ("self", *children):
-        try:
-            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
-        except OSError:  # a child that has just ended
-            continue
-        total += 1024 * int(next(line for line in lines if line.startswith("Pss:")).split()[1])
-    return total
+    return [Path("/proc") / pid for pid in ("self", *children)]
+
+
+def tree_memory() -> int:
+    """Proportional set size of this process and its workers, in bytes."""
+    texts = [(process / "smaps_rollup").read_text().splitlines() for process in tree()]
+    return sum(1024 * int(line.split()[1]) for lines in texts for line in lines if line.startswith("Pss:"))
+
+
+def tree_cpu() -> float:
+    """Seconds of CPU time of this process and its workers."""
+    ticks = 0
+    for process in tree():
+        fields = (process / "stat").read_text().rpartition(")")[2].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def run_side(side: str, arguments: argparse.Namespace, files: str, options: dict) -> dict:
@@ -180,19 +190,19 @@ def summary(rounds: list[dict]) -> dict:
     found = {"ratios": [one["ours"]["rate"] / one["lightly"]["rate"] for one in rounds]}
     for side in SIDES:
         runs = [one[side] for one in rounds]
-        found[side] = {key: statistics.median(run[key] for run in runs) for key in ("rate", "seconds", "peak")}
+        found[side] = {key: statistics.median(run[key] for run in runs) for key in ("rate", "cpu", "peak")}
         found[side]["phases"] = {phase: statistics.median(run["phases"][phase] for run in runs) for phase in PHASES}
     return found
 
 
 def table(found: dict, batch: int) -> str:
     """Markdown: a line a side."""
-    lines = [f"| side | images a second | peak MB | {' | '.join(f'{phase}, ms' for phase in PHASES)} |"]
-    lines.append("|---" * (3 + len(PHASES)) + "|")
+    phases = " | ".join(f"{phase}, ms" for phase in PHASES)
+    lines = [f"| side | images a second | CPU ms an image | peak MB | {phases} |", "|---" * (4 + len(PHASES)) + "|"]
     for side in SIDES:
         one = found[side]
         phases = " | ".join(f"{1000 * one['phases'][phase] / batch:.2f}" for phase in PHASES)
-        lines.append(f"| {side} | {one['rate']:.1f} | {one['peak'] / 1e6:.0f} | {phases} |")
+        lines.append(f"| {side} | {one['rate']:.1f} | {1000 * one['cpu']:.1f} | {one['peak'] / 1e6:.0f} | {phases} |")
     return "\n".join(lines)
 
 
@@ -234,8 +244,6 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="turns of each side")
     parser.add_argument("--warm", type=int, default=5, help="steps before the timed ones: more than the queues hold")
     parser.add_argument("--steps", type=int, default=10, help="timed steps a turn")
-    parser.add_argument("--compile", action="store_true", help="our side with --compile")
-    parser.add_argument("--side", choices=SIDES, help="only this one, without ratios")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:
@@ -257,6 +265,7 @@ def main() -> None:
     print(
         f"\n{table(found, batch)}\n\n{arguments.setting}, batch {batch}: ours / lightly, images a second: "
         f"{statistics.median(found['ratios']):.2f} (rounds: {ratios}; goal {GOALS[arguments.setting]}); "
+        f"CPU time {found['ours']['cpu'] / found['lightly']['cpu']:.2f}, "
         f"peak memory {found['ours']['peak'] / found['lightly']['peak']:.2f}"
     )
     if arguments.output:

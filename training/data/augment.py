@@ -106,8 +106,7 @@ class DeviceAugment(nn.Module):
         Args:
             images: the crops.
             generator: of the CPU; None is torch's global one.
-            out: a tensor to write into, of an earlier call: on a CPU, a sixth of the time goes into the page faults of
-                a new one.
+            out: a tensor to write into, of an earlier call: on a CPU, a new one is paid for in page faults.
 
         Raises:
             ValueError: images of another type or shape.
@@ -157,9 +156,7 @@ class DeviceAugment(nn.Module):
 
 
 class Scratch:
-    """Memory that each part of a batch uses again: on a CPU, the page faults of a fresh temporary cost several times
-    what is computed in it.
-    """
+    """Memory that each part of a batch uses again: on a CPU, fresh temporaries are paid for in page faults."""
 
     def __init__(self, device: torch.device):
         self._device, self._buffers = device, {}

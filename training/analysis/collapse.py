@@ -252,9 +252,7 @@ def draw_norms(record: dict[str, Any], path: Path) -> str:
     for name, colour in (("shape", "#1f5fa8"), ("scale", "#e0a020"), ("center", figures.GREY)):
         figures.band(right, radii, series[name], "visreg", f"{name} term", color=colour, markersize=3)
     right.axhline(CLIP, color="black", linestyle="--", linewidth=1)
-    right.annotate(
-        "clipping of the recipes: 1.0", (10, CLIP), (0, 4), textcoords="offset points", ha="right", fontsize=8
-    )
+    right.annotate("clipping of the recipes: 1.0", (1e-5, CLIP), (0, -11), textcoords="offset points", fontsize=8)
     for axis, title in ((left, "five regularizers"), (right, "the terms of VISReg")):
         axis.set(xscale="log", yscale="log", xlabel="feature norm r", ylabel="norm of the gradient in z", title=title)
         axis.legend(frameon=False, fontsize=8)

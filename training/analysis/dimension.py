@@ -42,13 +42,16 @@ def measure(options: Options, results: dict[str, dict[str, Any]]) -> dict[str, A
 def draw(record: dict[str, Any], folder: Path) -> list[str]:
     """dimension.png"""
     figure, (axis,) = figures.sheet("Accuracy against the projection dimension, slices fixed")
-    dims, floor = record["dims"], record["values"]["linear"][UNTRAINED]
-    for name, title, look in (("linear", "linear", {}), ("knn", "20-NN", {"linestyle": "--", "marker": "s"})):
-        rows = zip(*(record["values"][name][f"D {D}"] for D in dims), strict=True)
+    dims, values = record["dims"], record["values"]
+    looks = {"linear": ("linear", {}), "knn": ("20-NN", {"linestyle": "--", "marker": "s", "color": "#e0a020"})}
+    for name, (title, look) in looks.items():
+        rows = zip(*(values[name][f"D {D}"] for D in dims), strict=True)
         figures.band(axis, dims, [[100 * value for value in row] for row in rows], "visreg", title, **look)
-    axis.axhline(100 * sum(floor) / len(floor), color=figures.GREY, linestyle=":", label="untrained, linear")
+        floor = values[name][UNTRAINED]
+        colour = look.get("color", figures.COLOURS["visreg"])
+        axis.axhline(100 * sum(floor) / len(floor), color=colour, linestyle=":", label=f"{title}, untrained")
     axis.set_xscale("log", base=2)
     axis.set_xticks(dims, map(str, dims))
     axis.set(xlabel="projection dimension D", ylabel="accuracy, % (band: range over seeds)")
-    axis.legend(frameon=False, fontsize=8)
+    axis.legend(fontsize=8)
     return [figures.save(figure, folder / "dimension.png")]

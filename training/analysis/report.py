@@ -51,7 +51,7 @@ def section(record: dict[str, Any], folder: Path) -> str:
     """Figures, claims and tables of one analysis."""
     name, where = record["analysis"], record["environment"]
     figures = sorted(path.name for path in folder.glob(f"{name}*.png") if not path.name.endswith(".part.png"))
-    seconds = f"{clock(record['seconds'])} of computing, {len(record['seeds'])} seeds or repeats"
+    seconds = f"{clock(record['seconds'])} of wall time summed over its runs, {len(record['seeds'])} seeds or repeats"
     lines = [
         f"## {name}: {ANALYSES[name]}",
         "",

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow soak lint bench clean
+.PHONY: demo test test-slow soak lint bench bench-step clean
 
 # The tools that a target needs are stamped, so that a second call starts at once.
 $(BIN)/python:
@@ -42,6 +42,11 @@ soak: .venv/tested
 
 bench: .venv/benched
 	$(BIN)/python tests/benchmarks/objective.py --output tests/benchmarks/figures
+
+# Whole steps beside lightly: make bench-step CIFAR10=folder PHOTOS=folder, each with data/train-*.parquet as on the Hub.
+bench-step: .venv/benched
+	$(BIN)/python tests/benchmarks/step.py --setting cifar10 --data $(CIFAR10) --output tests/benchmarks/figures
+	$(BIN)/python tests/benchmarks/step.py --setting photos --data $(PHOTOS) --output tests/benchmarks/figures
 
 clean:
 	rm -rf .venv build dist *.egg-info runs

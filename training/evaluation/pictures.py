@@ -24,6 +24,7 @@ from .transform import normalise, to_tensor
 CELL = 224  # pixels of the longer side of a picture in a sheet
 _GAP, _BAR = 6, 18
 _ACROSS = 8  # images beside each other
+_METHODS = {"tsne": "t-SNE", "umap": "UMAP"}
 _PATCHES = 65_536  # patches that the principal components are taken of, at most
 
 
@@ -121,7 +122,7 @@ def caption(model: FrozenModel) -> str:
 
 
 def overlay(image: Image.Image, weights: np.ndarray) -> Image.Image:
-    """The image, dark where `weights` (h, w) are small. A few patches draw most of the attention: the brightest 2 % are
+    """The image, dark where `weights` (h, w) are small. A few patches draw most of the attention: the top 2 % are
     cut off, and the root is shown.
     """
     low, high = weights.min(), np.quantile(weights, 0.98)
@@ -150,7 +151,7 @@ def write_map(features: Features, names: list[str] | None, path: Path, method: s
         axes.scatter(chosen[:, 0], chosen[:, 1], s=8, color=colour, label=class_name(label, names))
     if len(classes) <= 40:
         figure.legend(loc="outside right upper", fontsize=8, markerscale=2, frameon=False)
-    axes.set(xticks=[], yticks=[], title=f"{method} of {len(points)} images, {len(classes)} classes")
+    axes.set(xticks=[], yticks=[], title=f"{_METHODS[method]} of {len(points)} images, {len(classes)} classes")
     return save_figure(figure, path)
 
 
@@ -264,8 +265,8 @@ def shortened(text: str, pixels: int) -> str:
 def colour_table(count: int) -> np.ndarray:
     from matplotlib import colormaps
 
-    if count <= 20:
-        return colormaps["tab20"].colors[:count]
+    if count <= 20:  # the 20 are ten pairs of a dark and a light tone
+        return colormaps["tab10" if count <= 10 else "tab20"].colors[:count]
     return colormaps["hsv"](np.linspace(0, 1, count, endpoint=False))
 
 

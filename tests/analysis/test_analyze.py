@@ -54,7 +54,7 @@ def test_the_record_has_values_a_seed_spread_and_versions(folder):
     for found in record["claims"]:
         low, high = found["interval"]
         assert low <= found["mean"] <= high
-        assert found["verdict"] == ("holds" if low > 0 else "does not hold" if high < 0 else "not settled")
+        assert found["verdict"] == "not settled"  # two seeds that agree by chance settle nothing
 
 
 def test_another_analysis_reuses_equal_runs(folder, monkeypatch):

@@ -45,10 +45,10 @@ def claim(
         unit, scale: values are shown times `scale`, with the unit behind.
     """
     found = spread(values)
-    low, high = found["interval"] or (-math.inf, math.inf)
+    low, high = (found["interval"] if len(found["values"]) >= 3 else None) or (-math.inf, math.inf)
     holds, fails = (high < bound, low > bound) if below else (low > bound, high < bound)
     shown = [number(value * scale) for value in (found["mean"], low, high, bound)]
-    interval = f" [{shown[1]}, {shown[2]}]" if found["interval"] else " (one seed: no interval)"
+    interval = f" [{shown[1]}, {shown[2]}]" if math.isfinite(low) else " (fewer than 3 seeds: no interval)"
     evidence = f"{shown[0]}{interval}{unit}; bound: {'below' if below else 'above'} {shown[3]}{unit}"
     verdict = HOLDS if holds else FAILS if fails else OPEN
     return {"claim": words, "verdict": verdict, "evidence": evidence, "bound": bound, "below": below, **found}

@@ -8,6 +8,7 @@ import struct
 from pathlib import Path
 
 import pytest
+from accelerate import Accelerator
 from tensorboardX.proto.event_pb2 import Event
 
 from visreg_training.errors import UserError
@@ -32,6 +33,7 @@ def test_tensorboard_is_given_what_metrics_jsonl_holds(tmp_path):
     changes = {"mixed_precision": "bf16", "eval_split": "test", "probe_images": 50, "probe_every": 4}
     recipe = forked.write_recipe(tmp_path / "small.yaml", epochs=None, max_steps=4, **changes)
     folder = tmp_path / "run"
+    Accelerator(cpu=True, mixed_precision="no")  # as an earlier run in this program, of another precision, leaves it
     pretrain(config=recipe, output_dir=str(folder), log_every=2, report_to="tensorboard")
     seen = {}
     for path in folder.rglob("events.out.tfevents.*"):

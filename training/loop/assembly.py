@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.state import AcceleratorState
 from accelerate.tracking import get_available_trackers
 from accelerate.utils import InitProcessGroupKwargs
 from transformers.utils.logging import disable_progress_bar
@@ -162,6 +163,7 @@ def start_accelerator(run: RunOptions) -> Accelerator:
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
     # Accelerate 1.15 knows only this name of the option, of which torch 2.14 warns.
     warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+    AcceleratorState._reset_state()  # of an earlier run of this program, with another precision perhaps
     return Accelerator(
         cpu=not torch.accelerator.is_available(),  # without it several processes on CPUs do not find each other
         mixed_precision=precision,

@@ -69,5 +69,5 @@ def draw(record: dict[str, Any], folder: Path) -> list[str]:
     axis.set_xticks(worlds, map(str, worlds))
     axis.minorticks_off()
     axis.set(xlabel="processes", ylabel="linear accuracy, % (band: range over seeds)")
-    axis.legend(frameon=False, fontsize=8)
+    axis.legend(frameon=False, fontsize=8, loc=(0.02, 0.72))
     return [figures.save(figure, folder / "ranks.png")]

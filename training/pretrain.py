@@ -14,10 +14,9 @@ from typing import Any
 from .errors import EXIT_INTERRUPTED, RunStopped, exit_codes, setting_up
 from .loop.assembly import (
     Run,
-    StepAugment,
     assemble,
+    make_batches,
     make_held_out,
-    make_loader,
     make_probes,
     make_step,
     seed_model,
@@ -87,11 +86,10 @@ def train(parts: Run, sharing: Sharing) -> float:
     state = parts.checkpoints.restore(parts.resumed, parts.model, optimizer)
     schedule = plan.schedule(options.final_learning_rate_ratio)
     update = Updater(accelerator, prepared_optimizer, step_module, options.clip_norm)
-    augment = StepAugment(parts)
     probes = make_probes(parts, state)
     report = Reporter(parts, state, probes, make_held_out(parts))
     with setting_up():
-        batches = make_loader(parts, state)
+        batches = make_batches(parts, state)
     timer, saved = Timer(state["seconds"]), parts.resumed
 
     step_module.train()
@@ -99,7 +97,7 @@ def train(parts: Run, sharing: Sharing) -> float:
         for step in range(state["step"], plan.total_steps):
             batch = next(batches)
             seed_model(options.seed, step, accelerator.process_index)
-            output = step_module(augment(batch.views, step), step)
+            output = step_module(batch.views, step)
             norm, skipped = update(output.terms.total, schedule.learning_rate(step))
             report.add(step, output, norm, skipped, batch)
 

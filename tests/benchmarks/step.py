@@ -11,7 +11,8 @@ process of its own: some steps to fill the queues, then the timed ones, then a f
 (proportional set size of the process and its workers, so that what they share counts once). The CPU time of both
 together bounds the rate, and tells of it also where the machine was not idle.
 
-Where the time goes: `data` waits for the workers; `views` is what the main process does to them; `backbone` and
+Where the time goes: `data` waits for the workers; `views` is what the main process does to
+them, or where it waits for the thread that does; `backbone` and
 `objective` (projector and loss) are forward and backward; `optimizer` is clipping and AdamW, and what is logged.
 """
 
@@ -53,6 +54,11 @@ class Clock:
         self.seconds[phase] += now - self.last
         self.last = now
 
+    def move(self, source: str, target: str, seconds: float) -> None:
+        """Of what was credited to `source`, these belong to `target`."""
+        self.seconds[source] -= seconds
+        self.seconds[target] += seconds
+
 
 def lightly_step(files: str, options: dict, clock: Clock) -> Callable[[], object]:
     """One update of lightly's side."""
@@ -65,10 +71,9 @@ def lightly_step(files: str, options: dict, clock: Clock) -> Callable[[], object
 def our_step(files: str, options: dict, clock: Clock) -> Callable[[], object]:
     """One pass of the body of `train` in training/pretrain.py, on the same parts."""
     from visreg_training.loop.assembly import (
-        StepAugment,
         assemble,
+        make_batches,
         make_held_out,
-        make_loader,
         make_step,
         seed_model,
     )
@@ -85,8 +90,8 @@ def our_step(files: str, options: dict, clock: Clock) -> Callable[[], object]:
     state = parts.checkpoints.restore(None, parts.model, optimizer)
     schedule = plan.schedule(run.final_learning_rate_ratio)
     update = Updater(parts.accelerator, prepared, step_module, run.clip_norm)
-    augment, report = StepAugment(parts), Reporter(parts, state, None, make_held_out(parts))
-    batches = make_loader(parts, state)
+    report = Reporter(parts, state, None, make_held_out(parts))
+    batches = make_batches(parts, state)
     step_module.train()
     mark_boundary(parts.model, clock)
     done = 0
@@ -94,12 +99,12 @@ def our_step(files: str, options: dict, clock: Clock) -> Callable[[], object]:
     def one() -> None:
         nonlocal done
         step, done = done, done + 1
+        waited = batches.waited
         batch = next(batches)
         clock.mark("data")
-        views = augment(batch.views, step)
-        clock.mark("views")
+        clock.move("data", "views", batches.waited - waited)
         seed_model(run.seed, step, 0)
-        output = step_module(views, step)
+        output = step_module(batch.views, step)
         norm, skipped = update(output.terms.total, schedule.learning_rate(step))
         report.add(step, output, norm, skipped, batch)
         if report.due(step):

@@ -20,8 +20,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from visreg_training.data import DeviceAugment
-from visreg_training.loop.assembly import StepAugment
 from visreg_training.loop.monitors import Meters
+from visreg_training.loop.views import StepAugment
 from visreg_training.pretrain import pretrain
 
 

@@ -24,10 +24,10 @@ from ..evaluation.linear import HeadOptions
 from ..loop.architectures import ARCHITECTURES
 from ..loop.assembly import (
     Run,
-    StepAugment,
     make_loader,
     make_model,
     make_step,
+    make_step_augment,
     open_evaluation_source,
     open_training_source,
     seed_model,
@@ -161,7 +161,7 @@ def train(run: Training, parts: Run) -> dict[str, Any]:
     step_module = make_step(parts)
     optimizer = make_optimizer(step_module, plan.learning_rate, options.weight_decay)
     step_module, prepared = accelerator.prepare(step_module, optimizer)
-    schedule, augment = plan.schedule(options.final_learning_rate_ratio), StepAugment(parts)
+    schedule, augment = plan.schedule(options.final_learning_rate_ratio), make_step_augment(parts)
     update = Updater(accelerator, prepared, step_module, options.clip_norm)
     due = {round(plan.total_steps * (number + 1) / run.readings) for number in range(run.readings)}
     readings, interval, skipped = [], [], []

@@ -31,11 +31,9 @@ from ..data import (
     TorchvisionReference,
     open_stream,
 )
-from ..data.augment import AugmentParameters
 from ..errors import UserError
 from ..evaluation.task import label_map
 from ..objective import VISRegObjective
-from ..objective.threads import run_split
 from .architectures import backbone_folder, build_model, continue_model, model_config
 from .checkpoint import Checkpoints
 from .config import Arguments, DataOptions, ModelOptions, ObjectiveOptions, RunOptions
@@ -45,8 +43,9 @@ from .folder import open_folder
 from .held_out import HeldOut
 from .plan import RunPlan, divided_batch, plan_run
 from .probes import OnlineProbes
-from .randomness import AUGMENTATION, MODEL, fold, generator
+from .randomness import MODEL, fold
 from .step import PretrainingStep
+from .views import StepAugment, ViewBatches
 
 
 @dataclass(frozen=True)
@@ -262,40 +261,15 @@ def make_loader(parts: Run, state: dict[str, Any]) -> PretrainingLoader:
     )
 
 
-class StepAugment:
-    """Colours the crops of a batch on the device; the draws are a function of (seed, step, rank)."""
+def make_step_augment(parts: Run) -> StepAugment:
+    """Colours for the views of this rank."""
+    augment, accelerator = make_augment(parts.arguments.data), parts.accelerator
+    return StepAugment(augment, accelerator.device, parts.arguments.run.seed, accelerator.process_index)
 
-    def __init__(self, parts: Run):
-        self.augment = make_augment(parts.arguments.data)
-        self.device = parts.accelerator.device
-        self.outputs: dict[torch.Size, torch.Tensor] = {}
-        self.seed, self.rank = parts.arguments.run.seed, parts.accelerator.process_index
 
-    def __call__(self, views: list[torch.Tensor], step: int) -> list[torch.Tensor]:
-        """uint8 views, one tensor (V_r, B, C, H, W) a resolution, into normalised float views of the same shapes; what
-        the torchvision backend has made in the workers is float already, and only moved.
-        """
-        draws = generator("cpu", self.seed, step, self.rank, AUGMENTATION)  # the same crops' colours on every device
-        return [self.colour(group.to(self.device, non_blocking=True), draws) for group in views]
-
-    def colour(self, group: torch.Tensor, draws: torch.Generator) -> torch.Tensor:
-        if group.dtype != torch.uint8:
-            return group
-        crops = group.flatten(0, 1)
-        if self.device.type != "cpu":
-            return self.augment(crops, draws).unflatten(0, group.shape[:2])
-        if group.shape not in self.outputs:
-            self.outputs[group.shape] = torch.empty(crops.shape)
-        coloured = self.outputs[group.shape]  # nobody needs the last step's any more
-        parameters = self.augment.sample(len(crops), draws)
-
-        def colour_part(part: range) -> None:
-            rows = slice(part.start, part.stop)
-            chosen = AugmentParameters(*(values[rows] for values in parameters))
-            self.augment.apply_parameters(crops[rows], chosen, coloured[rows])
-
-        run_split(colour_part, len(crops))  # operations on single crops are too short to be shared between cores
-        return coloured.unflatten(0, group.shape[:2])
+def make_batches(parts: Run, state: dict[str, Any]) -> ViewBatches:
+    """This rank's endless batches of coloured views, from where `state` left them."""
+    return ViewBatches(make_loader(parts, state), make_step_augment(parts), state["step"])
 
 
 def seed_model(seed: int, step: int, rank: int) -> None:

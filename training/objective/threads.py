@@ -27,21 +27,25 @@ def run_split(job: Callable[[range], object], count: int) -> list:
     return list(_pool(torch.get_num_threads()).map(job, parts))
 
 
-@functools.lru_cache(maxsize=1)
-def _pool(threads: int) -> ThreadPoolExecutor:
-    """`threads` threads whose torch operations use one core each; the calling thread keeps all of its own."""
-    started = threading.Barrier(threads + 1)
+def single_core_threads(count: int, name: str) -> ThreadPoolExecutor:
+    """`count` threads whose torch operations use one core each; the calling thread keeps all of its own."""
+    started, own = threading.Barrier(count + 1), torch.get_num_threads()
 
     def start_single() -> None:
         torch.set_num_threads(1)  # of this thread, and of threads that start after it: hence the last line
         started.wait()
 
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="visreg-objective")
-    for _ in range(threads):
+    pool = ThreadPoolExecutor(count, thread_name_prefix=name)
+    for _ in range(count):
         pool.submit(start_single)
     started.wait()
-    torch.set_num_threads(threads)
+    torch.set_num_threads(own)
     return pool
+
+
+@functools.lru_cache(maxsize=1)
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return single_core_threads(threads, "visreg-objective")
 
 
 os.register_at_fork(after_in_child=_pool.cache_clear)  # threads do not survive a fork

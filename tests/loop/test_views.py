@@ -1,0 +1,95 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""Views coloured one batch ahead, on a CPU: what a run sees, and where it resumes, are those of the loader's."""
+
+from contextlib import closing
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset, Features
+from datasets import Image as ImageFeature
+from PIL import Image
+
+from visreg_training.data import DeviceAugment, MultiCrop, MultiViewBatch, PretrainingLoader, open_stream
+from visreg_training.loop.randomness import AUGMENTATION, generator
+from visreg_training.loop.views import StepAugment, ViewBatches
+
+
+SEED, RANK = 3, 0
+CROPS = MultiCrop(num_global=2, num_local=2, global_size=16, local_size=8)
+STEPS = 7
+
+
+@pytest.fixture(scope="module", params=["map", "stream"])
+def source(request, tmp_path_factory):
+    """80 images in four parquet files."""
+    folder, draws = tmp_path_factory.mktemp("noise"), np.random.default_rng(0)
+    for number in range(4):
+        images = [Image.fromarray(draws.integers(0, 256, (24, 24, 3), np.uint8)) for _ in range(20)]
+        dataset = Dataset.from_dict({"image": images}, features=Features({"image": ImageFeature()}))
+        dataset.to_parquet(folder / f"train-{number:05d}-of-00004.parquet")
+    return open_stream(folder, streaming=request.param == "stream")
+
+
+def make_loader(source, position: dict | None = None, workers: int = 0) -> PretrainingLoader:
+    return PretrainingLoader(source, CROPS, batch_size=8, seed=SEED, position=position, num_workers=workers)
+
+
+def make_batches(source, position: dict | None = None, step: int = 0, workers: int = 0) -> ViewBatches:
+    augment = StepAugment(DeviceAugment(), torch.device("cpu"), SEED, RANK)
+    return ViewBatches(make_loader(source, position, workers), augment, step)
+
+
+def expected(source, workers: int = 0) -> list[tuple[MultiViewBatch, dict]]:
+    """Each step's batch and the place after it: from the loader, coloured by the definition."""
+    found = []
+    with closing(make_loader(source, workers=workers)) as loader:
+        for step in range(STEPS):
+            batch = next(loader)
+            colours = generator("cpu", SEED, step, RANK, AUGMENTATION)
+            coloured = [DeviceAugment()(group.flatten(0, 1), colours).view(group.shape) for group in batch.views]
+            found.append((batch._replace(views=coloured), loader.position()))
+    return found
+
+
+def assert_equal(batch: MultiViewBatch, right: MultiViewBatch) -> None:
+    assert batch.ids == right.ids and torch.equal(batch.labels, right.labels)
+    assert all(map(torch.equal, batch.views, right.views))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_batches_ahead_are_those_of_the_loader(source, workers):
+    right = expected(source, workers)
+    with closing(make_batches(source, workers=workers)) as batches:
+        for batch, place in right:
+            assert_equal(next(batches), batch)
+            assert batches.position() == place
+    assert batches.wait_seconds > 0
+
+
+def test_views_stay_until_the_next_step_is_asked_for(source):
+    with closing(make_batches(source)) as batches:
+        batch = next(batches)
+        batches.waiting[1].result()  # the colours of the next batch are on
+        assert_equal(batch, expected(source)[0][0])
+
+
+def test_a_run_resumes_where_it_stood_and_not_where_the_thread_was(source):
+    right = expected(source)
+    with closing(make_batches(source)) as batches:
+        for _ in range(3):
+            next(batches)
+        place = batches.position()
+    with closing(make_batches(source, place, step=3)) as resumed:
+        for step in range(3, STEPS):
+            assert_equal(next(resumed), right[step][0])
+
+
+def test_a_failure_of_the_colours_reaches_the_run(source, monkeypatch):
+    def broken(*_):
+        raise MemoryError("no room for the views")
+
+    monkeypatch.setattr(DeviceAugment, "forward", broken)
+    with closing(make_batches(source)) as batches, pytest.raises(MemoryError, match="no room"):
+        next(batches)

@@ -11,9 +11,12 @@ process of its own: some steps to fill the queues, then the timed ones, then a f
 (proportional set size of the process and its workers, so that what they share counts once). The CPU time of both
 together bounds the rate, and tells of it also where the machine was not idle.
 
-Where the time goes: `data` waits for the workers; `views` is what the main process does to
-them, or where it waits for the thread that does; `backbone` and
-`objective` (projector and loss) are forward and backward; `optimizer` is clipping and AdamW, and what is logged.
+Batches that the workers made ahead while the program started are used up by the warm steps: with few of them, a side
+whose workers are what holds it up looks faster than it can keep on being.
+
+Where the time goes: `data` waits for the workers; `views` is what the main process does to them, or where it waits for
+the thread that does; `backbone` and `objective` (projector and loss) are forward and backward; `optimizer` is clipping
+and AdamW, and what is logged.
 """
 
 import argparse
@@ -184,9 +187,11 @@ def tree_cpu() -> float:
 
 
 def run_side(side: str, arguments: argparse.Namespace, files: str, options: dict) -> dict:
-    """`measure` in a fresh process."""
+    """`measure` in a fresh process, where threads wait as `visreg` lets them (cli.py)."""
     request = json.dumps([side, files, options, arguments.warm, arguments.steps])
-    result = subprocess.run([sys.executable, __file__, "--measure", request], stdout=subprocess.PIPE, check=True)
+    command = [sys.executable, __file__, "--measure", request]
+    environment = {"GOMP_SPINCOUNT": "2000"} | os.environ
+    result = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=environment)
     return json.loads(result.stdout.splitlines()[-1])
 
 
@@ -247,8 +252,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder of the data set, with data/train-*.parquet")
     parser.add_argument("--output", type=Path, help="folder for step_SETTING.png")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each side")
-    parser.add_argument("--warm", type=int, default=5, help="steps before the timed ones: more than the queues hold")
-    parser.add_argument("--steps", type=int, default=10, help="timed steps a turn")
+    parser.add_argument("--warm", type=int, default=12, help="steps before the timed ones: twice what the queues hold")
+    parser.add_argument("--steps", type=int, default=25, help="timed steps a turn")
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.measure:

@@ -85,6 +85,18 @@ def test_flags_say_what_a_recipe_says():
     ]
 
 
+@pytest.mark.parametrize("flags", [["--eval_split", "none"], ["--eval_split=none"], as_flags({"eval_split": None})])
+def test_none_takes_back_what_a_recipe_sets(flags):
+    place = ["--config", "digits", "--output_dir", "none"]
+    given = parse([*place, "--max_steps", "7", "--global_scale", "0.2", "1"])
+    assert (given.data.eval_split, given.run.max_steps) == ("test", 7)
+    taken = parse([*place, "--max_steps", "7", "--global_scale", "0.2", "1", *flags, "--max_steps", "none"])
+    assert (taken.data.eval_split, taken.run.max_steps) == (None, None) and taken.data.global_scale == [0.2, 1.0]
+    assert {"eval_split", "max_steps"} & taken.given == set() and taken.run.output_dir == "none"
+    with pytest.raises(UserError, match="num_slices"):  # has a value always
+        parse([*place, "--num_slices", "none"])
+
+
 def test_every_option_is_read_somewhere():
     """An option that nothing reads would do nothing."""
     read = set()

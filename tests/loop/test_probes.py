@@ -57,8 +57,23 @@ def test_images_without_label_or_finite_features_leave_no_trace():
     assert probes.read()["probe_linear"] == trained(good).read()["probe_linear"]
     assert all(value.isfinite().all() for value in probes.probe.state_dict().values())
     again = OnlineProbes(WIDTH, CLASSES, "cpu", seed=1, memory=64)
-    again.load_state_dict(state)
+    assert again.load_state_dict(state)
     assert all(torch.equal(a, b) for a, b in zip(again.answer(*SAMPLE), trained(good).answer(*SAMPLE), strict=True))
+
+
+def test_a_state_of_another_shape_is_not_taken():
+    draws = torch.Generator().manual_seed(0)
+    probes, before = (
+        OnlineProbes(WIDTH, CLASSES, "cpu", seed=0, memory=64),
+        OnlineProbes(WIDTH, CLASSES, "cpu", seed=0),
+    )
+    for other in (OnlineProbes(WIDTH + 1, CLASSES, "cpu", seed=1, memory=64), before):
+        assert not probes.load_state_dict(other.state_dict())
+    untouched = OnlineProbes(WIDTH, CLASSES, "cpu", seed=0, memory=64)
+    one = batch(draws)
+    probes.observe(*one)
+    untouched.observe(*one)
+    assert all(torch.equal(a, b) for a, b in zip(probes.answer(*SAMPLE), untouched.answer(*SAMPLE), strict=True))
 
 
 SAMPLE = tuple(part[0] for part in batch(torch.Generator().manual_seed(9), 50)[:2])

@@ -194,6 +194,18 @@ def test_a_collapse_is_warned_of_once():
     assert guard.check({"projection_rank": 9.0, "sigma_min": 1.0}, 5) is None and guard.intervals_below == 0
 
 
+def test_a_collapse_is_counted_across_a_resume(recipe, tmp_path):
+    """Every interval of two steps counts; three of the five allowed lie before the resume."""
+    options = {"config": recipe, "log_every": 2, "collapse_rank": 1e9, "collapse_intervals": 5, "keep_last": 9}
+    jobs = [
+        {"name": "whole", "options": options},
+        {"name": "resumed", "options": options | {"on_collapse": "stop"}, "copy_of": "whole", "until": 6},
+    ]
+    whole, resumed = forked.work_off(tmp_path, jobs)
+    assert (whole["codes"], resumed["codes"]) == ([0], [3])
+    assert "for 5 intervals, to step 10," in resumed["said"][-1]
+
+
 def test_a_second_signal_ends_at_once_but_the_same_one_passed_on_does_not():
     """A launcher forwards the signal that its children got too: one request, not two."""
     code = (

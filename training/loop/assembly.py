@@ -358,8 +358,8 @@ def make_probes(parts: Run, state: dict[str, Any]) -> OnlineProbes | None:
         return None
     width, classes = parts.model.config.hidden_size, len(parts.source.label_names)
     probes = OnlineProbes(width, classes, parts.accelerator.device, seed=parts.arguments.run.seed)
-    if state.get("probe"):
-        probes.load_state_dict(state["probe"])
+    if state.get("probe") and not probes.load_state_dict(state["probe"]) and parts.accelerator.is_main_process:
+        print("probes   of another shape in the checkpoint: they begin anew, and change nothing in the run")
     return probes
 
 

@@ -5,6 +5,7 @@
 Names are flat and the same in a recipe, as a flag and as a keyword of `visreg_training.pretrain`. Each field says its
 unit and where its default comes from; "paper" is arXiv 2606.02572. The defaults are its ViT-B/16 ImageNet-1K recipe,
 with the global batch of its largest run (1024), since the published one is given a GPU (16).
+`none` takes back what a recipe sets, where the option may be left open (`--eval_split none`).
 An unknown key or a value out of range stops before anything starts, in one line.
 """
 
@@ -254,15 +255,39 @@ def as_flags(recipe: dict[str, Any]) -> list[str]:
     """A recipe as the flags that say the same, so that both are read by one parser (YAML takes 2e-3 for a string)."""
     flags = []
     for key, value in recipe.items():
-        if value is not None:
+        if value is not None or key in unsettable():
             flags.append(f"--{key}")
             flags += [as_word(item) for item in (value if isinstance(value, list) else [value])]
     return flags
 
 
+def unsettable() -> set[str]:
+    """Options that may be left open, so that `none` (None, null) takes back what a recipe says."""
+    specs = [spec for group in GROUPS for spec in dataclasses.fields(group)]
+    return {spec.name for spec in specs if spec.default is None} - {"dataset", "output_dir"}
+
+
+def without_unset(flags: list[str]) -> list[str]:
+    """Flags without those of options that a later `--option none` takes back."""
+    said: list[list[str]] = []
+    for word in flags:
+        if word.startswith("--") or not said:
+            said.append(word.split("=", 1) if word.startswith("--") else [word])
+        else:
+            said[-1].append(word)
+    kept: list[list[str]] = []
+    for words in said:
+        if words[1:] == ["none"] and words[0][2:] in unsettable():
+            kept = [others for others in kept if others[0] != words[0]]
+        else:
+            kept.append(words)
+    return [word for words in kept for word in words]
+
+
 def as_word(value: Any) -> str:
     """YAML reads a bare `no` as false; HfArgumentParser reads `no` as false, and our choices are called `no`."""
-    return {True: "yes", False: "no"}[value] if isinstance(value, bool) else str(value)
+    words = {True: "yes", False: "no", None: "none"}
+    return words[value] if value is None or isinstance(value, bool) else str(value)
 
 
 def parse(
@@ -276,14 +301,15 @@ def parse(
     reader = parser(program)
     config = named_config(argv)
     recipe = as_flags(read_recipe(config)) if config else []
+    flags = without_unset(recipe + list(argv))
     *groups, _namespace, unknown = reader.parse_args_into_dataclasses(
-        recipe + list(argv), look_for_args_file=False, return_remaining_strings=True
+        flags, look_for_args_file=False, return_remaining_strings=True
     )
     for flag in unknown:
         if flag.startswith("--"):
             check_names([flag[2:].partition("=")[0]], "the command")
         raise UserError(f"'{flag}' belongs to no option")
-    given = {flag[2:].partition("=")[0].removeprefix("no_") for flag in [*recipe, *argv] if flag.startswith("--")}
+    given = {flag[2:].partition("=")[0].removeprefix("no_") for flag in flags if flag.startswith("--")}
     return checked(Arguments(*groups, given=frozenset(given)), needed)
 
 

@@ -82,13 +82,14 @@ class CollapseGuard:
         sigma: smallest standard deviation below which an interval counts.
         patience: intervals in a row.
         action: "warn" or "stop".
+        intervals_below: how many there were in a row before a resume.
     """
 
-    def __init__(self, rank: float, sigma: float, patience: int, action: str):
+    def __init__(self, rank: float, sigma: float, patience: int, action: str, intervals_below: int = 0):
         self.rank, self.sigma = rank, sigma
         self.patience = patience
         self.action = action
-        self.intervals_below = 0
+        self.intervals_below = intervals_below
 
     def check(self, values: dict[str, float], step: int) -> str | None:
         """The warning to show, once, when a collapse is found.

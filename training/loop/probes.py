@@ -104,9 +104,15 @@ class OnlineProbes:
             "cursor": self.cursor,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> bool:
+        """Takes over a state that fits; returns whether it did."""
+        own = [*self.probe.state_dict().values(), self.bank]
+        other = [*state["probe"].values(), state["bank"]]
+        if [value.shape for value in own] != [value.shape for value in other]:
+            return False
         self.probe.load_state_dict(state["probe"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.bank.copy_(state["bank"])
         self.bank_labels.copy_(state["bank_labels"])
         self.cursor = state["cursor"]
+        return True

@@ -52,7 +52,8 @@ class Reporter:
         self.log = MetricsLog(folder / "metrics.jsonl", start) if self.main else None
         self.finite = FiniteGuard(folder / f"nonfinite-rank{accelerator.process_index}.jsonl", run.on_nonfinite)
         self.finite.skipped = state["skipped_updates"]
-        self.collapse = CollapseGuard(run.collapse_rank, run.collapse_sigma, run.collapse_intervals, run.on_collapse)
+        limits = run.collapse_rank, run.collapse_sigma, run.collapse_intervals, run.on_collapse
+        self.collapse = CollapseGuard(*limits, state.get("intervals_below", 0))
         self.progress = Progress(plan.total_steps, start, plan.global_batch_size, self.main)
         self.watch = Stopwatch()
         self.scores: dict[str, float | None] = dict(state.get("scores", {}))
@@ -149,6 +150,7 @@ class Reporter:
             self.draw()
 
     def progress_made(self, timer: Timer) -> dict[str, Any]:
-        """What a checkpoint keeps of the run's history: seconds, updates left out, and what ranks checkpoints."""
+        """What a checkpoint keeps of the run's history: seconds, what the guards counted, what ranks checkpoints."""
         scores = {name: score for name, score in self.scores.items() if score is not None}
-        return {"seconds": timer.seconds(), "skipped_updates": self.finite.skipped, "scores": scores}
+        counted = {"skipped_updates": self.finite.skipped, "intervals_below": self.collapse.intervals_below}
+        return {"seconds": timer.seconds(), "scores": scores, **counted}

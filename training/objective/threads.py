@@ -32,6 +32,7 @@ def single_core_threads(count: int, name: str) -> ThreadPoolExecutor:
     started, own = threading.Barrier(count + 1), torch.get_num_threads()
 
     def start_single() -> None:
+        torch.get_num_threads()  # a thread's first use of torch sets its number to the common one: not after ours
         torch.set_num_threads(1)  # of this thread, and of threads that start after it: hence the last line
         started.wait()
 

@@ -14,13 +14,13 @@ import torch
 
 from ..data import BadDataError
 from ..data.shards import StreamLostError
-from ..errors import RunStopped
+from ..errors import RunStopped, one_line
 from .ranks import lost_another
 
 
 @contextmanager
 def run_stopped() -> Iterator[None]:
-    """What the outside world does to a run under way (data, disk, memory, other ranks) ends it in one line.
+    """What the outside world does to a run (data, disk, memory, other ranks, a compiler) ends it in one line.
 
     Raises:
         RunStopped: for such an error inside the block; a mistake of the program keeps its traceback.
@@ -35,6 +35,13 @@ def run_stopped() -> Iterator[None]:
     except RuntimeError as error:
         if lost_another(error):
             raise RunStopped("another process of the run ended; its own message says why") from error
+        if "BackendCompilerFailed" in [
+            kind.__name__ for kind in type(error).__mro__
+        ]:  # whose module loads for a second
+            raise RunStopped(
+                f"torch.compile failed ({one_line(error)[:300]}): leave --compile out, or empty the folder of "
+                "TORCHINDUCTOR_CACHE_DIR if a compilation was cut off there"
+            ) from error
         raise
 
 

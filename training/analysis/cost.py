@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib import ticker
 from tqdm import tqdm
 
 from ..objective import (
@@ -183,8 +184,8 @@ def draw(record: dict[str, Any], folder: Path) -> list[str]:
         axis.set_xlabel(f"{name} ({fixed} {sizes[fixed]}, V {sizes['V']}, K {sizes['K']})")
         axis.set_ylabel("ms, forward and backward" if key == "seconds" else "extra peak memory, MiB")
     for axis in axes:  # less than two decades: powers of ten say too little
+        axis.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
         axis.yaxis.set_major_formatter("{x:g}")
-        axis.yaxis.set_minor_formatter("{x:g}")
-        axis.tick_params(axis="y", which="minor", labelsize=7)
+        axis.yaxis.set_minor_locator(ticker.NullLocator())
     axes[0].legend(frameon=False, fontsize=8)
     return [figures.save(figure, folder / "cost.png")]

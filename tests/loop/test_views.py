@@ -38,7 +38,7 @@ def make_loader(source, position: dict | None = None, workers: int = 0) -> Pretr
 
 def make_batches(source, position: dict | None = None, step: int = 0, workers: int = 0) -> ViewBatches:
     augment = StepAugment(DeviceAugment(), torch.device("cpu"), SEED, RANK)
-    return ViewBatches(make_loader(source, position, workers), augment, step)
+    return ViewBatches(make_loader(source, position, workers), augment, step, STEPS)
 
 
 def expected(source, workers: int = 0) -> list[tuple[MultiViewBatch, dict]]:
@@ -84,6 +84,15 @@ def test_a_run_resumes_where_it_stood_and_not_where_the_thread_was(source):
     with closing(make_batches(source, place, step=3)) as resumed:
         for step in range(3, STEPS):
             assert_equal(next(resumed), right[step][0])
+
+
+def test_nothing_is_asked_of_the_data_after_the_last_step(source):
+    with closing(make_batches(source)) as batches:
+        ahead = []
+        for _ in range(STEPS):
+            next(batches)
+            ahead.append(batches.loader.position()["batch"])
+    assert ahead == [*range(2, STEPS + 1), STEPS]
 
 
 def test_a_failure_of_the_colours_reaches_the_run(source, monkeypatch):

@@ -269,7 +269,7 @@ def make_step_augment(parts: Run) -> StepAugment:
 
 def make_batches(parts: Run, state: dict[str, Any]) -> ViewBatches:
     """This rank's endless batches of coloured views, from where `state` left them."""
-    return ViewBatches(make_loader(parts, state), make_step_augment(parts), state["step"])
+    return ViewBatches(make_loader(parts, state), make_step_augment(parts), state["step"], parts.plan.total_steps)
 
 
 def seed_model(seed: int, step: int, rank: int) -> None:

@@ -56,10 +56,11 @@ class ViewBatches:
         loader: of the run, at the place of `step`.
         augment: puts the colours on.
         step: that the first batch belongs to.
+        end: step for which nothing is made ahead any more: a server that fails then shall not end a run that is over.
     """
 
-    def __init__(self, loader: PretrainingLoader, augment: StepAugment, step: int):
-        self.loader, self.augment, self.step = loader, augment, step
+    def __init__(self, loader: PretrainingLoader, augment: StepAugment, step: int, end: int):
+        self.loader, self.augment, self.step, self.end = loader, augment, step, end
         self.ahead = single_core_threads(1, "visreg-views") if augment.device.type == "cpu" else None
         self.waiting: tuple[MultiViewBatch, Future, dict] | None = None
         self.waited = 0.0
@@ -84,7 +85,7 @@ class ViewBatches:
             started = time.perf_counter()
             views = coloured.result()
             self.waited += time.perf_counter() - started
-            self.waiting = self.fetch(self.step + 1)
+            self.waiting = self.fetch(self.step + 1) if self.step + 1 < self.end else None
         self.step += 1
         return batch._replace(views=views)
 

@@ -182,7 +182,12 @@ def plot(rows: list[dict], folder: Path) -> Path:
             axes[1, column].loglog(xs, [max(got["peak"], 1) / 1e6 for _, got in points], "o-", label=side)
         axes[0, column].set(xlabel=key, ylabel="seconds, forward and backward")
         axes[1, column].set(xlabel=key, ylabel="extra peak memory, MB")
-    axes[0, 0].legend(fontsize=8)
+        values = [row["case"][key] for row in chosen]
+        for axis in axes[:, column]:
+            axis.set_xticks(values, map(str, values))
+            axis.set_xticks([], minor=True)
+            axis.grid(alpha=0.3)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(SIDES), frameon=False)
     base = ", ".join(f"{key} {rows[0]['case'][key]}" for key in "BDK")
     figure.suptitle(f"The objective around V {VIEWS}, {base}, float32, {os.cpu_count()} CPU cores")
     path = folder / "objective.png"

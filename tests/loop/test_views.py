@@ -36,8 +36,10 @@ def make_loader(source, position: dict | None = None, workers: int = 0) -> Pretr
     return PretrainingLoader(source, CROPS, batch_size=8, seed=SEED, position=position, num_workers=workers)
 
 
-def make_batches(source, position: dict | None = None, step: int = 0, workers: int = 0) -> ViewBatches:
-    augment = StepAugment(DeviceAugment(), torch.device("cpu"), SEED, RANK)
+def make_batches(
+    source, position: dict | None = None, step: int = 0, workers: int = 0, device: str = "cpu"
+) -> ViewBatches:
+    augment = StepAugment(DeviceAugment(), torch.device(device), SEED, RANK)
     return ViewBatches(make_loader(source, position, workers), augment, step, STEPS)
 
 
@@ -93,6 +95,18 @@ def test_nothing_is_asked_of_the_data_after_the_last_step(source):
             next(batches)
             ahead.append(batches.loader.position()["batch"])
     assert ahead == [*range(2, STEPS + 1), STEPS]
+
+
+def test_an_accelerator_colours_when_the_step_comes(source):
+    """Its path, on the meta device: nothing is made ahead, and the views are where the model is."""
+    right = expected(source)
+    with closing(make_batches(source, device="meta")) as batches:
+        for batch, place in right:
+            made = next(batches)
+            assert made.ids == batch.ids and batches.position() == batches.loader.position() == place
+            kinds = [(views.device.type, views.dtype, views.shape) for views in made.views]
+            assert kinds == [("meta", torch.float32, views.shape) for views in batch.views]
+    assert batches.waited == 0
 
 
 def test_a_failure_of_the_colours_reaches_the_run(source, monkeypatch):

@@ -35,9 +35,8 @@ def run_stopped() -> Iterator[None]:
     except RuntimeError as error:
         if lost_another(error):
             raise RunStopped("another process of the run ended; its own message says why") from error
-        if "BackendCompilerFailed" in [
-            kind.__name__ for kind in type(error).__mro__
-        ]:  # whose module loads for a second
+        kinds = [kind.__name__ for kind in type(error).__mro__]  # by name: the class's module takes a second to load
+        if "BackendCompilerFailed" in kinds:
             raise RunStopped(
                 f"torch.compile failed ({one_line(error)[:300]}): leave --compile out, or empty the folder of "
                 "TORCHINDUCTOR_CACHE_DIR if a compilation was cut off there"

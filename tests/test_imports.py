@@ -1,6 +1,6 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""Imports go one way: objective, data <- loop, evaluation <- pretrain, analysis, commands; the model below all."""
+"""Imports go one way: the floor <- objective, data, backbones <- config <- evaluation, monitoring, loop <- the rest."""
 
 import ast
 import subprocess
@@ -13,22 +13,25 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FOLDERS = {"modeling_visreg": "modeling_visreg", "visreg_training": "training", "visreg_hub_cards": "hub_cards"}
 
+FLOOR = {
+    f"visreg_training.{name}"
+    for name in ("errors", "seeding", "distributed", "retry", "option", "run_folder", "compat")
+}
+LEAVES = {f"visreg_training.{name}" for name in ("objective", "data", "backbones")} | {"modeling_visreg"} | FLOOR
+CONFIG = LEAVES | {"visreg_training.config"}
+
 # Room -> rooms of ours that it may import (itself aside).
 ARROWS = {
     "modeling_visreg": set(),
-    "visreg_training.errors": set(),
-    "visreg_training.objective": set(),
-    "visreg_training.data": set(),
-    "visreg_training.evaluation": {"modeling_visreg", "visreg_training.data", "visreg_training.errors"},
-    "visreg_training.loop": {
-        "modeling_visreg",
-        "visreg_hub_cards",
-        "visreg_training.data",
-        "visreg_training.errors",
-        "visreg_training.evaluation",
-        "visreg_training.objective",
-    },
-    "visreg_hub_cards": {"modeling_visreg"},
+    **dict.fromkeys(FLOOR, FLOOR),
+    "visreg_training.objective": FLOOR,
+    "visreg_training.data": FLOOR,
+    "visreg_training.backbones": FLOOR | {"modeling_visreg", "visreg_training.data"},
+    "visreg_training.config": LEAVES,
+    "visreg_training.evaluation": LEAVES,
+    "visreg_training.monitoring": CONFIG | {"visreg_training.evaluation"},
+    "visreg_training.loop": CONFIG | {"visreg_training.monitoring", "visreg_training.evaluation", "visreg_hub_cards"},
+    "visreg_hub_cards": FLOOR | {"modeling_visreg", "visreg_training.config"},
 }
 
 

@@ -33,9 +33,10 @@ class RunStopped(RuntimeError):
         self.code = code
 
 
-def one_line(error: BaseException) -> str:
-    """The message of an error without line breaks."""
-    return " ".join(str(error).split()) or type(error).__name__
+def one_line(error: BaseException, limit: int | None = None) -> str:
+    """The message of an error without line breaks, cut at `limit` characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if limit is None or len(text) <= limit else text[: limit - 3] + "..."
 
 
 @contextmanager

@@ -1,0 +1,81 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""How an option is declared: once, in the dataclass of the part that uses it, with all that is to be said about it.
+
+    @dataclass(frozen=True)
+    class CropOptions:
+        num_global: int = option(4, "global views of an image (paper: 4 x 224)", POSITIVE)
+
+The command line, the recipes, the checks of values, the comparison on a resume and the card read it from there.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Range:
+    """Values that an option takes: `holds` decides, `wanted` says it: "num_global must be above 0, not -1"."""
+
+    holds: Callable[[Any], bool]
+    wanted: str
+
+
+POSITIVE = Range(lambda value: value > 0, "be above 0")
+NOT_NEGATIVE = Range(lambda value: value >= 0, "be 0 or above")
+SHARE = Range(lambda value: 0 <= value <= 1, "lie in [0, 1]")
+SHARES = Range(lambda value: len(value) == 2 and 0 < value[0] <= value[1] <= 1, "be two numbers, 0 < low <= high <= 1")
+
+
+def option(
+    default: Any,
+    help: str,
+    values: Range | tuple[str, ...] | None = None,
+    *,
+    free_on_resume: bool = False,
+    on_card: bool = True,
+) -> Any:
+    """A field of a frozen options dataclass.
+
+    Args:
+        default: immutable, ranges as tuples; None for an option that may be left open, with what that means in `help`.
+        help: unit, meaning, and the default's source.
+        values: the `Range`, or the words that are allowed.
+        free_on_resume: whether a continued run may have another value than before.
+        on_card: whether a model card shows it; what says nothing about the model is left out.
+    """
+    about = {"help": help, "values": values, "free_on_resume": free_on_resume, "on_card": on_card}
+    return field(default=default, metadata={"option": about})
+
+
+def about(spec: dataclasses.Field) -> dict[str, Any]:
+    """What `option` was told about a field; empty for a field that is no option."""
+    return spec.metadata.get("option", {})
+
+
+def declared(kind: Any) -> list[dataclasses.Field]:
+    """The fields of an options dataclass (or of an instance) that were made by `option`."""
+    return [spec for spec in dataclasses.fields(kind) if about(spec)]
+
+
+def check_options(options: Any) -> None:
+    """Raises ValueError that names the option, its value and what is allowed, for the first value out of range."""
+    for spec in declared(options):
+        value, allowed = getattr(options, spec.name), about(spec)["values"]
+        if value is None or allowed is None:
+            continue
+        if isinstance(allowed, Range) and not allowed.holds(value):
+            raise ValueError(f"{spec.name} must {allowed.wanted}, not {value}")
+        if isinstance(allowed, tuple) and value not in allowed:
+            raise ValueError(f"{spec.name} must be one of {', '.join(allowed)}, not {value!r}")
+
+
+def take(kind: type[T], options: Any, **more: Any) -> T:
+    """The part `kind` (a dataclass) with those of its fields that `options` has too, and `more`."""
+    names = [spec.name for spec in dataclasses.fields(kind) if spec.init and hasattr(options, spec.name)]
+    return kind(**{name: getattr(options, name) for name in names} | more)

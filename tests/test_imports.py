@@ -1,6 +1,6 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""Imports go one way: the floor <- objective, data, backbones <- config <- evaluation, monitoring, loop <- the rest."""
+"""Imports go one way: floor <- objective, data, backbones <- config <- evaluation, monitoring, loop <- the rest."""
 
 import ast
 import subprocess

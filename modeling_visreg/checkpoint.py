@@ -3,10 +3,11 @@
 """Checkpoint directories that the Auto classes read, with or without this package installed.
 
 A directory holds config.json, model.safetensors, the two modeling files (remote code) and preprocessor_config.json.
-It is written under a temporary name next to its place, then renamed: it is whole or absent, never half.
+It is written under a temporary name next to its place, then renamed: it is complete or absent, never half.
 """
 
 import hashlib
+import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -29,7 +30,7 @@ def image_processor_for(config: VISRegViTConfig, **overrides) -> BitImageProcess
     """Image processor of the evaluation protocol for the native size of a model.
 
     Resizes the shortest edge to 256 / 224 of the native size (of its longer side, where it is not square) with bicubic
-    resampling, crops the centre to the native size, normalises with the ImageNet mean and standard deviation.
+    resampling, crops the center to the native size, normalizes with the ImageNet mean and standard deviation.
 
     Args:
         config: the model's configuration.
@@ -64,7 +65,7 @@ def save_checkpoint(
 
     Args:
         model: any VISReg ViT class, unwrapped.
-        directory: where to; it appears at once, whole.
+        directory: where to; it appears at once, complete.
         image_processor: what the model's images went through; `image_processor_for(model.config)` by default.
         overwrite: whether to replace a directory that is there and not empty.
 
@@ -74,7 +75,7 @@ def save_checkpoint(
     Raises:
         ValueError: the directory is not empty and `overwrite` is False.
     """
-    with whole_directory(directory, overwrite) as staging:
+    with atomic_directory(directory, overwrite) as staging:
         write_checkpoint(model, staging, image_processor)
     return Path(directory)
 
@@ -95,8 +96,19 @@ def write_checkpoint(model: PreTrainedModel, directory: Path, image_processor: B
 
 
 @contextmanager
-def whole_directory(directory: str | Path, overwrite: bool = False) -> Iterator[Path]:
-    """Gives a staging directory that takes the place of `directory` when the block ends, and vanishes if it raises."""
+def atomic_directory(directory: str | Path, overwrite: bool = False, durable: bool = False) -> Iterator[Path]:
+    """Gives a staging directory that takes the place of `directory` when the block ends, and vanishes if it raises.
+
+    A process that is killed inside leaves it behind, next to `directory`, under a name that begins with a dot.
+
+    Args:
+        directory: where to; its parents are made.
+        overwrite: whether to replace a directory that is there and not empty.
+        durable: whether to wait until everything is on the disk, so that a power cut leaves no half directory either.
+
+    Raises:
+        ValueError: `directory` is a file, or it is not empty and `overwrite` is False.
+    """
     directory = Path(directory).absolute()
     if directory.is_file():
         raise ValueError(f"{directory} is a file; a checkpoint is a directory.")
@@ -107,12 +119,16 @@ def whole_directory(directory: str | Path, overwrite: bool = False) -> Iterator[
     staging.mkdir(parents=True)
     try:
         yield staging
-        _put_in_place(staging, directory, directory.with_name(f".{directory.name}.{unique}.old"))
+        if durable:
+            _flush(staging, *staging.rglob("*"))
+        _replace(directory, staging, directory.with_name(f".{directory.name}.{unique}.old"))
+        if durable:
+            _flush(directory.parent)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _put_in_place(staging: Path, directory: Path, aside: Path):
+def _replace(directory: Path, staging: Path, aside: Path):
     if not directory.exists():
         staging.rename(directory)
         return
@@ -123,3 +139,13 @@ def _put_in_place(staging: Path, directory: Path, aside: Path):
         aside.rename(directory)
         raise
     shutil.rmtree(aside)
+
+
+def _flush(*paths: Path):
+    """Files and directories to the disk; of a directory, which names it holds."""
+    for path in paths:
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from safetensors.torch import load_file, save_file
 
-from .checkpoint import whole_directory, write_checkpoint
+from .checkpoint import atomic_directory, write_checkpoint
 from .configuration_visreg import VISRegViTConfig
 from .modeling_visreg import VISRegViTForPreTraining, VISRegViTModel
 
@@ -193,7 +193,7 @@ def convert_checkpoint(
     sizes = _projector_sizes(released.projector) if released.projector else {}
     config = config_from_timm_state_dict(released.backbone, num_attention_heads, image_size, **sizes)
     backbone = from_timm_state_dict(released.backbone, config)
-    with whole_directory(output_dir, overwrite) as staging:
+    with atomic_directory(output_dir, overwrite) as staging:
         if released.projector:
             whole = {f"vit.{name}": tensor for name, tensor in backbone.items()}
             whole |= _projector_from_released(released.projector, config)

@@ -16,8 +16,8 @@ import torch
 from visreg_training.data import MultiCrop, PretrainingLoader, Subset, TorchvisionReference, open_stream
 from visreg_training.data.decode import open_image
 from visreg_training.data.feed import StreamPlan, StreamReader
-from visreg_training.data.order import image_generator
 from visreg_training.data.shards import ShardCursor
+from visreg_training.seeding import image_generator
 
 
 CROPS = MultiCrop(num_global=2, num_local=2, global_size=16, local_size=8)

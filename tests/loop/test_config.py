@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 import visreg_training
-from visreg_training.data import ColourOptions, MultiCrop
+from visreg_training.data import ColorOptions, MultiCrop
 from visreg_training.errors import UserError
 from visreg_training.loop.assembly import make_views
 from visreg_training.loop.config import RECIPES, as_flags, option_names, parse, recipe_table
@@ -106,7 +106,7 @@ def test_every_option_is_read_somewhere():
         if path.stem == "assembly":  # make_objective hands its whole group on
             read |= {"regularizer", "regularization_weight", "scale_weight", "shape_weight", "center_weight"}
             read |= {"num_slices", "slices", "statistics", "eps", "control_variate"}
-            read |= {spec.name for kind in (MultiCrop, ColourOptions) for spec in fields(kind)}  # shared_options
+            read |= {spec.name for kind in (MultiCrop, ColorOptions) for spec in fields(kind)}  # shared_options
     assert set(option_names()) <= read, set(option_names()) - read
 
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""The data path: open a source, crop in the workers, colour on the device.
+"""The data path: open a source, crop in the workers, color on the device.
 
 source = open_stream("digits")
 loader = PretrainingLoader(source, MultiCrop(), batch_size=64, seed=0)
@@ -8,12 +8,12 @@ augment = DeviceAugment()
 views, labels, ids = next(loader)      # uint8, one tensor a resolution: (V_r, B, C, H, W)
 """
 
-from .augment import DeviceAugment
-from .colour import ColourOptions
+from .color import DeviceAugment
 from .crops import MultiCrop
 from .decode import BadImage
 from .loader import MultiViewBatch, PretrainingLoader
 from .opening import open_stream
+from .options import ColorOptions, CropOptions, LoaderOptions, SourceOptions, SubsetOptions
 from .preview import preview
 from .reference import TorchvisionReference
 from .skips import BadDataError
@@ -24,15 +24,19 @@ from .subsets import Subset
 __all__ = [
     "BadDataError",
     "BadImage",
-    "ColourOptions",
+    "ColorOptions",
+    "CropOptions",
     "DeviceAugment",
+    "LoaderOptions",
     "MapSource",
     "MultiCrop",
     "MultiViewBatch",
     "PretrainingLoader",
     "Source",
+    "SourceOptions",
     "StreamSource",
     "Subset",
+    "SubsetOptions",
     "TorchvisionReference",
     "open_stream",
     "preview",

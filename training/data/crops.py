@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Multi-crop in the worker: one decoded image -> global and local views, uint8 all the way.
 
-Shapes: a view is (C, h, w) uint8, C = 3; views come global first. Colour is left to `DeviceAugment`, on the device.
+Shapes: a view is (C, h, w) uint8, C = 3; views come global first. Color is left to `DeviceAugment`, on the device.
 """
 
 import math
@@ -14,7 +14,9 @@ import torch
 from PIL import Image
 from torch.nn.functional import interpolate
 
+from ..option import check_options
 from .decode import OpenedImage, to_rgb
+from .options import CropOptions
 
 
 _TRIES = 10  # as torchvision's RandomResizedCrop
@@ -52,56 +54,28 @@ class Crop:
 
 
 @dataclass(frozen=True)
-class MultiCrop:
+class MultiCrop(CropOptions):
     """Random resized crops with horizontal flip: bicubic, antialiased, uint8.
 
-    Defaults are those of ViT-B/16 on ImageNet-1K (method, section 4).
+    Fields, defaults and ranges are those of `CropOptions` (ViT-B/16 on ImageNet-1K). A flip_probability of 0 is for
+    images whose left and right differ (digits); a rotation comes before the crop and leaves empty corners black
+    (torchvision's RandomRotation).
 
     Attributes:
-        num_global: number of global crops, at least 1.
-        num_local: number of local crops.
-        global_size: side of a global crop in pixels.
-        local_size: side of a local crop in pixels.
-        global_scale: range of a global crop's share of the image's area.
-        local_scale: the same for local crops.
         ratio: range of width / height of a crop before it is resized.
-        flip_probability: of a horizontal flip. Set 0 where left and right differ (digits).
-        rotation: the image is turned by a uniform angle in [-rotation, rotation] degrees before the crop, empty
-            corners black (torchvision's RandomRotation). The paper's recipes use 0.
 
     Raises:
         ValueError: for a value out of range.
     """
 
-    num_global: int = 4
-    num_local: int = 6
-    global_size: int = 224
-    local_size: int = 96
-    global_scale: tuple[float, float] = (0.3, 1.0)
-    local_scale: tuple[float, float] = (0.05, 0.3)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    flip_probability: float = 0.5
-    rotation: float = 0.0
 
     dtype = torch.uint8
 
     def __post_init__(self):
-        if self.num_global < 1 or self.num_local < 0:
-            raise ValueError(
-                f"num_global must be at least 1 and num_local at least 0, got {self.num_global} and {self.num_local}"
-            )
-        if self.global_size < 1 or (self.num_local and self.local_size < 1):
-            raise ValueError(f"crop sizes must be positive, got {self.global_size} and {self.local_size}")
-        for name in ("global_scale", "local_scale"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high <= 1:
-                raise ValueError(
-                    f"{name} must be two shares 0 < low <= high <= 1 of the image's area, got {(low, high)}"
-                )
+        check_options(self)
         if not 0 < self.ratio[0] <= self.ratio[1]:
-            raise ValueError(f"ratio must be 0 < low <= high, got {tuple(self.ratio)}")
-        if not 0 <= self.flip_probability <= 1 or not 0 <= self.rotation <= 180:
-            raise ValueError("flip_probability must be in [0, 1] and rotation in [0, 180] degrees")
+            raise ValueError(f"ratio must be two numbers, 0 < low <= high, not {tuple(self.ratio)}")
 
     @property
     def sizes(self) -> list[int]:
@@ -142,10 +116,10 @@ class MultiCrop:
         crops = []
         for view, draw in enumerate(draws):
             scale = self.global_scale if view < self.num_global else self.local_scale
-            box_width, box_height, centred = self._box(width, height, scale, draw)
+            box_width, box_height, centered = self._box(width, height, scale, draw)
             left_draw, top_draw, flip_draw, angle_draw = draw[-4:]
-            left = (width - box_width) // 2 if centred else int(left_draw * (width - box_width + 1))
-            top = (height - box_height) // 2 if centred else int(top_draw * (height - box_height + 1))
+            left = (width - box_width) // 2 if centered else int(left_draw * (width - box_width + 1))
+            top = (height - box_height) // 2 if centered else int(top_draw * (height - box_height + 1))
             angle = (2 * angle_draw - 1) * self.rotation
             flip = flip_draw < self.flip_probability
             crops.append(Crop(left, top, box_width, box_height, flip, angle, sizes[view]))

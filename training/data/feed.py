@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch.utils.data import get_worker_info
 
+from ..seeding import image_generator, numpy_generator, permutation
 from .crops import ViewMaker
 from .decode import BadImage, open_image
-from .order import image_generator, numpy_generator, permutation
 from .shards import RawExample, ShardCursor
 from .skips import skip_record
 from .source import MapSource, StreamSource

@@ -17,8 +17,8 @@ from typing import NamedTuple
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from ..errors import one_line
 from .crops import ViewMaker
-from .faults import one_line
 from .feed import MadeBatch, MapFeed, StreamFeed
 from .shards import StreamLostError, split_by_piece
 from .skips import BadDataError, SkipLog

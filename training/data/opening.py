@@ -32,9 +32,10 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 from pyarrow.dataset import ParquetFragmentScanOptions
 
+from ..errors import one_line
+from ..retry import http_status, is_transient, is_unreachable, with_retries
 from .columns import Columns, find_columns
 from .digits import load_digits_dataset
-from .faults import http_status, is_transient, is_unreachable, one_line, with_retries
 from .skips import UNREADABLE_FILE, skip_record
 from .source import MapSource, Source, StreamSource
 from .subsets import Subset
@@ -309,9 +310,9 @@ def _pinned_revision(name: str, revision: str | None) -> str:
         if is_unreachable(error):
             raise ValueError(
                 f"dataset: the Hub cannot be reached for {name!r}: connect to the network (and unset HF_HUB_OFFLINE), "
-                f"or give a local folder ({one_line(error)})."
+                f"or give a local folder ({one_line(error, 300)})."
             ) from error
-        raise ValueError(f"dataset: the Hub could not be asked for {name!r}: {one_line(error)}") from error
+        raise ValueError(f"dataset: the Hub could not be asked for {name!r}: {one_line(error, 300)}") from error
 
 
 def _gated(name: str) -> str:
@@ -326,7 +327,7 @@ def _builder(path: str, config: str | None, revision: str | None, options: dict)
     except Exception as error:
         if isinstance(error, GatedRepoError) or "gated" in str(error):
             raise ValueError(_gated(path)) from error
-        raise ValueError(f"dataset: {path} cannot be opened: {one_line(error)}") from error
+        raise ValueError(f"dataset: {path} cannot be opened: {one_line(error, 300)}") from error
 
 
 def _read_split(builder, split: str, streaming: bool, name: str) -> Dataset | IterableDataset:
@@ -342,8 +343,8 @@ def _read_split(builder, split: str, streaming: bool, name: str) -> Dataset | It
         if isinstance(error, GatedRepoError | DatasetNotFoundError) or http_status(error) in (401, 403):
             raise ValueError(_gated(name)) from error
         if is_transient(error) or isinstance(error, HfHubHTTPError):
-            raise ValueError(f"dataset: the Hub does not hand out {name}: {one_line(error)}") from error
-        raise ValueError(f"dataset: {name} cannot be read: {one_line(error.__cause__ or error)}") from error
+            raise ValueError(f"dataset: the Hub does not hand out {name}: {one_line(error, 300)}") from error
+        raise ValueError(f"dataset: {name} cannot be read: {one_line(error.__cause__ or error, 300)}") from error
 
 
 # --- sources

@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .augment import DeviceAugment
+from ..run_folder import atomic_file
+from ..seeding import image_generator
+from .color import DeviceAugment
 from .crops import ViewMaker
 from .decode import BadImage, open_image
-from .order import image_generator
 from .source import Source
 
 
@@ -33,10 +34,10 @@ def preview(
     Args:
         source: from `open_stream`.
         multi_crop: makes the views.
-        augment: colours those that are not yet coloured.
+        augment: colors uint8 views; a reference's are colored already.
         path: PNG to write: one row an image, the original first, then its views, global first.
         count: number of images.
-        seed: of crops and colours.
+        seed: of crops and colors.
 
     Returns:
         `source.description()`, `sizes` (width and height of the images seen: smallest, median, largest),
@@ -58,12 +59,13 @@ def preview(
         sizes.append(opened.size)
         if len(rows) < count:
             original = open_image(raw.data, raw.path).load()
-            rows.append([original, *(_coloured(view, augment, torch_generator) for view in views)])
+            rows.append([original, *(_colored(view, augment, torch_generator) for view in views)])
         elif time.perf_counter() - started > _RATE_SECONDS:
             break
     if not rows:
         raise ValueError(f"preview: no image of {source.name} can be read.")
-    _sheet(rows, multi_crop.resolutions[0][1]).save(path)
+    with atomic_file(Path(path)) as part:
+        _sheet(rows, multi_crop.resolutions[0][1]).save(part)
     ordered = sorted(sizes)
     return {
         **source.description(),
@@ -74,8 +76,8 @@ def preview(
     }
 
 
-def _coloured(view: torch.Tensor, augment: DeviceAugment, generator: torch.Generator) -> Image.Image:
-    """An augmented view with the normalisation taken back."""
+def _colored(view: torch.Tensor, augment: DeviceAugment, generator: torch.Generator) -> Image.Image:
+    """An augmented view with the normalization taken back."""
     pixels = augment(view[None].contiguous(), generator)[0] if view.dtype == torch.uint8 else view
     pixels = pixels.permute(1, 2, 0).numpy() * np.array(augment.options.std) + np.array(augment.options.mean)
     return Image.fromarray(np.clip(np.round(pixels * 255), 0, 255).astype(np.uint8))

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from .colour import ColourOptions
+from .color import color_options
 from .crops import MultiCrop
 from .decode import OpenedImage, to_rgb
 
@@ -23,24 +23,24 @@ class TorchvisionReference:
 
     Args:
         multi_crop: sizes, scales and probabilities of the crops; it cuts nothing here.
-        **options: fields of `ColourOptions`.
+        **options: fields of `ColorOptions`.
     """
 
     dtype = torch.float32
 
     def __init__(self, multi_crop: MultiCrop, **options: Any):
-        self.multi_crop, self.options = multi_crop, ColourOptions(**options)
+        self.multi_crop, self.options = multi_crop, color_options(**options)
         from torchvision.transforms import v2
 
-        colour = self.options
-        jitter = v2.ColorJitter(colour.brightness, colour.contrast, colour.saturation, colour.hue)
-        self.colour = v2.Compose(
+        color = self.options
+        jitter = v2.ColorJitter(color.brightness, color.contrast, color.saturation, color.hue)
+        self.color = v2.Compose(
             [
-                v2.RandomApply([jitter], p=colour.jitter_probability),
-                v2.RandomGrayscale(p=colour.grayscale_probability),
-                v2.RandomApply([v2.GaussianBlur(colour.blur_kernel, colour.blur_sigma)], p=colour.blur_probability),
-                v2.RandomSolarize(colour.solarize_threshold, p=colour.solarize_probability),
-                v2.Normalize(colour.mean, colour.std),
+                v2.RandomApply([jitter], p=color.jitter_probability),
+                v2.RandomGrayscale(p=color.grayscale_probability),
+                v2.RandomApply([v2.GaussianBlur(color.blur_kernel, color.blur_sigma)], p=color.blur_probability),
+                v2.RandomSolarize(color.solarize_threshold, p=color.solarize_probability),
+                v2.Normalize(color.mean, color.std),
             ]
         )
         self._global = self._crop(multi_crop.global_size, multi_crop.global_scale)
@@ -62,7 +62,7 @@ class TorchvisionReference:
         )
         steps.append(v2.RandomHorizontalFlip(self.multi_crop.flip_probability))
         # Bicubic overshoots in float, where uint8 would have been clamped.
-        return v2.Compose([*steps, v2.Lambda(lambda image: image.clamp(0, 1)), self.colour])
+        return v2.Compose([*steps, v2.Lambda(lambda image: image.clamp(0, 1)), self.color])
 
     def __call__(self, image: Image.Image) -> list[torch.Tensor]:
         """PIL image -> normalised float views (C, h, w), global first. Draws from torch's global generator."""

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from datasets import IterableDataset
 
-from .faults import STREAM_PATIENCE, Patience, http_status, is_transient, one_line, with_retries
+from ..errors import one_line
+from ..retry import STREAM_PATIENCE, Patience, http_status, is_transient, with_retries
 from .skips import UNREADABLE_FILE, skip_record
 
 
@@ -136,26 +137,27 @@ class ShardCursor:
     def _recover(self, error: Exception) -> None:
         """Prepares another attempt from the cursor's place; a piece that fails twice for its own sake is left out."""
         what = f"Reading shard {self._shard} from row {self.row} of piece {self.piece}"
+        message = one_line(error, 300)
         self._rows = None
         status = http_status(error)
         if status == 403 and not self._refused:  # a signed address that has expired: opening again signs a new one
-            logger.warning("%s was refused (%s); opening the shard again", what, one_line(error))
+            logger.warning("%s was refused (%s); opening the shard again", what, message)
             self._refused, self._pieces = True, None
             return
         if status in (401, 403, 404, 410):
-            raise StreamLostError(f"{what} was refused: {one_line(error)}") from error
+            raise StreamLostError(f"{what} was refused: {message}") from error
         if is_transient(error):
             if not self._patience.wait(error, what):
-                raise StreamLostError(f"{what} failed for {self._patience.limit:.0f} s: {one_line(error)}") from error
+                raise StreamLostError(f"{what} failed for {self._patience.limit:.0f} s: {message}") from error
             return
         self._same_place_failures += 1
         if self._same_place_failures < 2 and self._remote:
             return
         self._same_place_failures = 0
         identity = f"{self._shard}-{self.piece}"
-        logger.warning("%s failed for good and the rest of the piece is left out: %s", what, one_line(error))
+        logger.warning("%s failed for good and the rest of the piece is left out: %s", what, message)
         share = 1 / self._pieces.num_shards if self._pieces is not None else 1.0
-        self.lost.append(skip_record(UNREADABLE_FILE, identity, None, one_line(error)) | {"share_of_shard": share})
+        self.lost.append(skip_record(UNREADABLE_FILE, identity, None, message) | {"share_of_shard": share})
         if self._pieces is None:  # the footer of the file: there are no pieces to go on with
             self._ended = True
         self._next_piece()

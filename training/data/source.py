@@ -16,9 +16,9 @@ import numpy as np
 from datasets import Dataset, IterableDataset
 from PIL import Image
 
+from ..seeding import permutation
 from .columns import Columns
 from .decode import BadImage, open_image
-from .order import permutation
 from .shards import RawExample, ShardCursor
 from .skips import BadDataError, SkipLog, skip_record
 from .subsets import Subset, file_key

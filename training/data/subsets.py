@@ -10,7 +10,9 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from .order import numpy_generator, seed_sequence
+from ..option import check_options
+from ..seeding import numpy_generator, random_uint64
+from .options import SubsetOptions
 
 
 # The Hub's ImageNet-1K calls n01440764_10026.JPEG n01440764_10026_n01440764.JPEG; file lists use the short name.
@@ -18,36 +20,25 @@ _IMAGENET_NAME = re.compile(r"^(n\d{8}_\d+)_n\d{8}$")
 
 
 @dataclass(frozen=True)
-class Subset:
+class Subset(SubsetOptions):
     """Which images of a source to use. Given together, the restrictions apply in this order: file_list,
     images_per_class or imbalance_factor, fraction.
 
+    With `imbalance_factor` the first class keeps all of its images, the last 1 / factor as many, exponentially between
+    (the CIFAR-LT protocol); counts start from the largest class. `file_list` names one image a line (ImageNet-LT:
+    `train/n01440764/n01440764_190.JPEG 0`): the file names, without folders and extension, are what is compared.
+
     Attributes:
-        fraction: share of the images, 0 < fraction <= 1.
-        images_per_class: at most so many images of each class.
-        imbalance_factor: the first class keeps all of its images, the last 1 / factor as many, exponentially between
-            (the CIFAR-LT protocol); counts start from the largest class.
-        file_list: a text file with one image a line (ImageNet-LT: `train/n01440764/n01440764_190.JPEG 0`): the file
-            names, without folders and extension, are what is compared.
         seed: of the drawing.
 
     Raises:
         ValueError: for a value out of range.
     """
 
-    fraction: float | None = None
-    images_per_class: int | None = None
-    imbalance_factor: float | None = None
-    file_list: str | None = None
     seed: int = 0
 
     def __post_init__(self):
-        if self.fraction is not None and not 0 < self.fraction <= 1:
-            raise ValueError(f"subset: fraction must be in (0, 1], got {self.fraction}.")
-        if self.images_per_class is not None and self.images_per_class < 1:
-            raise ValueError(f"subset: images_per_class must be at least 1, got {self.images_per_class}.")
-        if self.imbalance_factor is not None and self.imbalance_factor < 1:
-            raise ValueError(f"subset: imbalance_factor must be at least 1, got {self.imbalance_factor}.")
+        check_options(self)
         if self.imbalance_factor is not None and self.images_per_class is not None:
             raise ValueError("subset: give images_per_class or imbalance_factor, not both.")
         if self.file_list is not None and not Path(self.file_list).is_file():
@@ -101,21 +92,20 @@ class Subset:
         labels = labels[rows]
         classes = np.unique(labels[labels >= 0])
         largest = max((int((labels == c).sum()) for c in classes), default=0)
-        kept = []
+        selected = []
         for position, c in enumerate(classes):
             limit = self.images_per_class
             if self.imbalance_factor is not None:
                 limit = max(1, int(largest * self.imbalance_factor ** (-position / max(1, len(classes) - 1))))
             of_class = rows[labels == c]
-            kept.append(numpy_generator("subset", self.seed, 1, int(c)).permutation(of_class)[:limit])
-        return np.sort(np.concatenate(kept)) if kept else rows[:0]
+            selected.append(numpy_generator("subset", self.seed, 1, int(c)).permutation(of_class)[:limit])
+        return np.sort(np.concatenate(selected)) if selected else rows[:0]
 
     def keeps(self, image: tuple[int, ...]) -> bool:
         """Whether `fraction` keeps this image of a stream: decided image by image, so the share is met on average."""
         if self.fraction is None:
             return True
-        draw = seed_sequence("subset", self.seed, *image).generate_state(1, np.uint64)[0]
-        return int(draw) < self.fraction * 2.0**64
+        return random_uint64("subset", self.seed, *image) < self.fraction * 2.0**64
 
 
 def file_key(path: str) -> str:

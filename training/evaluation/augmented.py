@@ -13,7 +13,7 @@ from accelerate.utils import gather
 
 from ..data import MultiCrop
 from ..data.decode import open_image
-from ..data.order import image_generator
+from ..seeding import image_generator
 from .features import FeatureSettings
 from .heads import BatchedHeads, schedule
 from .linear import HeadOptions, choose_head

@@ -22,7 +22,7 @@ from transformers import AutoModelForImageClassification, Trainer, TrainingArgum
 
 from ..data import MultiCrop
 from ..data.decode import open_image
-from ..data.order import image_generator
+from ..seeding import image_generator
 from .features import FeatureSettings, readable
 from .models import TransformersModel, open_model
 from .results import make_result

@@ -23,7 +23,7 @@ from transformers.utils.output_capturing import maybe_install_capturing_hooks
 from modeling_visreg import VISRegViTConfig, VISRegViTForPreTraining
 
 from ..data import (
-    ColourOptions,
+    ColorOptions,
     DeviceAugment,
     MultiCrop,
     PretrainingLoader,
@@ -232,11 +232,11 @@ def make_views(data: DataOptions) -> MultiCrop | TorchvisionReference:
     crops = MultiCrop(**shared_options(data, MultiCrop))
     if data.augment_backend == "device":
         return crops
-    return TorchvisionReference(crops, **shared_options(data, ColourOptions))
+    return TorchvisionReference(crops, **shared_options(data, ColorOptions))
 
 
 def make_augment(data: DataOptions) -> DeviceAugment:
-    return DeviceAugment(**shared_options(data, ColourOptions))
+    return DeviceAugment(**shared_options(data, ColorOptions))
 
 
 def shared_options(data: DataOptions, kind: type) -> dict[str, Any]:

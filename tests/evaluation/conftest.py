@@ -1,24 +1,12 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""A tiny model on disk, a cache of its own for every test, and tasks whose answer is known."""
+"""A cache of its own for every test, and tasks whose answer is known."""
 
 import pytest
 import torch
 
-import modeling_visreg
 from visreg_training.evaluation.features import FeatureCache, Features
 from visreg_training.evaluation.task import make_task
-
-
-@pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory) -> str:
-    """A VISReg ViT of 16 x 16 pixels with random weights, as a directory."""
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    torch.manual_seed(0)
-    config = modeling_visreg.VISRegViTConfig(
-        hidden_size=32, num_hidden_layers=4, num_attention_heads=4, image_size=16, patch_size=4, drop_path_rate=0.5
-    )
-    return str(modeling_visreg.save_checkpoint(modeling_visreg.VISRegViTModel(config), folder))
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
+from visreg_training.backbones import open_backbone
 from visreg_training.evaluation.features import FeatureCache
-from visreg_training.evaluation.models import open_model
 from visreg_training.evaluation.run import Request, run_suite
 
 
@@ -16,7 +16,9 @@ def run(checkpoint: str, folder: Path) -> None:
     sources = {"dtd": str(folder / "single"), "cifar10": str(folder / "broken"), "cifar100": "digits"}
     request = Request("knn", ks=(1, 5))
     cache = FeatureCache(folder / "cache")
-    results, unreached = run_suite(open_model(checkpoint), ",".join(sources), request, folder / "out", cache, sources)
+    results, unreached = run_suite(
+        open_backbone(checkpoint), ",".join(sources), request, folder / "out", cache, sources
+    )
     # A line at once: two processes write here.
     sys.stdout.write(f"{len(results)} {sorted(unreached.items())}\n")
 

@@ -15,6 +15,7 @@ from PIL import Image as PILImage
 from pyarrow import parquet
 from safetensors import safe_open
 
+from visreg_training.backbones import open_backbone
 from visreg_training.data import BadDataError, open_stream
 from visreg_training.evaluation.features import (
     FeatureCache,
@@ -24,14 +25,13 @@ from visreg_training.evaluation.features import (
     label_tensor,
     save_features,
 )
-from visreg_training.evaluation.models import open_model
 from visreg_training.evaluation.task import label_map, open_sources
 from visreg_training.evaluation.transform import transform_for
 
 
 @pytest.fixture(scope="module")
 def model(checkpoint):
-    return open_model(checkpoint)
+    return open_backbone(checkpoint)
 
 
 def test_a_second_call_reads_the_cache(model, tmp_path):
@@ -47,7 +47,7 @@ def test_a_second_call_reads_the_cache(model, tmp_path):
 
 def test_the_key_changes_with_all_that_decides_the_values(model, checkpoint):
     def key(settings=None, split="test", bias=0.0, **columns):
-        other = open_model(checkpoint)
+        other = open_backbone(checkpoint)
         other.module.layernorm.bias.add_(bias)
         settings = settings or FeatureSettings()
         source = open_stream("digits", split=split, **columns)

@@ -12,10 +12,10 @@ from datasets import Image as ImageColumn
 from PIL import Image
 from transformers import AutoModelForImageClassification
 
+from visreg_training.backbones import open_backbone
 from visreg_training.commands import evaluate
 from visreg_training.errors import UserError
 from visreg_training.evaluation.finetune import RECIPES, Collator, FinetuneSettings, parameter_groups
-from visreg_training.evaluation.models import open_model
 from visreg_training.evaluation.results import read_result
 from visreg_training.evaluation.transform import transform_for
 
@@ -35,7 +35,7 @@ def test_learning_rates_fall_with_depth_and_small_parameters_are_not_decayed(che
 
 
 def test_only_training_images_are_mixed(checkpoint):
-    transform = transform_for(open_model(checkpoint))
+    transform = transform_for(open_backbone(checkpoint))
     collate = Collator(FinetuneSettings(), transform, 4)
     pixels = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
     items = [{"pixels": image, "label": label, "augmented": False} for label, image in enumerate(pixels)]

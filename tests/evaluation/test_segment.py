@@ -47,12 +47,12 @@ def test_segment_command(checkpoint, pictures, tmp_path):
 
 
 def test_the_head_is_tested_in_evaluation_mode_and_every_image_counts(checkpoint, pictures):
+    from visreg_training.backbones import open_backbone
     from visreg_training.data import open_stream
     from visreg_training.evaluation import segment
-    from visreg_training.evaluation.models import open_model
     from visreg_training.evaluation.transform import transform_for
 
-    model = open_model(checkpoint)
+    model = open_backbone(checkpoint)
     pair = [open_stream(pictures, split="test", image_column=column) for column in ("image", "mask")]
     masks = segment.Masks(*pair, transform_for(model))
     settings = segment.SegmentSettings(epochs=1, batch_size=4)

@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
+from visreg_training.backbones import open_backbone
 from visreg_training.commands import visualize
 from visreg_training.errors import UserError
 from visreg_training.evaluation import pictures
-from visreg_training.evaluation.models import open_model
 
 
 def test_colours_are_principal_components():
@@ -39,14 +39,14 @@ def test_frames_share_a_basis_and_images_may_have_their_own():
 
 
 def test_images_of_any_size_are_fitted_to_the_patch(checkpoint):
-    model = open_model(checkpoint)
+    model = open_backbone(checkpoint)
     assert pictures.fitted(Image.new("RGB", (301, 200)), model, 32).size == (48, 32)
     (tokens,) = pictures.patch_maps(model, [Image.new("RGB", (301, 200))], 32)
     assert tokens.shape == (32, 8, 12)
 
 
 def test_captions_name_no_folder_of_this_machine(checkpoint, tmp_path, monkeypatch):
-    model, folder = open_model(checkpoint), os.path.dirname(checkpoint)
+    model, folder = open_backbone(checkpoint), os.path.dirname(checkpoint)
     assert os.path.isabs(model.name)
     drawn = []
     monkeypatch.setattr(pictures.ImageDraw.ImageDraw, "text", lambda self, place, text, fill: drawn.append(text))

@@ -7,12 +7,12 @@ import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from ..backbones import POOLINGS, open_backbone
 from ..errors import RunStopped, UserError, setting_up
 from ..evaluation.compare import REFERENCES, compare
 from ..evaluation.features import FeatureCache, FeatureSettings
 from ..evaluation.heads import LEARNING_RATES
 from ..evaluation.linear import HeadOptions
-from ..evaluation.models import POOLINGS, open_model
 from ..evaluation.processes import processes
 from ..evaluation.results import read_result, write_result
 from ..evaluation.run import PROTOCOLS, Request, evaluate, run_suite
@@ -62,7 +62,7 @@ def run_protocol(name: str, argv: list[str]) -> None:
     parser.add_argument("--output", type=Path, help="a .json file, or a folder (a run's evaluation/)")
     options = parser.parse_args(argv)
     with setting_up():
-        model, sources = open_model(options.model, options.trust_remote_code), sources_of(options)
+        model, sources = open_backbone(options.model, options.trust_remote_code), sources_of(options)
         result = evaluate(model, sources, request_of(name, options), FeatureCache(options.cache_dir))
     report(result, options.output)
 
@@ -82,7 +82,7 @@ def run_suite_command(argv: list[str]) -> None:
     with setting_up():
         sources = dict(split_source(text) for text in options.source)
         request = request_of(options.protocol, options)
-        model = open_model(options.model, options.trust_remote_code)
+        model = open_backbone(options.model, options.trust_remote_code)
         cache = FeatureCache(options.cache_dir)
         results, unreached = run_suite(model, options.suite, request, options.output, cache, sources, say)
     if not processes().is_main_process:
@@ -123,7 +123,7 @@ def segment_command(argv: list[str]) -> None:
     parser.add_argument("--output", type=Path, help="a .json file, or a folder")
     options = parser.parse_args(argv)
     with setting_up():
-        result = segment(open_model(options.model, options.trust_remote_code), options)
+        result = segment(open_backbone(options.model, options.trust_remote_code), options)
     report(result, options.output)
 
 

@@ -9,10 +9,10 @@ import json
 import sys
 from pathlib import Path
 
+from ..backbones import open_backbone
 from ..data import open_stream
 from ..errors import UserError, setting_up
 from ..evaluation.features import FeatureCache, FeatureSettings, cached_features, save_features
-from ..evaluation.models import open_model
 from ..evaluation.processes import processes
 from .evaluate import add_feature_options, add_model_options, boolean
 from .parsing import OneLineParser
@@ -37,7 +37,7 @@ def main(argv: list[str]) -> None:
     settings = (options.layers, options.pooling, options.image_size, options.limit, options.precision, options.seed)
     names = ("dataset_config", "revision", "split", "image_column", "label_column", "streaming")
     with setting_up():
-        model = open_model(options.model, options.trust_remote_code).to(processes().device)
+        model = open_backbone(options.model, options.trust_remote_code).to(processes().device)
         source = open_stream(options.dataset, **{name: getattr(options, name) for name in names})
         cache = FeatureCache(options.cache_dir)
         features = cached_features(model, source, FeatureSettings(*settings), cache, options.batch_size)

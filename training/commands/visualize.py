@@ -12,13 +12,13 @@ from pathlib import Path
 
 from PIL import Image
 
+from ..backbones import Backbone, open_backbone
 from ..data import open_stream
 from ..data.decode import BadImage, open_image
 from ..errors import UserError, setting_up
 from ..evaluation import pictures
 from ..evaluation.features import FeatureCache, FeatureSettings, cached_features
 from ..evaluation.knn import knn
-from ..evaluation.models import FrozenModel, open_model
 from ..evaluation.processes import processes
 from ..evaluation.task import Sources, label_map, load_task, renumbered
 from .evaluate import add_feature_options, boolean
@@ -52,7 +52,7 @@ def main(argv: list[str]) -> None:
     options = parser.parse_args(rest)
     with setting_up():
         draw = draw_images if kind in ("pca", "attention") else draw_dataset
-        written = draw(kind, options, [open_model(name, options.trust_remote_code) for name in options.model])
+        written = draw(kind, options, [open_backbone(name, options.trust_remote_code) for name in options.model])
     print(f"written to {written}", file=sys.stderr)
 
 
@@ -81,7 +81,7 @@ def add_data_options(parser: ArgumentParser, kind: str) -> None:
         parser.add_argument("--count", type=int, default=8, help="queries (default 8)")
 
 
-def draw_images(kind: str, options: Namespace, models: list[FrozenModel]) -> Path:
+def draw_images(kind: str, options: Namespace, models: list[Backbone]) -> Path:
     """Pictures of single images, one column a model."""
     for model in models:
         model.to(processes().device)
@@ -102,7 +102,7 @@ def draw_images(kind: str, options: Namespace, models: list[FrozenModel]) -> Pat
     return pictures.write_pca(models, images, output, options.image_size, together=not options.each)
 
 
-def draw_dataset(kind: str, options: Namespace, models: list[FrozenModel]) -> Path:
+def draw_dataset(kind: str, options: Namespace, models: list[Backbone]) -> Path:
     """Pictures of a whole data set."""
     if len(models) != 1:
         raise ValueError(f"{kind} is drawn for one model at a time")

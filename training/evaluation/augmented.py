@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from accelerate.utils import gather
 
+from ..backbones import Backbone
 from ..data import MultiCrop
 from ..data.decode import open_image
 from ..seeding import image_generator
 from .features import FeatureSettings
 from .heads import BatchedHeads, schedule
 from .linear import HeadOptions, choose_head
-from .models import FrozenModel
 from .processes import processes
 from .task import Outcome, Task, check_selection, hold_out, judge, subset
 from .transform import EvaluationTransform, threaded
@@ -27,7 +27,7 @@ CROP_SCALE = (0.08, 1.0)  # torchvision's random resized crop
 
 
 def linear_on_images(
-    model: FrozenModel,
+    model: Backbone,
     source: Any,
     task: Task,
     transform: EvaluationTransform,

@@ -25,9 +25,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from ..backbones import Backbone
 from ..data.decode import BadImage, open_image
 from ..data.skips import SkipLog, skip_record
-from .models import FrozenModel
 from .processes import from_all, processes, together
 from .transform import EvaluationTransform, threaded, transform_for
 
@@ -148,7 +148,7 @@ def default_cache() -> Path:
     return Path(os.environ.get("VISREG_CACHE") or Path(root) / "visreg") / "features"
 
 
-def feature_key(model: FrozenModel, source: Any, settings: FeatureSettings, transform: EvaluationTransform) -> dict:
+def feature_key(model: Backbone, source: Any, settings: FeatureSettings, transform: EvaluationTransform) -> dict:
     """Everything that decides the values: weights, data, transform, settings. The name of the model does not."""
     described = model.description()
     return {
@@ -164,7 +164,7 @@ def feature_key(model: FrozenModel, source: Any, settings: FeatureSettings, tran
 
 
 def cached_features(
-    model: FrozenModel,
+    model: Backbone,
     source: Any,
     settings: FeatureSettings | None = None,
     cache: FeatureCache | None = None,
@@ -202,7 +202,7 @@ def cached_features(
 
 @torch.no_grad()
 def extract_share(
-    model: FrozenModel, transform, source, settings: FeatureSettings, batch_size: int, rank: int, world: int
+    model: Backbone, transform, source, settings: FeatureSettings, batch_size: int, rank: int, world: int
 ) -> tuple[Features, torch.Tensor]:
     """Features of the images rank, rank + world, ... of a source, and the numbers of those that could be read."""
     rows, labels, ids, places = [], [], [], []

@@ -20,11 +20,11 @@ from torch.utils.data import Dataset
 from torchvision.transforms import v2
 from transformers import AutoModelForImageClassification, Trainer, TrainingArguments, get_cosine_schedule_with_warmup
 
+from ..backbones import TransformersBackbone, open_backbone
 from ..data import MultiCrop
 from ..data.decode import open_image
 from ..seeding import image_generator
 from .features import FeatureSettings, readable
-from .models import TransformersModel, open_model
 from .results import make_result
 from .task import Outcome, Sources, judge, label_map
 from .transform import EvaluationTransform, normalise, transform_for
@@ -106,8 +106,8 @@ def finetune(options: Namespace, sources: Sources) -> dict[str, Any] | None:
     settings = settings_of(options)
     if sources.train_share is not None or not (sources.train.is_map_style and sources.test.is_map_style):
         raise ValueError("fine-tuning reads two splits at random: use --streaming false")
-    frozen = open_model(options.model, options.trust_remote_code)
-    if not isinstance(frozen, TransformersModel):
+    frozen = open_backbone(options.model, options.trust_remote_code)
+    if not isinstance(frozen, TransformersBackbone):
         raise ValueError("fine-tuning takes models that AutoModelForImageClassification opens; convert timm's first")
     transform, described = transform_for(frozen, settings.image_size), frozen.description()
     if transform.size[0] != transform.size[1]:

@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 from torch.nn import functional
 
+from ..backbones import Backbone
 from .features import Features
-from .models import FrozenModel
 from .transform import normalise, to_tensor
 
 
@@ -28,7 +28,7 @@ _METHODS = {"tsne": "t-SNE", "umap": "UMAP"}
 _PATCHES = 65_536  # patches that the principal components are taken of, at most
 
 
-def fitted(image: Image.Image, model: FrozenModel, size: int | None) -> Image.Image:
+def fitted(image: Image.Image, model: Backbone, size: int | None) -> Image.Image:
     """The image with its shorter side at `size` pixels (the model's own by default), both divisible by its patch."""
     patch = model.patch_size or 1
     scale = (size or min(model.native_size)) / min(image.size)
@@ -37,7 +37,7 @@ def fitted(image: Image.Image, model: FrozenModel, size: int | None) -> Image.Im
 
 
 @torch.no_grad()
-def patch_maps(model: FrozenModel, images: Sequence[Image.Image], size: int | None) -> list[torch.Tensor]:
+def patch_maps(model: Backbone, images: Sequence[Image.Image], size: int | None) -> list[torch.Tensor]:
     """Patch tokens (d, h, w) of each image, at any size."""
     maps = []
     for image in images:
@@ -74,9 +74,7 @@ def _colours(maps: list[torch.Tensor]) -> list[np.ndarray]:
     return [part.reshape(*one.shape[1:], 3) for part, one in zip(parts, maps, strict=True)]
 
 
-def write_pca(
-    models: Sequence[FrozenModel], images: Sequence[Image.Image], path: Path, size=None, together=True
-) -> Path:
+def write_pca(models: Sequence[Backbone], images: Sequence[Image.Image], path: Path, size=None, together=True) -> Path:
     """A sheet: images, below them the patch tokens of each model as colours (figures 1, 8, 9 of the paper)."""
     maps = [pca_colours(patch_maps(model, images, size), together) for model in models]
     lines = [list(images), *([picture(colours) for colours in each] for each in maps)]
@@ -88,7 +86,7 @@ def write_pca(
     return save_sheet(rows, captions, path)
 
 
-def write_pca_frames(model: FrozenModel, frames: Sequence[Image.Image], folder: Path, size=None) -> list[Path]:
+def write_pca_frames(model: Backbone, frames: Sequence[Image.Image], folder: Path, size=None) -> list[Path]:
     """One PNG a frame of a video: the frame and its patch tokens, in one basis for all frames."""
     folder.mkdir(parents=True, exist_ok=True)
     colours = pca_colours(patch_maps(model, frames, size))
@@ -99,7 +97,7 @@ def write_pca_frames(model: FrozenModel, frames: Sequence[Image.Image], folder: 
 
 
 @torch.no_grad()
-def write_attention(models: Sequence[FrozenModel], images: Sequence[Image.Image], path: Path, size=None) -> Path:
+def write_attention(models: Sequence[Backbone], images: Sequence[Image.Image], path: Path, size=None) -> Path:
     """A sheet: a row an image, beside it what CLS attends to in the last block (mean over heads), over the image."""
     rows = []
     for image in images:
@@ -113,7 +111,7 @@ def write_attention(models: Sequence[FrozenModel], images: Sequence[Image.Image]
     return save_sheet(rows, ["image", *map(caption, models)], path)
 
 
-def caption(model: FrozenModel) -> str:
+def caption(model: Backbone) -> str:
     """The model's name; of a directory or file on this machine only the last part."""
     start, colon, path = ("", "", model.name)
     if model.name.startswith("timm:"):

@@ -39,7 +39,7 @@ def make_result(
     """The content of the file.
 
     Args:
-        model: `FrozenModel.description()`.
+        model: `Backbone.description()`.
         data: description of each source; the test split is named at the top level too.
         features: what features were taken and how, None where the protocol takes none.
         entry: the key of the data set in the table of suites.

@@ -14,12 +14,12 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..backbones import Backbone
 from .augmented import linear_on_images
 from .features import FeatureCache, FeatureSettings
 from .fewshot import SHOTS, fewshot
 from .knn import knn
 from .linear import HeadOptions, linear, linear_full_batch
-from .models import FrozenModel
 from .processes import from_all, processes, together
 from .results import feature_record, make_result, read_result, write_result
 from .retrieval import RECALLS, retrieval
@@ -74,7 +74,7 @@ class Request:
 
 
 def evaluate(
-    model: FrozenModel,
+    model: Backbone,
     sources: Sources,
     request: Request,
     cache: FeatureCache | None = None,
@@ -124,7 +124,7 @@ def measure(task: Task, request: Request, device: Any = "cpu") -> Outcome:
 
 
 def run_suite(
-    model: FrozenModel,
+    model: Backbone,
     suite: str,
     request: Request,
     folder: Path,
@@ -195,7 +195,7 @@ def open_entry(entry: Entry, dataset: str | None = None) -> Sources:
     return open_sources(dataset or entry.dataset, **splits, train_share=entry.train_share, **options)
 
 
-def finished(path: Path, model: FrozenModel, request: Request) -> dict[str, Any] | None:
+def finished(path: Path, model: Backbone, request: Request) -> dict[str, Any] | None:
     """An earlier result of the same weights and request."""
     if not path.is_file():
         return None

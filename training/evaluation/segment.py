@@ -17,12 +17,12 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional
 
+from ..backbones import Backbone
 from ..data import open_stream
 from ..data.decode import open_image
 from . import bootstrap
 from .features import batches
 from .metrics.mean_iou.mean_iou import class_counts, mean_iou_of_counts
-from .models import FrozenModel
 from .processes import processes
 from .results import make_result
 from .task import Outcome
@@ -101,7 +101,7 @@ class Masks:
         return np.where(values == self.ignore_index, IGNORED, values)
 
 
-def segment(model: FrozenModel, options: Any) -> dict[str, Any] | None:
+def segment(model: Backbone, options: Any) -> dict[str, Any] | None:
     """From parsed options (`add_segment_options`, and those of model and data) to a result; the main process works.
 
     Raises:
@@ -137,7 +137,7 @@ def open_pair(options: Any, split: str) -> tuple[Any, Any]:
         raise ValueError(str(error).replace("image_column", "mask_column")) from error
 
 
-def segment_masks(model: FrozenModel, train: Masks, test: Masks, settings: SegmentSettings) -> Outcome:
+def segment_masks(model: Backbone, train: Masks, test: Masks, settings: SegmentSettings) -> Outcome:
     """Trains the head on `train` and counts pixels on `test`."""
     classes = settings.num_classes or count_classes(train)
     head = train_head(model, train, classes, settings)
@@ -167,7 +167,7 @@ def count_classes(masks: Masks) -> int:
     return highest + 1
 
 
-def train_head(model: FrozenModel, train: Masks, classes: int, settings: SegmentSettings) -> nn.Module:
+def train_head(model: Backbone, train: Masks, classes: int, settings: SegmentSettings) -> nn.Module:
     """BN and 1 x 1 convolution on (B, d, h, w); the loss is taken at the resolution of the images."""
     torch.manual_seed(settings.seed)
     sample = train.pair(0)[0][None].to(model.device)
@@ -207,7 +207,7 @@ def training_batch(train: Masks, rows: list[int], classes: int) -> tuple[torch.T
 
 
 @torch.no_grad()
-def test_counts(model: FrozenModel, head: nn.Module, test: Masks, classes: int, batch_size: int) -> np.ndarray:
+def test_counts(model: Backbone, head: nn.Module, test: Masks, classes: int, batch_size: int) -> np.ndarray:
     """(n, 2, C) pixels in the intersection and the union of each class, at the resolution of each mask."""
     counts = []
     for images, masks in batches(threaded(test.pair, range(len(test)), ahead=64), batch_size):

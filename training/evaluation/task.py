@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from sklearn.model_selection import train_test_split
 
+from ..backbones import Backbone
 from ..data import open_stream
 from . import bootstrap
 from .features import FeatureCache, Features, FeatureSettings, cached_features
 from .metrics.accuracy.accuracy import accuracy
 from .metrics.macro_auroc.macro_auroc import macro_auroc
 from .metrics.top5_accuracy.top5_accuracy import top_k_right
-from .models import FrozenModel
 
 
 SELECTIONS = ("validation", "test")
@@ -124,7 +124,7 @@ def open_sources(
 
 
 def load_task(
-    model: FrozenModel,
+    model: Backbone,
     sources: Sources,
     settings: FeatureSettings | None = None,
     cache: FeatureCache | None = None,

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .models import FrozenModel
+from ..backbones import Backbone
 
 
 RESIZE_RATIO = 256 / 224  # the paper tests at 224 of 256
@@ -54,7 +54,7 @@ class EvaluationTransform:
         return {"size": list(self.size), "resize_ratio": RESIZE_RATIO, "mean": list(self.mean), "std": list(self.std)}
 
 
-def transform_for(model: FrozenModel, image_size: int | None = None) -> EvaluationTransform:
+def transform_for(model: Backbone, image_size: int | None = None) -> EvaluationTransform:
     """The transform of a model at its native size, or at `image_size` pixels.
 
     Raises:

@@ -22,6 +22,7 @@ from transformers.utils.output_capturing import maybe_install_capturing_hooks
 
 from modeling_visreg import VISRegViTConfig, VISRegViTForPreTraining
 
+from ..backbones import build_pretraining_model, continue_pretraining_model
 from ..data import (
     ColorOptions,
     DeviceAugment,
@@ -34,7 +35,8 @@ from ..data import (
 from ..errors import UserError
 from ..evaluation.task import label_map
 from ..objective import VISRegObjective
-from .architectures import backbone_folder, build_model, continue_model, model_config
+from ..run_folder import model_directory
+from .architectures import model_config
 from .checkpoint import Checkpoints
 from .config import Arguments, DataOptions, ModelOptions, ObjectiveOptions, RunOptions
 from .defaults import Choice, choose
@@ -108,7 +110,7 @@ def fill_defaults(
     """
     lines = ["no recipe given; chosen for these images and this device:"]
     start = arguments.model.initialize_from
-    config = VISRegViTConfig.from_pretrained(backbone_folder(start)) if start else None
+    config = VISRegViTConfig.from_pretrained(model_directory(start)) if start else None
 
     def take(choice: Choice) -> None:
         if choice.option not in arguments.given:
@@ -143,7 +145,7 @@ def choose_micro_batch(arguments: Arguments, config: Any, processes: int, memory
 def meta_step(arguments: Arguments, config: Any) -> PretrainingStep:
     """The step of a run without memory behind it, for estimates."""
     with torch.device("meta"):
-        model = build_model(config)
+        model = build_pretraining_model(config)
     if arguments.model.activation_checkpointing:
         model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     objective = make_objective(arguments.objective, arguments.run.seed)
@@ -285,10 +287,10 @@ def make_model(model: ModelOptions, data: DataOptions, seed: int) -> VISRegViTFo
     """
     torch.manual_seed(fold(seed))
     if model.initialize_from:
-        folder = backbone_folder(model.initialize_from)
-        made = continue_model(folder, model.projection_size, model.projector_hidden_size, model.drop_path_rate)
+        sizes = (model.projection_size, model.projector_hidden_size)
+        made = continue_pretraining_model(model.initialize_from, *sizes, model.drop_path_rate)
     else:
-        made = build_model(config_from(model, data))
+        made = build_pretraining_model(config_from(model, data))
     check_crops(made.config.patch_size, data)
     if model.activation_checkpointing:
         made.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})

@@ -27,8 +27,8 @@ from torch import nn
 from torch.distributed.checkpoint import state_dict as distributed_state
 from torch.distributed.tensor import DTensor
 
+from ..backbones import build_pretraining_model
 from ..errors import RunStopped, UserError
-from .architectures import build_model
 from .ranks import from_main
 
 
@@ -141,7 +141,7 @@ def whole_model(model: nn.Module, accelerator) -> nn.Module | None:
     weights = distributed_state.get_model_state_dict(model, options=WHOLE)
     if not accelerator.is_main_process:
         return None
-    whole = build_model(model.config)
+    whole = build_pretraining_model(model.config)
     whole.load_state_dict(weights)
     return whole
 

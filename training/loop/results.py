@@ -12,9 +12,9 @@ import torch
 from modeling_visreg import image_processor_for, save_checkpoint
 from visreg_hub_cards import write_card
 
+from ..backbones import open_backbone
 from ..errors import one_line
 from ..evaluation.frozen import frozen_accuracy
-from ..evaluation.models import open_model
 from ..evaluation.pictures import write_pca
 from ..evaluation.task import label_map
 from .architectures import architecture_name
@@ -118,7 +118,7 @@ def draw_patches(parts: Any) -> None:
         return
     examples = source.examples(limit=PICTURES, max_bad_share=1.0, seed=parts.arguments.run.seed)
     if images := [image for image, _label, _id in examples]:
-        write_pca([open_model(str(parts.folder / "model"))], images, parts.folder / "pca.png")
+        write_pca([open_backbone(str(parts.folder / "model"))], images, parts.folder / "pca.png")
 
 
 def progress_facts(parts: Any, seconds: float) -> dict[str, Any]:

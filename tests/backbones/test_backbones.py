@@ -15,11 +15,11 @@ from modeling_visreg import (
     image_processor_for,
     save_checkpoint,
 )
+from visreg_training.backbones import open_backbone, wrap_backbone
 from visreg_training.data import open_stream
 from visreg_training.evaluation.features import FeatureCache, FeatureSettings, cached_features
 from visreg_training.evaluation.knn import knn
 from visreg_training.evaluation.linear import HeadOptions, linear
-from visreg_training.evaluation.models import open_model
 from visreg_training.evaluation.task import Sources, load_task
 from visreg_training.evaluation.transform import transform_for
 
@@ -37,12 +37,12 @@ FAMILIES = ("ViT", "Dinov2", "ViTMAE", "IJepa")
 
 @pytest.fixture(params=FAMILIES)
 def family(request, tmp_path):
-    """A model of transformers with random weights, saved: (name, module, what open_model gives)."""
+    """A model of transformers with random weights, saved: (name, module, what open_backbone gives)."""
     torch.manual_seed(0)
     config = getattr(transformers, f"{request.param}Config")(**SIZES)
     module = getattr(transformers, f"{request.param}Model")(config).eval()
     module.save_pretrained(tmp_path)
-    return request.param, module, open_model(str(tmp_path))
+    return request.param, module, open_backbone(str(tmp_path))
 
 
 def test_transformers_families(family):
@@ -92,7 +92,7 @@ def test_attention_of_cls(family):
 
 
 def test_pooling(checkpoint):
-    model, pixels = open_model(checkpoint), torch.randn(2, 3, 16, 16)
+    model, pixels = open_backbone(checkpoint), torch.randn(2, 3, 16, 16)
     cls, mean = model.embed(pixels, 2, "cls"), model.embed(pixels, 2, "mean")
     both = model.embed(pixels, 2, "both").unflatten(1, (2, 64))
     torch.testing.assert_close(both[:, :, :32].flatten(1), cls)
@@ -101,14 +101,28 @@ def test_pooling(checkpoint):
 
 def test_a_network_in_training_mode_is_refused(checkpoint):
     """Drop path would be on: this checkpoint has a rate of 0.5."""
-    model = open_model(checkpoint)
+    model = open_backbone(checkpoint)
     model.module.encoder.train()
     with pytest.raises(RuntimeError, match="training mode"):
         model.embed(torch.randn(1, 3, 16, 16))
 
 
+def test_a_wrapped_model_is_the_opened_checkpoint_and_goes_on_training(checkpoint):
+    model = VISRegViTModel.from_pretrained(checkpoint).train()
+    wrapped, opened = wrap_backbone(model), open_backbone(checkpoint)
+    pixels = torch.randn(2, 3, 16, 16)
+    with wrapped.evaluating():
+        assert torch.equal(wrapped.embed(pixels, 2), opened.embed(pixels, 2))
+        assert torch.equal(wrapped.embed(pixels), model(pixels).pooler_output)
+    assert (wrapped.native_size, wrapped.mean, wrapped.std) == (opened.native_size, opened.mean, opened.std)
+    assert all(module.training for module in model.modules())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    with pytest.raises(RuntimeError, match="training mode"):
+        wrapped.embed(pixels)
+
+
 def test_weights_hash_follows_the_weights(checkpoint):
-    model, other = open_model(checkpoint), open_model(checkpoint)
+    model, other = open_backbone(checkpoint), open_backbone(checkpoint)
     assert model.weights_hash == other.weights_hash
     other.module.layernorm.bias.add_(1e-3)
     other._weights_hash = None
@@ -137,7 +151,7 @@ def test_timm_and_our_conversion_give_identical_results(timm_pair, tmp_path):
     train, test = open_stream("digits", split="train"), open_stream("digits", split="test")
     settings, results, features = FeatureSettings(image_size=32, limit=200), [], []
     for name in timm_pair:
-        model, cache = open_model(name), FeatureCache(tmp_path / name[:4])
+        model, cache = open_backbone(name), FeatureCache(tmp_path / name[:4])
         task = load_task(model, Sources(train, test), settings, cache)
         features.append(task.test.features)
         results.append((knn(task), linear(task, HeadOptions(epochs=10))))
@@ -150,13 +164,13 @@ def test_timm_and_our_conversion_give_identical_results(timm_pair, tmp_path):
 
 def test_timm_attention_is_ours(timm_pair):
     pixels = torch.randn(1, 3, 32, 48)
-    torch.testing.assert_close(*(open_model(name).attention(pixels) for name in timm_pair), rtol=0, atol=1e-6)
+    torch.testing.assert_close(*(open_backbone(name).attention(pixels) for name in timm_pair), rtol=0, atol=1e-6)
 
 
 def test_a_convolutional_network_of_timm(tmp_path):
     network = timm.create_model("resnet10t", num_classes=0)
     save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, tmp_path / "w.safetensors")
-    model = open_model(f"timm:resnet10t:{tmp_path / 'w.safetensors'}")
+    model = open_backbone(f"timm:resnet10t:{tmp_path / 'w.safetensors'}")
     pixels = torch.randn(2, 3, 64, 64)
     with torch.no_grad():
         expected = network.eval().forward_features(pixels).mean((2, 3))
@@ -169,18 +183,18 @@ def test_a_convolutional_network_of_timm(tmp_path):
 )
 def test_mistakes_are_named(name, words):
     with pytest.raises(ValueError, match=words):
-        open_model(name)
+        open_backbone(name)
 
 
 def test_a_size_that_the_patch_does_not_divide_is_refused_with_those_that_fit(checkpoint):
     with pytest.raises(ValueError, match="16 or 20"):
-        transform_for(open_model(checkpoint), 18)
+        transform_for(open_backbone(checkpoint), 18)
 
 
 def test_the_transform_is_that_of_the_image_processor(checkpoint):
     """Within a level of 8 bits: Pillow rounds after each of its two passes."""
     source = open_stream("digits", split="test")
-    transform = transform_for(open_model(checkpoint))
+    transform = transform_for(open_backbone(checkpoint))
     processor = transformers.AutoImageProcessor.from_pretrained(checkpoint)
     images = [image for image, _label, _name in source.examples(limit=8)]
     ours = transform.normalise(torch.stack([transform(image) for image in images]))
@@ -188,15 +202,15 @@ def test_the_transform_is_that_of_the_image_processor(checkpoint):
     assert (ours - theirs).abs().max() < 1.5 / 255 / min(transform.std)
 
 
-def test_features_of_the_loop_are_those_of_evaluation(checkpoint, shared_cache):
+def test_features_of_the_loop_are_those_of_evaluation(checkpoint, tmp_path):
     from visreg_training.evaluation.features import extract_features
 
-    model, source = open_model(checkpoint), open_stream("digits", split="test")
+    model, source = open_backbone(checkpoint), open_stream("digits", split="test")
     processor = transformers.AutoImageProcessor.from_pretrained(checkpoint)
     found = extract_features(model.module.train(), processor, source.examples(), layers=4, batch_size=128)
     assert model.module.training
     model.module.eval()
-    expected = cached_features(model, source, FeatureSettings(), shared_cache)
+    expected = cached_features(model, source, FeatureSettings(), FeatureCache(tmp_path))
     assert found.ids == expected.ids and torch.equal(found.labels, expected.labels)
     cosine = torch.nn.functional.cosine_similarity(found.features, expected.features)
     assert cosine.min() > 0.999

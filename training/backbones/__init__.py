@@ -1,0 +1,29 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""What turns images into features, behind one interface; evaluation, analyses and the end of a run use the same.
+
+interface.py              Backbone: tokens, features, patch maps, attention, and how they are pooled
+transformers_backbone.py  what AutoModel opens, our checkpoints included
+timm_backbone.py          what timm builds
+opening.py                a Backbone from a name, or around a model in memory
+visreg.py                 the model that is pretrained: built anew, or continued from a checkpoint
+"""
+
+from .interface import POOLINGS, Backbone, Tokens
+from .opening import open_backbone, wrap_backbone
+from .timm_backbone import TimmBackbone
+from .transformers_backbone import TransformersBackbone
+from .visreg import build_pretraining_model, continue_pretraining_model
+
+
+__all__ = [
+    "POOLINGS",
+    "Backbone",
+    "TimmBackbone",
+    "Tokens",
+    "TransformersBackbone",
+    "build_pretraining_model",
+    "continue_pretraining_model",
+    "open_backbone",
+    "wrap_backbone",
+]

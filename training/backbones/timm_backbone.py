@@ -1,0 +1,79 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""Whatever timm builds."""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from .interface import Backbone, Tokens, cls_attention
+
+
+class TimmBackbone(Backbone):
+    """What `timm.create_model` opens and `forward_intermediates` reads."""
+
+    def __init__(self, name: str, module: nn.Module):
+        import timm
+
+        data = timm.data.resolve_model_data_config(module)
+        patch = getattr(getattr(module, "patch_embed", None), "patch_size", None)
+        super().__init__(name, module, data["input_size"][1:], data["mean"], data["std"], patch[0] if patch else None)
+        if not hasattr(module, "forward_intermediates"):
+            raise ValueError(f"{name}: timm gives no intermediate features of {type(module).__name__}")
+
+    def tokens(self, pixels: torch.Tensor, layers: int = 1) -> list[Tokens]:
+        options: dict[str, Any] = {"indices": layers, "intermediates_only": True}
+        if self.patch_size:
+            options |= {"norm": True, "return_prefix_tokens": True, "output_fmt": "NLC"}
+        states = self.module.forward_intermediates(pixels, **options)
+        return [self.split(state) for state in states]
+
+    def split(self, state: Any) -> Tokens:
+        if isinstance(state, tuple):
+            return Tokens(state[1], state[0])
+        rows = state.flatten(2).transpose(1, 2) if state.ndim == 4 else state
+        return Tokens(rows[:, :0], rows)
+
+    def attention(self, pixels: torch.Tensor) -> torch.Tensor:
+        self.check_evaluating()
+        last = getattr(self.module, "blocks", [None])[-1]
+        if not hasattr(getattr(last, "attn", None), "attn_drop"):
+            raise ValueError(f"{self.name}: no attention is known in the last block of {type(self.module).__name__}")
+        caught = []
+        hook = last.attn.attn_drop.register_forward_pre_hook(lambda _module, args: caught.append(args[0]))
+        fused, last.attn.fused_attn = last.attn.fused_attn, False
+        try:
+            self.module.forward_features(pixels)
+        finally:
+            last.attn.fused_attn = fused
+            hook.remove()
+        return cls_attention(self, caught[0], self.module.num_prefix_tokens, pixels)
+
+    def architecture(self) -> str:
+        heads = [module.num_heads for module in self.module.modules() if hasattr(module, "num_heads")]
+        return f"{self.module!r} heads {heads}"
+
+
+def open_timm(name: str) -> TimmBackbone:
+    """`timm:NAME` with timm's weights, or `timm:NAME:FILE` with those of a file.
+
+    Raises:
+        ValueError: timm is not installed, or the architecture or the file is not known.
+    """
+    try:
+        import timm
+    except ImportError as error:
+        raise ValueError("models of timm need the package timm: pip install timm") from error
+    architecture, _, weights = name.removeprefix("timm:").partition(":")
+    if weights and not Path(weights).is_file():
+        raise ValueError(f"{name}: there is no file {weights}")
+    if not timm.is_model(architecture.split(".")[0]):
+        raise ValueError(f"timm knows no model {architecture!r}; `timm.list_models()` lists them")
+    source: dict[str, Any] = {"checkpoint_path": weights} if weights else {"pretrained": True}
+    vit = "dynamic_img_size" in inspect.signature(timm.models.VisionTransformer).parameters
+    if vit and architecture.startswith(("vit_", "deit_")):
+        source["dynamic_img_size"] = True
+    return TimmBackbone(name, timm.create_model(architecture, num_classes=0, **source))

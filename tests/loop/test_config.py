@@ -105,7 +105,7 @@ def test_every_option_is_read_somewhere():
         read |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
         if path.stem == "assembly":  # make_objective hands its whole group on
             read |= {"regularizer", "regularization_weight", "scale_weight", "shape_weight", "center_weight"}
-            read |= {"num_slices", "slices", "statistics", "eps", "control_variate"}
+            read |= {"num_slices", "slices", "statistics", "eps"}
             read |= {spec.name for kind in (MultiCrop, ColorOptions) for spec in fields(kind)}  # shared_options
     assert set(option_names()) <= read, set(option_names()) - read
 

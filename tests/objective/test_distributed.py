@@ -21,7 +21,6 @@ WEIGHTS = torch.randn(3, 24, 12, generator=GENERATOR)
 OPTIONS = [
     {"num_slices": 30},
     {"num_slices": 31},  # not divisible by 2 or 4
-    {"num_slices": 31, "control_variate": True},
     {"num_slices": 31, "regularizer": "swd"},
     {"num_slices": 31, "regularizer": "sigreg"},
     {"num_slices": 31, "regularizer": "vicreg"},
@@ -51,7 +50,7 @@ def test_gather_returns_the_whole_batch_and_sums_gradients(ranks):
         torch.testing.assert_close(results[0]["grad"], expected)
 
 
-@pytest.mark.parametrize("job", range(1, 8))
+@pytest.mark.parametrize("job", range(1, 7))
 def test_processes_with_shared_slices_equal_one_process(ranks, job):
     alone = trained(CASE[job], 0, 1)
     for results in ranks:
@@ -72,15 +71,15 @@ def per_rank_reference(world: int) -> torch.Tensor:
 def test_per_rank_slices_give_the_mean_over_ranks(ranks):
     expected = per_rank_reference(len(ranks))
     for results in ranks:
-        torch.testing.assert_close(results[8]["terms"], expected, rtol=1e-5, atol=1e-7)
-        torch.testing.assert_close(results[8]["grad"], ranks[0][8]["grad"], rtol=0, atol=0)
+        torch.testing.assert_close(results[7]["terms"], expected, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(results[7]["grad"], ranks[0][7]["grad"], rtol=0, atol=0)
 
 
 def test_local_statistics_differ_and_are_reported_alike(ranks):
-    alone = trained(CASE[9], 0, 1)["terms"]
-    assert (ranks[0][9]["terms"] - alone).abs().max() > 1e-4
+    alone = trained(CASE[8], 0, 1)["terms"]
+    assert (ranks[0][8]["terms"] - alone).abs().max() > 1e-4
     for results in ranks:
-        assert torch.equal(results[9]["terms"], ranks[0][9]["terms"])
+        assert torch.equal(results[8]["terms"], ranks[0][8]["terms"])
 
 
 def test_without_a_process_group_nothing_is_gathered():

@@ -15,9 +15,9 @@ from visreg_training.objective import (
     VISRegTerms,
     barlow_twins_loss,
     center_loss,
-    diagnostics,
     draw_directions,
     effective_rank,
+    embedding_diagnostics,
     invariance_loss,
     rank_share,
     sample_directions,
@@ -123,7 +123,7 @@ def test_effective_rank_of_known_matrices():
 
 
 def test_diagnostics():
-    values = diagnostics(Z, torch.randn(3, 32, 12))
+    values = embedding_diagnostics(Z, torch.randn(3, 32, 12))
     assert set(values) == {"sigma_min", "sigma_mean", "projection_rank", "feature_rank"}
     sigma = Z.std(1, unbiased=False)
     torch.testing.assert_close(values["sigma_min"], sigma.min() + 1e-6)

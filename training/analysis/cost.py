@@ -16,14 +16,8 @@ import torch
 from matplotlib import ticker
 from tqdm import tqdm
 
-from ..objective import (
-    barlow_twins_loss,
-    sample_directions,
-    sigreg_loss,
-    sliced_wasserstein_loss,
-    vicreg_loss,
-)
-from ..objective.objective import visreg_terms
+from ..objective import sample_directions
+from ..objective.regularizers import TABLE
 from . import figures
 from .memory import extra_peak
 from .options import Options
@@ -36,13 +30,6 @@ PAPER = {"V": 10, "K": 4096, "B": 512, "D": 256, "batches": (128, 256, 512, 1024
 PAPER |= {"dims": (64, 128, 256, 512, 1024, 2048, 4096)}
 REPEATS = 5  # timings of a case, as many estimates of the exponent; each is the fastest of
 CALLS = 3  # calls
-REGULARIZERS = {
-    "visreg": lambda z, directions: sum(visreg_terms(z, directions, 1e-6)),
-    "sigreg": sigreg_loss,
-    "swd": sliced_wasserstein_loss,
-    "vicreg": lambda z, directions: vicreg_loss(z),
-    "barlow": lambda z, directions: barlow_twins_loss(z),
-}
 
 
 def settings(options: Options) -> dict[str, Any]:
@@ -59,9 +46,9 @@ def measure(options: Options) -> dict[str, Any]:
     device = torch.device(sizes["device"])
     cases = dict.fromkeys([(B, sizes["D"]) for B in sizes["batches"]] + [(sizes["B"], D) for D in sizes["dims"]])
     rows = []
-    with tqdm(total=len(cases) * len(REGULARIZERS), unit="case", desc="cost", disable=not sys.stderr.isatty()) as bar:
+    with tqdm(total=len(cases) * len(TABLE), unit="case", desc="cost", disable=not sys.stderr.isatty()) as bar:
         for B, D in cases:
-            for name in REGULARIZERS:
+            for name in TABLE:
                 rows.append({"regularizer": name, "B": B, "D": D, **one_case(name, sizes, B, D, device)})
                 bar.update()
     return {
@@ -79,10 +66,11 @@ def one_case(name: str, sizes: dict[str, Any], B: int, D: int, device: torch.dev
     """Seconds of each repeat and the extra peak of the first call; fresh directions are part of a sliced one."""
     z = torch.randn(sizes["V"], B, D, generator=torch.Generator().manual_seed(0)).to(device)
 
+    loss, sliced = TABLE[name].load(), TABLE[name].takes_directions
+
     def call(z: torch.Tensor = z) -> None:
-        sliced = name in ("visreg", "sigreg", "swd")
         directions = sample_directions(z.shape[2], sizes["K"], device=device) if sliced else None
-        REGULARIZERS[name](z.detach().requires_grad_(), directions).backward()
+        loss(z.detach().requires_grad_(), directions).backward()
 
     call(z[:, :8, :8].contiguous())  # threads and kernels are there when memory is looked at
     peak = extra_peak(call, device)
@@ -133,7 +121,7 @@ def claims(rows: list[dict], sizes: dict[str, Any]) -> list[dict]:
         )
         for name in ("vicreg", "barlow")
     ]
-    largest = {name: along(rows, name, "B", sizes)[-1]["seconds"] for name in REGULARIZERS}
+    largest = {name: along(rows, name, "B", sizes)[-1]["seconds"] for name in TABLE}
     ratio = [a / b for a, b in zip(largest["sigreg"], largest["visreg"], strict=True)]
     return [*found, claim("VISReg is faster than SIGReg at the largest batch (SIGReg's time / VISReg's)", ratio, 1.0)]
 

@@ -8,14 +8,10 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from ..objective.regularizers import TABLE
 
-TITLES = {
-    "visreg": "VISReg",
-    "sigreg": "SIGReg",
-    "swd": "sliced Wasserstein",
-    "vicreg": "VICReg",
-    "barlow": "Barlow Twins",
-}
+
+TITLES = {name: regularizer.title for name, regularizer in TABLE.items()}
 COLOURS = {"visreg": "#1f5fa8", "sigreg": "#d1602b", "swd": "#3a8a4d", "vicreg": "#8c4fa3", "barlow": "#7a6a4f"}
 MARKERS = {"visreg": "o", "sigreg": "s", "swd": "^", "vicreg": "D", "barlow": "v"}
 GREY = "#777777"

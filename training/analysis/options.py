@@ -18,7 +18,6 @@ ANALYSES = {
     "weights": "accuracy against scale : shape : center",
     "dimension": "accuracy against the projection dimension (figure 4)",
     "slices": "accuracy against the number of slices (figure 5)",
-    "control_variate": "fewer slices, with and without the control variate (ours)",
     "ranks": "accuracy against the number of processes (figure 6)",
     "correlation": "training loss against accuracy (figure 7)",
     "longtail": "accuracy of the regularizers on long-tailed data",

@@ -5,6 +5,7 @@
 from pathlib import Path
 from typing import Any
 
+from ..objective.regularizers import TABLE
 from . import figures
 from .comparison import MARGIN, OWN_LAMBDA, UNTRAINED, Entry, Outcomes, runs_of, untrained
 from .options import Options
@@ -12,7 +13,7 @@ from .records import claim, points
 from .runs import Training, base_value
 
 
-SLICED = ("visreg", "sigreg", "swd")
+SLICED = tuple(name for name, regularizer in TABLE.items() if regularizer.takes_directions)
 SMALL = (1 / 8, 1, 16)  # K / D (paper: D / 8 to 16 D at D 256)
 PAPER = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8, 16)
 

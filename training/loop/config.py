@@ -125,7 +125,6 @@ class ObjectiveOptions:
     )
     statistics: str = option("global", "over the whole batch or over each rank's", ("global", "local"))
     eps: float = option(1e-6, "added to sigma (released code: 1e-6)")
-    control_variate: bool = option(False, "less noisy, unbiased shape gradient; not in the paper")
 
 
 @dataclass

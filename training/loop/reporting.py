@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ..objective import diagnostics
+from ..objective import embedding_diagnostics
 from .curves import draw_curves
 from .guards import CollapseGuard, FiniteGuard
 from .held_out import HeldOut
@@ -83,7 +83,7 @@ class Reporter:
         Raises:
             RunStopped: by a guard.
         """
-        extra = diagnostics(output.projections, output.features)
+        extra = embedding_diagnostics(output.projections, output.features)
         extra |= self.probes.read() if self.probes is not None else {}
         values, bad = self.meters.read(extra)
         seconds = self.watch.lap()

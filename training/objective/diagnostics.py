@@ -35,7 +35,7 @@ def effective_rank(x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def diagnostics(z: Tensor, features: Tensor | None = None, eps: float = 1e-6) -> dict[str, Tensor]:
+def embedding_diagnostics(z: Tensor, features: Tensor | None = None, eps: float = 1e-6) -> dict[str, Tensor]:
     """Scalars on z's device, to be read once a logging interval; the terms themselves come from the objective.
 
     Args:

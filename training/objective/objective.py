@@ -11,19 +11,15 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from .baselines import barlow_twins_loss, vicreg_loss
-from .checks import check_directions, check_num_global, check_projections, full_precision, nan_checks
-from .control_variate import control_variate_surrogate
+from ..option import check_options, take
+from .checks import check_directions, check_num_global, check_projections, nan_checks
 from .gather import gather_batch, mean_over_ranks, rank_and_world
-from .ordered import sliced_gaussian_distance
-from .sigreg import sigreg_loss
+from .options import ObjectiveOptions
+from .regularizers import TABLE
 from .slices import Slices, draw_directions, fixed_directions, sample_directions
-from .terms import batch_statistics, invariance_loss, sliced_wasserstein_loss, standardize
+from .terms import invariance_loss, visreg_terms
 
 
-REGULARIZERS = ("visreg", "sigreg", "swd", "vicreg", "barlow")
-STATISTICS = ("global", "local")
-SLICES = ("shared", "per_rank")
 DIAGNOSTIC_SLICES = 64  # enough to watch the shape under another regularizer, for 1/64 of the price
 
 
@@ -68,8 +64,6 @@ class VISRegObjective(nn.Module):
             below any sigma of a network that learns.
         regularizer: "visreg", or a baseline in its place, everything else equal: "sigreg", "swd" (sliced
             Wasserstein), "vicreg", "barlow".
-        control_variate: remove part of the noise that the random directions bring into the gradient of shape; the
-            gradient's expectation and the loss stay the same. Off as published.
         statistics: with several processes, "global" (default) takes mu, sigma and the sorting over the images of all
             of them, "local" over each process's own.
         slices: with several processes, "shared" (default): K in total, each process sorts its part; "per_rank": K each
@@ -105,46 +99,31 @@ class VISRegObjective(nn.Module):
 
     def __init__(
         self,
-        num_slices: int = 4096,
-        regularization_weight: float = 0.9,
-        scale_weight: float = 1.0,
-        shape_weight: float = 1.0,
-        center_weight: float = 1.0,
-        eps: float = 1e-6,
+        num_slices: int = ObjectiveOptions.num_slices,
+        regularization_weight: float = ObjectiveOptions.regularization_weight,
+        scale_weight: float = ObjectiveOptions.scale_weight,
+        shape_weight: float = ObjectiveOptions.shape_weight,
+        center_weight: float = ObjectiveOptions.center_weight,
+        eps: float = ObjectiveOptions.eps,
         *,
-        regularizer: str = "visreg",
-        control_variate: bool = False,
-        statistics: str = "global",
-        slices: str = "shared",
+        regularizer: str = ObjectiveOptions.regularizer,
+        statistics: str = ObjectiveOptions.statistics,
+        slices: str = ObjectiveOptions.slices,
         seed: int = 0,
         check_finite: bool = True,
         group: dist.ProcessGroup | None = None,
     ):
         super().__init__()
-        _one_of("regularizer", regularizer, REGULARIZERS)
-        _one_of("statistics", statistics, STATISTICS)
-        _one_of("slices", slices, SLICES)
-        if num_slices < 1:
-            raise ValueError(f"num_slices must be at least 1, got {num_slices}")
-        if not 0 <= regularization_weight <= 1:
-            raise ValueError(f"regularization_weight must lie in 0..1, got {regularization_weight}")
-        weights = {"scale_weight": scale_weight, "shape_weight": shape_weight, "center_weight": center_weight}
-        for name, weight in weights.items():
-            if not weight >= 0:
-                raise ValueError(f"{name} must not be negative, got {weight}")
-        if not eps > 0:
-            raise ValueError(f"eps must be above 0, got {eps}")
-        if control_variate and regularizer != "visreg":
-            raise ValueError(f"control_variate is for the shape term of 'visreg', not for {regularizer!r}")
         self.num_slices, self.regularization_weight, self.eps = num_slices, regularization_weight, eps
         self.scale_weight, self.shape_weight, self.center_weight = scale_weight, shape_weight, center_weight
-        self.regularizer, self.control_variate = regularizer, control_variate
-        self.statistics, self.slices, self.seed, self.group = statistics, slices, seed, group
-        self.check_finite = check_finite
+        self.regularizer, self.statistics, self.slices = regularizer, statistics, slices
+        check_options(take(ObjectiveOptions, self))
+        self.seed, self.group, self.check_finite = seed, group, check_finite
+        self._regularizer_loss = TABLE[regularizer].load()
 
     def extra_repr(self) -> str:
         """What is printed between the brackets of repr."""
-        names = ("num_slices", "regularization_weight", "regularizer", "control_variate", "statistics", "slices")
+        names = ("num_slices", "regularization_weight", "regularizer", "statistics", "slices")
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
 
     def draw_directions(self, dim: int, step: int | None, device=None, dtype=torch.float32) -> Slices:
@@ -193,7 +172,7 @@ class VISRegObjective(nn.Module):
     def _visreg(self, z: Tensor, num_global: int, directions: Tensor, share: float) -> Tensor:
         """The six terms in the order of VISRegTerms: (6,)."""
         invariance = invariance_loss(z, num_global)
-        center, scale, shape = visreg_terms(z, directions, self.eps, self.control_variate)
+        center, scale, shape = visreg_terms(z, directions, self.eps)
         shape = share * shape
         regularizer = self.scale_weight * scale + self.shape_weight * shape + self.center_weight * center
         total = self._total(regularizer, invariance)
@@ -202,32 +181,11 @@ class VISRegObjective(nn.Module):
     def _baseline(self, z: Tensor, num_global: int, directions: Tensor, share: float) -> Tensor:
         """The six terms with another regularizer, (6,); center, scale and shape without gradient."""
         invariance = invariance_loss(z, num_global)
-        if self.regularizer == "sigreg":
-            regularizer = share * sigreg_loss(z, directions)
-        elif self.regularizer == "swd":
-            regularizer = share * sliced_wasserstein_loss(z, directions)
-        else:
-            regularizer = vicreg_loss(z) if self.regularizer == "vicreg" else barlow_twins_loss(z)
+        regularizer = self._regularizer_loss(z, directions)
+        if TABLE[self.regularizer].takes_directions:
+            regularizer = share * regularizer
         with torch.no_grad():
             few = fixed_directions(z.shape[2], DIAGNOSTIC_SLICES, z.device, torch.float32)
             diagnostics = visreg_terms(z, few, self.eps)
         total = self._total(regularizer, invariance)
         return torch.stack([total, invariance, *diagnostics, regularizer])
-
-
-@full_precision
-def visreg_terms(z: Tensor, directions: Tensor, eps: float, control_variate: bool = False) -> tuple[Tensor, ...]:
-    """(center, scale, shape) of z (V, B, D) from one pass over its statistics; equal to the functions of terms.py."""
-    statistics = batch_statistics(z, eps)
-    center = statistics.mean.square().mean()
-    scale = (1 - statistics.sigma).square().mean()
-    normal = standardize(statistics)
-    shape = sliced_gaussian_distance(normal, directions)
-    if control_variate and normal.requires_grad:
-        shape = shape + control_variate_surrogate(normal, directions)
-    return center, scale, shape
-
-
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")

@@ -110,3 +110,26 @@ def sliced_wasserstein_loss(z: Tensor, directions: Tensor) -> Tensor:
     check_projections(z)
     check_directions(directions, z)
     return sliced_gaussian_distance(z, directions)
+
+
+@full_precision
+def visreg_loss(z: Tensor, directions: Tensor, eps: float = 1e-6) -> Tensor:
+    """VISReg's regularizer with the published weights: center + scale + shape of z (V, B, D), directions (D, K).
+
+    Raises:
+        ValueError: if z is not a finite (V, B, D) with B >= 2, or directions do not fit.
+        RuntimeError: on a second differentiation, which the fused kernel does not offer.
+    """
+    check_projections(z)
+    check_directions(directions, z)
+    center, scale, shape = visreg_terms(z, directions, eps)
+    return center + scale + shape
+
+
+@full_precision
+def visreg_terms(z: Tensor, directions: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """(center, scale, shape) of z (V, B, D) from one pass over its statistics; equal to the functions above."""
+    statistics = batch_statistics(z, eps)
+    center = statistics.mean.square().mean()
+    scale = (1 - statistics.sigma).square().mean()
+    return center, scale, sliced_gaussian_distance(standardize(statistics), directions)

@@ -17,7 +17,7 @@ from .options import ColorOptions, CropOptions, LoaderOptions, SourceOptions, Su
 from .preview import preview
 from .reference import TorchvisionReference
 from .skips import BadDataError
-from .source import MapSource, Source, StreamSource
+from .source import MapSource, NoSuchSplit, Source, StreamSource
 from .subsets import Subset
 
 
@@ -31,6 +31,7 @@ __all__ = [
     "MapSource",
     "MultiCrop",
     "MultiViewBatch",
+    "NoSuchSplit",
     "PretrainingLoader",
     "Source",
     "SourceOptions",

@@ -10,6 +10,8 @@ import numpy as np
 from datasets import ClassLabel, Dataset, Features, Image
 from PIL import Image as PILImage
 
+from .source import NoSuchSplit
+
 
 SIDE = 16  # pixels: 8 x 8 upscaled once, so that patches of 2 leave 8 x 8 of them
 _TEST_SHARE = 0.2
@@ -20,10 +22,10 @@ def load_digits_dataset(split: str) -> Dataset:
     """The split `train` (1,437 digits) or `test` (360), stratified with a fixed seed, as RGB PNG bytes of 16 x 16.
 
     Raises:
-        ValueError: for another split.
+        NoSuchSplit: it is another one.
     """
     if split not in ("train", "test"):
-        raise ValueError(f"The digits have the splits train and test, not {split!r}.")
+        raise NoSuchSplit(f"The digits have the splits train and test, not {split!r}.")
     from sklearn.datasets import load_digits  # here: half a second that only the digits should cost
     from sklearn.model_selection import train_test_split
 

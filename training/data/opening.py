@@ -37,7 +37,7 @@ from ..retry import http_status, is_transient, is_unreachable, with_retries
 from .columns import Columns, find_columns
 from .digits import load_digits_dataset
 from .skips import UNREADABLE_FILE, skip_record
-from .source import MapSource, Source, StreamSource
+from .source import MapSource, NoSuchSplit, Source, StreamSource
 from .subsets import Subset
 
 
@@ -97,6 +97,7 @@ def open_stream(
         `MapSource` or `StreamSource`.
 
     Raises:
+        NoSuchSplit: the data set has other splits.
         ValueError: one line: what is missing, and what there is instead.
     """
     name, subset = os.fspath(dataset), subset or Subset()
@@ -193,7 +194,7 @@ def _open_files(kind, data_files, name, folder, config, split, streaming, max_ba
 def _split_files(builder, split: str) -> list:
     available = builder.config.data_files or {}
     if split not in available:
-        raise ValueError(f"split: there is no split {split!r}; the splits are {', '.join(map(str, available))}.")
+        raise NoSuchSplit(f"split: there is no split {split!r}; the splits are {', '.join(map(str, available))}.")
     return available[split]
 
 
@@ -222,10 +223,10 @@ def _open_saved(path: Path, split: str) -> tuple[Dataset, dict]:
     saved = load_from_disk(str(path))
     if isinstance(saved, DatasetDict):
         if split not in saved:
-            raise ValueError(f"split: {path} has no split {split!r}; the splits are {', '.join(saved)}.")
+            raise NoSuchSplit(f"split: {path} has no split {split!r}; the splits are {', '.join(saved)}.")
         saved = saved[split]
     elif saved.split is not None and str(saved.split) != split:
-        raise ValueError(f"split: {path} was saved from the split {saved.split}, not {split!r}.")
+        raise NoSuchSplit(f"split: {path} was saved from the split {saved.split}, not {split!r}.")
     files = [(Path(file["filename"]).name, file["filename"]) for file in saved.cache_files]
     return saved, {"name": path.name} | _files_facts(files)
 
@@ -277,7 +278,7 @@ def _split_folder(root: Path, split: str) -> Path:
             if others
             else "it has no folders for splits, so all is train"
         )
-        raise ValueError(f"split: {root} has no folder for the split {split!r}; {have}.")
+        raise NoSuchSplit(f"split: {root} has no folder for the split {split!r}; {have}.")
     return root
 
 
@@ -333,7 +334,7 @@ def _builder(path: str, config: str | None, revision: str | None, options: dict)
 def _read_split(builder, split: str, streaming: bool, name: str) -> Dataset | IterableDataset:
     known = list(builder.info.splits or builder.config.data_files or [])
     if known and split not in known:
-        raise ValueError(f"split: {name} has no split {split!r}; the splits are {', '.join(map(str, known))}.")
+        raise NoSuchSplit(f"split: {name} has no split {split!r}; the splits are {', '.join(map(str, known))}.")
     try:
         if streaming:
             return with_retries(lambda: builder.as_streaming_dataset(split=split), f"Opening {name}")

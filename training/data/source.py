@@ -30,6 +30,10 @@ _READ_ROWS = 32  # rows of a stream that are taken at a time
 _SAMPLED_SHARDS = 8  # that a seeded sample reads alternately
 
 
+class NoSuchSplit(ValueError):
+    """The data set is there, but the split is not; the message lists those that are."""
+
+
 @dataclass
 class Source:
     """What both kinds share.

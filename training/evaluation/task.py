@@ -13,7 +13,7 @@ import torch
 from sklearn.model_selection import train_test_split
 
 from ..backbones import Backbone
-from ..data import open_stream
+from ..data import NoSuchSplit, open_stream
 from . import bootstrap
 from .features import FeatureCache, Features, FeatureSettings, cached_features
 from .metrics.accuracy.accuracy import accuracy
@@ -117,9 +117,7 @@ def open_sources(
         return Sources(train, test)
     try:
         return Sources(train, test, open_stream(dataset, split="validation", **options))
-    except ValueError as error:
-        if not any(sign in str(error) for sign in ("split:", "splits")):
-            raise
+    except NoSuchSplit:
         return Sources(train, test)
 
 

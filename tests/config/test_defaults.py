@@ -1,0 +1,67 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""What a run without a recipe uses: chosen from the images and the device, beside what was given."""
+
+import pytest
+import torch
+
+from modeling_visreg import VISRegViTForPreTraining
+from visreg_training.config import config_from, parse
+from visreg_training.config.defaults import fill_defaults
+from visreg_training.config.estimate import step_cost
+from visreg_training.data import open_stream
+from visreg_training.loop.step import PretrainingStep
+from visreg_training.objective import VISRegObjective
+
+
+def meta_step(options, config):
+    with torch.device("meta"):
+        model = VISRegViTForPreTraining(config)
+    return PretrainingStep(model, VISRegObjective(num_slices=options.num_slices), options.num_global)
+
+
+@pytest.fixture(scope="module")
+def source():
+    return open_stream("digits")
+
+
+def filled(source, *flags, processes=1, **memory):
+    options = parse(["--dataset", "photos", "--output_dir", "out", *flags])
+    device = torch.device("cpu")
+    return fill_defaults(options, source, device, processes, meta_step=meta_step, **memory)
+
+
+def test_what_is_given_stays_and_the_rest_is_chosen_with_a_reason(source):
+    options, lines = filled(source, "--epochs", "7", "--learning-rate", "1e-2")
+    assert (options.epochs, options.learning_rate, options.micro_batch_size) == (7, 1e-2, None)
+    assert (options.model, options.patch_size, options.global_size, options.num_global) == ("vit_tiny", 2, 16, 2)
+    assert (options.global_batch_size, options.regularization_weight, options.log_every) == (64, 0.6, 3)
+    assert options.given == {"dataset", "output_dir", "epochs", "learning_rate"}
+    chosen = {line.split()[0] for line in lines[1:]}
+    assert lines[0].startswith("no recipe given") and {"model", "global_size"} <= chosen and "epochs" not in chosen
+    assert filled(source, processes=3)[0].global_batch_size == 66
+
+
+def test_the_micro_batch_follows_from_the_memory_of_the_device(source):
+    """A GPU that is not there: the largest power of two whose estimate fits; what is given stays."""
+
+    def chosen(gib, *flags, processes=1):
+        flags = ("--model", "vit_large", "--patch_size", "16", "--num_hidden_layers", "2", *flags)
+        flags += ("--global_batch_size", "64", "--num_slices", "256")
+        options, lines = filled(source, *flags, processes=processes, memory=int(gib * 2**30), width=2)
+        step = meta_step(options, config_from(options))
+
+        def need(micro):
+            images = 64 // processes
+            return step_cost(step, options.resolutions(), images, micro, 2, processes).total_bytes / 2**30
+
+        return options.micro_batch_size, need, next((line for line in lines if "micro_batch" in line), "")
+
+    sizes = ("--global_size", "224", "--local_size", "96", "--num_global", "4", "--num_local", "6")
+    micro, need, line = chosen(4, *sizes)
+    assert micro in (4, 8, 16, 32) and need(micro) <= 0.9 * 4 < need(2 * micro)
+    assert f"of 64 on a device; estimated to need {need(micro):.1f} of its 4 GiB" in line
+    assert chosen(1000, *sizes)[0] == 64
+    assert chosen(1000, *sizes, processes=4)[0] == 16
+    assert "will not fit" in chosen(0.1, *sizes)[2]
+    assert chosen(4, *sizes, "--micro_batch_size", "3")[::2] == (3, "")

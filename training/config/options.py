@@ -1,0 +1,318 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""Every option of a run, flat: the groups of the data path, of the objective, and those of the model and the loop.
+
+Names are the same in a recipe, as a flag and as a keyword of `visreg_training.pretrain`. Each field says its unit and
+where its default comes from; "paper" is arXiv 2606.02572. The defaults are its ViT-B/16 ImageNet-1K recipe, with the
+global batch of its largest run (1024), since the published one is per GPU (16). To add an option, add a field to the
+group that uses it; the rest is derived from it.
+"""
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
+from ..data.options import ColorOptions, CropOptions, LoaderOptions, SourceOptions, SubsetOptions
+from ..errors import UserError
+from ..objective.options import ObjectiveOptions
+from ..option import NOT_NEGATIVE, POSITIVE, SHARE, about, check_options, declared, option
+from .architectures import ARCHITECTURES
+
+
+# Without a default, and always needed by a run: where the images are and where the results go.
+NEEDED = ("dataset", "output_dir")
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """The backbone and its projector."""
+
+    model: str = option("vit_base", "architecture by name (paper: models table)", tuple(ARCHITECTURES))
+    patch_size: int | None = option(None, "pixels of a patch's side; default: the architecture's", POSITIVE)
+    image_size: int | None = option(None, "pixels of the native position grid; default: global_size", POSITIVE)
+    hidden_size: int | None = option(None, "width of the backbone; default: the architecture's", POSITIVE)
+    num_hidden_layers: int | None = option(None, "number of blocks; default: the architecture's", POSITIVE)
+    num_attention_heads: int | None = option(None, "attention heads a block; default: the architecture's", POSITIVE)
+    drop_path_rate: float | None = option(
+        None, "rate of the last block, rising linearly from 0; default: the architecture's", SHARE
+    )
+    projection_size: int | None = option(None, "dimension of the projections; default: the architecture's", POSITIVE)
+    projector_hidden_size: int | None = option(None, "width of its two hidden layers; default: 2048 (paper)", POSITIVE)
+    initialize_from: str | None = option(None, "checkpoint directory or Hub id whose backbone the run starts from")
+    activation_checkpointing: bool = option(
+        False, "recompute activations of each block in backward, to save memory", free_on_resume=True
+    )
+    compile: bool = option(False, "torch.compile the step", free_on_resume=True)
+
+
+@dataclass(frozen=True)
+class EvalOptions:
+    """The evaluation at the end of a run."""
+
+    eval_dataset: str | None = option(
+        None, "labeled data set of the final evaluation; default: dataset", free_on_resume=True
+    )
+    eval_split: str | None = option(
+        None, "held-out split for kNN and linear accuracy; default: no evaluation", free_on_resume=True
+    )
+    eval_images: int = option(
+        50_000,
+        "training images, at most, that the final kNN and linear probes learn from",
+        POSITIVE,
+        free_on_resume=True,
+        on_card=False,
+    )
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where a run writes, what it draws from, and what it logs."""
+
+    output_dir: str | None = option(None, "folder of the run", free_on_resume=True, on_card=False)
+    seed: int = option(0, "all randomness is a function of (seed, step, rank)", NOT_NEGATIVE)
+    mixed_precision: str = option("auto", "bf16 autocast; auto: where the device computes it", ("auto", "no", "bf16"))
+    log_every: int = option(
+        10, "steps of a logging interval: one line, one synchronization", POSITIVE, free_on_resume=True, on_card=False
+    )
+    report_to: str = option(
+        "none",
+        "trackers of Accelerate, comma-separated: tensorboard, wandb, trackio",
+        free_on_resume=True,
+        on_card=False,
+    )
+
+
+@dataclass(frozen=True)
+class ScheduleOptions:
+    """How long a run is, and its batches."""
+
+    epochs: float = option(100, "passes over the data (paper: 100 or 400)", POSITIVE)
+    max_steps: int | None = option(
+        None, "updates; overrides epochs, and is needed where the data's size is unknown", POSITIVE
+    )
+    warmup_epochs: float = option(5, "linear warmup (released recipe: 5)", NOT_NEGATIVE)
+    global_batch_size: int = option(
+        1024, "images an update, over all ranks (paper, table of recipes: 16 a GPU to 1024)", POSITIVE
+    )
+    micro_batch_size: int | None = option(
+        None,
+        "images of a rank whose activations are held at once; exact, see step.py; default: all",
+        POSITIVE,
+        free_on_resume=True,
+    )
+
+
+@dataclass(frozen=True)
+class OptimizerOptions:
+    """AdamW and its learning rate."""
+
+    learning_rate: float = option(9e-4, "peak, AdamW (released recipe: 9e-4 for B/16)", POSITIVE)
+    learning_rate_rule: str = option(
+        "none", "scale it by batch/base_batch_size or its root", ("none", "linear", "sqrt")
+    )
+    base_batch_size: int = option(1024, "batch that learning_rate is meant for, if a rule scales it", POSITIVE)
+    final_learning_rate_ratio: float = option(
+        1e-3, "end of the cosine, share of the peak (released recipe: 1e-3)", NOT_NEGATIVE
+    )
+    weight_decay: float = option(0.05, "AdamW, matrices only (released recipe: 0.05)", NOT_NEGATIVE)
+    clip_norm: float = option(1.0, "largest gradient norm (released recipe: 1.0)", POSITIVE)
+
+
+@dataclass(frozen=True)
+class CheckpointOptions:
+    """What is kept to go on from, and how a run meets an earlier one in its folder."""
+
+    save_every: int = option(1000, "steps between checkpoints", POSITIVE, free_on_resume=True, on_card=False)
+    keep_last: int = option(2, "newest checkpoints kept", POSITIVE, free_on_resume=True, on_card=False)
+    keep_best: str = option(
+        "loss",
+        "also keep the best by loss (paper, figure 7) or probe",
+        ("none", "loss", "probe"),
+        free_on_resume=True,
+        on_card=False,
+    )
+    resume: str = option(
+        "no",
+        "continue from the newest checkpoint of output_dir, if any",
+        ("no", "auto"),
+        free_on_resume=True,
+        on_card=False,
+    )
+    overwrite: bool = option(
+        False, "delete the run that output_dir holds, and start anew", free_on_resume=True, on_card=False
+    )
+
+
+@dataclass(frozen=True)
+class GuardOptions:
+    """What stops a run."""
+
+    on_nonfinite: str = option(
+        "stop", "loss or gradient not finite: stop, or leave the update out", ("stop", "skip"), free_on_resume=True
+    )
+    on_collapse: str = option(
+        "warn",
+        "embedding collapsed for collapse_intervals",
+        ("warn", "stop"),
+        free_on_resume=True,
+        on_card=False,
+    )
+    collapse_rank: float = option(
+        2.0,
+        "effective rank of the projections under which they count as collapsed",
+        free_on_resume=True,
+        on_card=False,
+    )
+    collapse_sigma: float = option(
+        1e-3,
+        "smallest standard deviation under which they count as collapsed",
+        NOT_NEGATIVE,
+        free_on_resume=True,
+        on_card=False,
+    )
+    collapse_intervals: int = option(
+        5, "logging intervals in a row that make a collapse", POSITIVE, free_on_resume=True, on_card=False
+    )
+
+
+@dataclass(frozen=True)
+class ProbeOptions:
+    """What is measured beside a run; changes nothing in it."""
+
+    online_probe: bool = option(
+        True,
+        "linear and kNN probe beside the run, where there are labels; changes nothing",
+        free_on_resume=True,
+        on_card=False,
+    )
+    probe_every: int | None = option(
+        None,
+        "steps between their measurements on eval_split; default: save_every",
+        POSITIVE,
+        free_on_resume=True,
+        on_card=False,
+    )
+    probe_images: int = option(
+        2048,
+        "images of eval_split, at most, that they are measured on",
+        POSITIVE,
+        free_on_resume=True,
+        on_card=False,
+    )
+
+
+@dataclass(frozen=True)
+class HubOptions:
+    """The push of a run to the Hub."""
+
+    push_to_hub: bool = option(
+        False,
+        "push the finished run to repo_id; the Hub being away does not end a run",
+        free_on_resume=True,
+        on_card=False,
+    )
+    repo_id: str | None = option(None, "organization/name on the Hub", free_on_resume=True, on_card=False)
+    push_every: int = option(
+        0,
+        "also push every n-th checkpoint, in the background; 0: none",
+        NOT_NEGATIVE,
+        free_on_resume=True,
+        on_card=False,
+    )
+    private: bool = option(
+        False, "make the repository private, if the push makes it", free_on_resume=True, on_card=False
+    )
+
+
+# Of dataclasses that are inherited, the last one's fields come first: recipe.yaml and --help begin with the model.
+@dataclass(frozen=True)
+class PretrainOptions(
+    HubOptions,
+    ProbeOptions,
+    GuardOptions,
+    CheckpointOptions,
+    OptimizerOptions,
+    ScheduleOptions,
+    RunOptions,
+    ObjectiveOptions,
+    LoaderOptions,
+    ColorOptions,
+    CropOptions,
+    EvalOptions,
+    SubsetOptions,
+    SourceOptions,
+    ModelOptions,
+):
+    """The options of one run.
+
+    Attributes:
+        given: names of those that a recipe, a flag or a keyword set, and "config" if there was a recipe. No option.
+
+    Raises:
+        ValueError: a value is out of its range.
+    """
+
+    given: frozenset[str] = field(default=frozenset(), compare=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+    def as_recipe(self) -> dict[str, Any]:
+        """Flat {option: value}, ranges as lists: `visreg pretrain --config` reads it back from YAML."""
+        values = {name: getattr(self, name) for name in option_names(self)}
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+
+    def replace(self, **changes: Any) -> "PretrainOptions":
+        """The same options with other values; `given` stays."""
+        return dataclasses.replace(self, **changes)
+
+    def resolutions(self) -> list[tuple[int, int]]:
+        """(views, pixels of a side) of each resolution, global first."""
+        local = [(self.num_local, self.local_size)] if self.num_local else []
+        return [(self.num_global, self.global_size), *local]
+
+    def backbone_size(self) -> str:
+        """The architecture's name, or depth x width where they are not its own."""
+        width, depth, _heads = ARCHITECTURES[self.model]["size"]
+        chosen = (self.hidden_size or width, self.num_hidden_layers or depth)
+        return self.model if chosen == (width, depth) else f"{chosen[1]} x {chosen[0]}"
+
+
+def option_names(kind: Any = PretrainOptions) -> list[str]:
+    """Names of all options, in the order of recipe.yaml."""
+    return [spec.name for spec in declared(kind)]
+
+
+def free_on_resume(kind: Any = PretrainOptions) -> frozenset[str]:
+    """Options that may change between a run and its continuation; every other one would break it."""
+    return frozenset(spec.name for spec in declared(kind) if about(spec)["free_on_resume"])
+
+
+def shown_on_card(kind: Any = PretrainOptions) -> frozenset[str]:
+    """Options that say how the model came about, not where a run wrote, what it watched or how it was looked after."""
+    return frozenset(spec.name for spec in declared(kind) if about(spec)["on_card"])
+
+
+def checked(options: PretrainOptions, needed: Iterable[str] = NEEDED) -> PretrainOptions:
+    """The same options, if they go together and none that is `needed` is missing.
+
+    Raises:
+        UserError: otherwise, with the option and what would be right.
+    """
+    if options.push_to_hub and not options.repo_id:
+        raise UserError("push_to_hub needs --repo_id organization/name")
+    if options.resume == "auto" and options.overwrite:
+        raise UserError("--resume auto continues a run and --overwrite deletes it: choose one")
+    if options.repo_id:
+        try:
+            validate_repo_id(options.repo_id)
+        except HFValidationError as error:
+            raise UserError(f"repo_id: {error}") from error
+    for name in needed:
+        if not getattr(options, name):
+            raise UserError(f"--{name} is missing: it has no default")
+    return options

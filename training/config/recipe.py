@@ -1,0 +1,160 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""Recipes (YAML), flags and keywords become `PretrainOptions`: a recipe first, then what overrides it.
+
+`none` (null, None) takes back what a recipe sets, where the option may be left open (`--eval_split none`).
+An unknown key or a value out of range stops before anything starts, in one line.
+"""
+
+import argparse
+import difflib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import UserError, one_line, setting_up
+from ..option import declared
+from ..parser import OneLineParser, add_options, set_values
+from .options import NEEDED, PretrainOptions, checked, option_names
+
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+
+
+def parse(argv: Sequence[str], needed: Iterable[str] = NEEDED) -> PretrainOptions:
+    """The options of a command line of `visreg pretrain`; `needed` names what may not be left out.
+
+    Raises:
+        UserError: unknown option, wrong type, value out of range.
+    """
+    options, _own = parse_options(pretrain_parser(), argv, needed)
+    return options
+
+
+def from_keywords(needed: Iterable[str] = NEEDED, /, **options: Any) -> PretrainOptions:
+    """The options of a call from Python: those of a recipe by name, and `config`, a recipe that they override.
+
+    Raises:
+        UserError: unknown option, wrong type, value out of range.
+    """
+    config = options.pop("config", None)
+    check_names(options, "the call")
+    parser = pretrain_parser()
+    if config is not None:
+        _set_recipe(parser, read_recipe(str(config)))
+    _set_recipe(parser, options)
+    given = {} if config is None else {"config": config}
+    return _from_namespace(vars(parser.parse_args([])) | given, needed)
+
+
+def pretrain_parser() -> OneLineParser:
+    """The parser of `visreg pretrain`."""
+    parser = OneLineParser("pretrain", "Train a ViT on images with the VISReg objective.")
+    parser.add_argument("--list_recipes", action="store_true", help="print the recipes as a table and end")
+    add_pretrain_options(parser)
+    return parser
+
+
+def add_pretrain_options(parser: argparse.ArgumentParser) -> None:
+    """Add all options of `visreg pretrain`, after those that the command has of its own."""
+    group = parser.add_argument_group("options of `visreg pretrain`")
+    group.add_argument(
+        "--config",
+        default=argparse.SUPPRESS,
+        help="recipe: a YAML file, or one of ours by name; flags override it",
+    )
+    add_options(group, PretrainOptions, needed=NEEDED)
+
+
+def parse_options(
+    parser: argparse.ArgumentParser, argv: Sequence[str], needed: Iterable[str] = NEEDED
+) -> tuple[PretrainOptions, argparse.Namespace]:
+    """Parse with a parser that `add_pretrain_options` has extended; the namespace holds the command's own arguments.
+
+    Raises:
+        UserError: as `parse`.
+    """
+    namespace, unknown = parser.parse_known_args(argv)
+    for flag in unknown:
+        if flag.startswith("--"):
+            check_names([flag[2:].partition("=")[0]], "the command")
+        raise UserError(f"'{flag}' belongs to no option")
+    if "config" in namespace:
+        _set_recipe(parser, read_recipe(namespace.config))
+        namespace = parser.parse_args(argv)
+    return _from_namespace(vars(namespace), needed), namespace
+
+
+def read_recipe(name: str) -> dict[str, Any]:
+    """The keys of a recipe, checked.
+
+    Raises:
+        UserError: there is none, it is no YAML, or a key is no option.
+    """
+    path = recipe_path(name)
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not YAML: {one_line(error)}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must hold 'option: value' lines")
+    check_names(content, str(path))
+    return content
+
+
+def recipe_path(name: str) -> Path:
+    """A file by path, or one of our recipes by name.
+
+    Raises:
+        UserError: there is neither.
+    """
+    ours = RECIPES / f"{name}.yaml"
+    path = Path(name)
+    if path.is_file() or ours.is_file():
+        return path if path.is_file() else ours
+    known = ", ".join(sorted(recipe.stem for recipe in RECIPES.glob("*.yaml")))
+    raise UserError(f"no recipe at '{name}': give a YAML file or one of {known}")
+
+
+def check_names(names: Iterable[str], where: str) -> None:
+    """Raises UserError for a name that is no option, with the nearest that is."""
+    known = option_names(PretrainOptions)
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else "`visreg pretrain --help` lists the options"
+            raise UserError(f"unknown option '{name}' in {where}: {hint}")
+
+
+def recipe_table() -> str:
+    """Our recipes, one line each."""
+    lines = [
+        f"{'recipe':<22} {'model':<10} {'data':<24} {'views':<16} {'batch':>5} {'epochs':>6} {'lambda':>6} {'lr':>8}"
+    ]
+    for path in sorted(RECIPES.glob("*.yaml")):
+        recipe = from_keywords((), config=path)
+        views = " + ".join(f"{count} x {side}" for count, side in recipe.resolutions())
+        lines.append(
+            f"{path.stem:<22} {recipe.backbone_size():<10} {recipe.dataset or 'your own':<24} {views:<16} "
+            f"{recipe.global_batch_size:>5} {recipe.epochs:>6g} {recipe.regularization_weight:>6g} "
+            f"{recipe.learning_rate:>8.1e}"
+        )
+    return "\n".join(lines)
+
+
+def _set_recipe(parser: argparse.ArgumentParser, recipe: dict[str, Any]) -> None:
+    """Make the values of a recipe the parser's defaults; an empty one counts only where it can take a value back."""
+    may_be_open = {spec.name for spec in declared(PretrainOptions) if spec.default is None} - set(NEEDED)
+    values = {name: value for name, value in recipe.items() if value is not None or name in may_be_open}
+    set_values(parser, PretrainOptions, values)
+
+
+def _from_namespace(values: dict[str, Any], needed: Iterable[str]) -> PretrainOptions:
+    """Options from what was given; what `none` took back was not."""
+    chosen = {name: values[name] for name in option_names(PretrainOptions) if values.get(name) is not None}
+    chosen = {name: tuple(value) if isinstance(value, list) else value for name, value in chosen.items()}
+    given = frozenset(chosen) | ({"config"} & values.keys())
+    with setting_up():  # a value out of range
+        return checked(PretrainOptions(**chosen, given=given), needed)

@@ -1,18 +1,27 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""Cards for trained checkpoints, and the way to the Hub. Reads run folders and models; knows nothing of the loop."""
+"""Cards for trained checkpoints, and the way to the Hub. Reads run folders and models; knows nothing of the loop.
+
+push.py         a run to the Hub in one commit; background.py does it while the run goes on
+staging.py      which files of a run go up, and under which names
+card.py         the card: written, read, checked; templates/card.md.jinja is its text
+metadata.py     what the files of a run say about its model
+results.py      its results as rows; tables.py: its data, training and cost; figures.py: its figures
+license.py      the license that weights have by their origin
+markup.py       text of users as text: it cannot become YAML, HTML or Markdown
+timm_format.py  a checkpoint that timm reads too; export.py: ONNX and torch.export (imports torch)
+"""
 
 from .background import BackgroundPush
-from .card import check_card, write_card, write_converted_card
+from .card import check_card, find_card, write_card, write_converted_card
 from .push import PushResult, push_run, try_push
-from .results import Reference
 
 
 __all__ = [
     "BackgroundPush",
     "PushResult",
-    "Reference",
     "check_card",
+    "find_card",
     "push_run",
     "try_push",
     "write_card",

@@ -2,21 +2,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Model cards from the files of a run: nothing that was not measured appears, and a missing number is left out."""
 
+import dataclasses
 import hashlib
-import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from huggingface_hub.repocard import REGEX_YAML_BLOCK
 
-from .facts import RunFacts, data_words, is_number, read_run
-from .figures import Picture, copy_pictures
-from .licence import KNOWN, Origin, chosen_licence, is_hub_id, licence_words, origin_of, origin_of_file
+from visreg_training.run_folder import RunFolder, model_directory, write_text
+
+from .figures import Figure, copy_figures
+from .license import KNOWN, Origin, chosen_license, is_hub_id, license_name, origin_of, origin_of_card, origin_of_file
 from .markup import fenced, plain, slug, template
-from .results import References, Result, as_table, beside, data_name, headline, percent, results_of
+from .metadata import RunMetadata, dataset_label, is_number, read_metadata
+from .results import Result, as_table, comparison, data_name, headline, percent, results_of
 from .tables import architecture, cost_rows, data_rows, method, training_rows
 
 
@@ -24,18 +26,24 @@ TAGS = ["visreg", "self-supervised-learning", "vision", "vit", "feature-extracti
 # Protocols whose task on the Hub is not the classification of images.
 TASKS = {"retrieval": "image-feature-extraction", "segment": "image-segmentation"}
 REQUIRED = ("library_name", "pipeline_tag", "license", "tags")
+_HEADER = re.compile(r"---\s*\n.*?\n---\s*(\n|\Z)", re.DOTALL)
 _MARK = re.compile(r"<!-- visreg card ([0-9a-f]{16}) -->\s*\Z")
 
 
-def write_card(
-    run: Path,
-    *,
-    repo_id: str | None = None,
-    license: str | None = None,
-    overwrite: bool = False,
-    references: References | None = None,
-) -> Path:
-    """Writes run/model/README.md, and the pictures that it shows beside it, from the files of the run.
+class ExistingCard(NamedTuple):
+    """A card that is there.
+
+    Attributes:
+        edited: whether it differs from what was written, or was never written by this package.
+        origin: of the weights, as the card states it.
+    """
+
+    edited: bool
+    origin: Origin
+
+
+def write_card(run: Path, *, repo_id: str | None = None, license: str | None = None, overwrite: bool = False) -> Path:
+    """Writes run/model/README.md, and the figures that it shows beside it, from the files of the run.
 
     Args:
         run: folder of a run; it needs a `model` folder with config.json, everything else is optional.
@@ -43,7 +51,6 @@ def write_card(
         license: the Hub's identifier; default: that of the card that is there, else that of the weights the run
             started from, else apache-2.0.
         overwrite: whether to replace a card that somebody edited after it was written.
-        references: published figures to show, by name of the evaluation file that they stand beside.
 
     Returns:
         The card's path.
@@ -52,16 +59,16 @@ def write_card(
         ValueError: there is no model, a file of the run cannot be read, the card was edited, or the license is not
             possible.
     """
-    run = Path(run)
-    model = run / "model"
-    if not (model / "config.json").is_file():
+    folder = RunFolder(run)
+    if not folder.finished():
         raise ValueError(f"{run} is not a finished run: it has no model/config.json.")
-    path = model / "README.md"
-    if is_edited(path) and not overwrite:
+    path = folder.model / "README.md"
+    there = read_card(path)
+    if there and there.edited and not overwrite:
         raise ValueError(f"{path} was edited by hand: --overwrite replaces it.")
-    facts = read_run(run, model)
-    pictures = copy_pictures(run, model)
-    _write(path, render_card(facts, pictures, repo_id, license or licence_there(path), references))
+    license = license or (there.origin.license if there else None)
+    metadata = read_metadata(folder, folder.model)
+    write_text(path, render_card(metadata, copy_figures(folder, folder.model), repo_id, license))
     return path
 
 
@@ -76,58 +83,55 @@ def write_converted_card(directory: Path, *, source: str, license: str | None = 
     Raises:
         ValueError: the license is not known, or not possible for these weights.
     """
-    directory = Path(directory)
-    facts = read_run(directory, directory)
-    facts.origin, facts.name = origin_of_file(source), Path(source).stem
-    path = directory / "README.md"
-    _write(path, render_card(facts, [], license=license))
+    path = Path(directory) / "README.md"
+    metadata = read_metadata(RunFolder(directory), path.parent)
+    metadata = dataclasses.replace(metadata, origin=origin_of_file(source), name=Path(source).stem)
+    write_text(path, render_card(metadata, [], license=license))
     return path
 
 
 def render_card(
-    facts: RunFacts,
-    pictures: list[Picture],
-    repo_id: str | None = None,
-    license: str | None = None,
-    references: References | None = None,
+    metadata: RunMetadata, figures: list[Figure], repo_id: str | None = None, license: str | None = None
 ) -> str:
     """The text of a card. Raises ValueError if the license is not possible for weights of this origin."""
-    origin = facts.origin or origin_of(facts.initialized_from)
-    licence = chosen_licence(license, origin)
-    results = results_of(facts)
-    filters = {"table": as_table, "data_name": data_name, "percent": percent, "licence_words": licence_words}
+    origin = metadata.origin or origin_of(metadata.initialized_from)
+    license = chosen_license(license, origin)
+    results = results_of(metadata)
+    filters = {"table": as_table, "data_name": data_name, "percent": percent, "license_name": license_name}
     body = template("card.md.jinja", **filters).render(
-        facts=facts,
-        title=title(facts, repo_id),
+        metadata=metadata,
+        title=title(metadata, repo_id),
         location=repo_id if repo_id and is_hub_id(repo_id) else "path/to/this/folder",
-        config=facts.config,
+        config=metadata.config,
         results=results,
-        headline=headline(facts),
-        method=method(facts),
-        references=beside(facts, references or {}),
-        pictures={picture.name: picture for picture in pictures},
+        headline=headline(metadata),
+        method=method(metadata),
+        comparison=comparison(metadata),
+        figures={figure.name: figure for figure in figures},
         origin=origin,
-        licence=licence,
-        data=data_rows(facts),
-        data_in_words=data_words(str(facts.source.get("dataset")), facts.source.get("revision")),
-        training=training_rows(facts),
-        cost=cost_rows(facts),
-        recipe=fenced(yaml.safe_dump(facts.recipe, sort_keys=False, allow_unicode=True), "yaml"),
-        architecture=architecture(facts),
+        license=license,
+        data=data_rows(metadata),
+        dataset=dataset_label(str(metadata.source.get("dataset")), metadata.source.get("revision")),
+        training=training_rows(metadata),
+        cost=cost_rows(metadata),
+        recipe=fenced(yaml.safe_dump(metadata.recipe, sort_keys=False, allow_unicode=True), "yaml"),
+        architecture=architecture(metadata),
     )
-    header = metadata(facts, origin, licence, results, title(facts, repo_id)).to_yaml(line_break="\n")
+    header = card_header(metadata, origin, license, results, title(metadata, repo_id)).to_yaml(line_break="\n")
     content = f"---\n{header}\n---\n\n{body.strip()}\n"
     return f"{content}\n<!-- visreg card {_digest(content)} -->\n"
 
 
-def metadata(facts: RunFacts, origin: Origin, licence: str | None, results: list[Result], name: str) -> ModelCardData:
+def card_header(
+    metadata: RunMetadata, origin: Origin, license: str | None, results: list[Result], name: str
+) -> ModelCardData:
     """The YAML header, as huggingface_hub's own class makes it."""
-    sources = [facts.source.get("dataset")] if facts.source.get("revision") else []
+    sources = [metadata.source.get("dataset")] if metadata.source.get("revision") else []
     evaluated = [_eval_result(result) for result in results if result.role == "after"]
     return ModelCardData(
         library_name="transformers",
         pipeline_tag="image-feature-extraction",
-        license=licence,
+        license=license,
         base_model=origin.base_model,
         datasets=[source for source in sources if is_hub_id(str(source))] or None,
         metrics=sorted({slug(result.metric) for result in results}) or None,
@@ -154,13 +158,13 @@ def _eval_result(result: Result) -> EvalResult:
 def check_card(path: Path) -> list[str]:
     """What is wrong with a card, a line each; empty if huggingface_hub's local checks and ours accept it."""
     text = Path(path).read_text(encoding="utf-8")
-    if not (block := REGEX_YAML_BLOCK.search(text)) or block.start() != 0:
+    if not _HEADER.match(text):
         return ["there is no YAML header between two lines of ---"]
     try:
         data = ModelCard(text).data
     except (ValueError, TypeError, KeyError, yaml.YAMLError) as error:
         return [f"the header is not valid: {plain(error)}"]
-    return [*_header_problems(data), *_picture_problems(text, Path(path).parent)]
+    return [*_header_problems(data), *_figure_problems(text, Path(path).parent)]
 
 
 def _header_problems(data: ModelCardData) -> Iterator[str]:
@@ -172,49 +176,48 @@ def _header_problems(data: ModelCardData) -> Iterator[str]:
         given = header.get(name) or []
         for value in [given] if isinstance(given, str) else given:
             if not is_hub_id(str(value)):
-                yield f"{name}: '{plain(value)}' is no Hub id of the form organisation/name"
+                yield f"{name}: '{plain(value)}' is no Hub id of the form organization/name"
     for result in data.eval_results or []:
         if not is_number(result.metric_value):
             yield f"model-index: the {plain(result.metric_type)} is not a finite number"
 
 
-def _picture_problems(text: str, folder: Path) -> Iterator[str]:
-    for picture in re.findall(r"!\[[^\]]*\]\(([^)\s]+)\)", text):
-        if "://" not in picture and not (folder / picture).is_file():
-            yield f"the picture {plain(picture)} is not beside the card"
+def _figure_problems(text: str, folder: Path) -> Iterator[str]:
+    for figure in re.findall(r"!\[[^\]]*\]\(([^)\s]+)\)", text):
+        if "://" not in figure and not (folder / figure).is_file():
+            yield f"the figure {plain(figure)} is not beside the card"
 
 
-def is_edited(path: Path) -> bool:
-    """Whether a card that is there differs from what was written, or was never written by this package."""
+def read_card(path: Path) -> ExistingCard | None:
+    """The card at a path, or None."""
     if not path.is_file():
-        return False
+        return None
     text = path.read_text(encoding="utf-8")
     mark = _MARK.search(text)
-    return mark is None or _digest(text[: mark.start()].rstrip("\n") + "\n") != mark[1]
+    edited = mark is None or _digest(text[: mark.start()].rstrip("\n") + "\n") != mark[1]
+    return ExistingCard(edited, origin_of_card(text))
 
 
-def title(facts: RunFacts, repo_id: str | None) -> str:
+def find_card(path: Path) -> Path:
+    """The card of a run or of a checkpoint directory, or the file itself.
+
+    Raises:
+        ValueError: there is none.
+    """
+    for card in (path, Path(model_directory(path)) / "README.md"):
+        if card.is_file():
+            return card
+    raise ValueError(f"there is no card at {path}: `visreg card {path}` writes one for a finished run")
+
+
+def title(metadata: RunMetadata, repo_id: str | None) -> str:
     """The name of the model: of its repository, else of its architecture and data."""
     if repo_id:
         return repo_id.rpartition("/")[2]
-    parts = (facts.name or "vit", facts.source.get("dataset"))
+    parts = (metadata.name or "vit", metadata.source.get("dataset"))
     name = slug("-".join(str(part).rpartition("/")[2] for part in parts if part))
     return name if name.startswith("visreg") else f"visreg-{name}"
 
 
-def licence_there(path: Path) -> str | None:
-    """The license that a card says, if it is there and one of the known."""
-    if not path.is_file():
-        return None
-    licence = ModelCard.load(path, ignore_metadata_errors=True).data.license
-    return licence if licence in KNOWN else None
-
-
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(part, path)

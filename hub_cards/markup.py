@@ -25,8 +25,8 @@ class Markdown(str):
 
 def plain(text: Any, longest: int = LONGEST) -> str:
     """One line of visible characters: no control, no bidirectional and no zero-width characters, at most `longest`."""
-    kept = "".join(" " if char.isspace() else char for char in unicodedata.normalize("NFC", str(text)))
-    line = " ".join("".join(char for char in kept if unicodedata.category(char)[0] != "C").split())
+    spaced = "".join(" " if char.isspace() else char for char in unicodedata.normalize("NFC", str(text)))
+    line = " ".join("".join(char for char in spaced if unicodedata.category(char)[0] != "C").split())
     return line if len(line) <= longest else line[: longest - 1] + "…"
 
 

@@ -11,10 +11,11 @@ from typing import NamedTuple
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
+from visreg_training.errors import one_line
+from visreg_training.retry import PUSH_PATIENCE, http_status, is_transient, with_retries
+
 from .card import check_card
-from .licence import is_hub_id
-from .results import References
-from .retries import FAULTS, passing_fault, persistently
+from .license import is_hub_id
 from .staging import stage
 
 
@@ -68,21 +69,20 @@ def push_run(
     timm: bool = False,
     dry_run: bool = False,
     license: str | None = None,
-    references: References | None = None,
     api: HfApi | None = None,
 ) -> PushResult:
     """Pushes the model of a run (or of a checkpoint directory, or the newest checkpoint of a run under way).
 
     Args:
         run: folder of a run, or a directory that AutoModel reads.
-        repo_id: `organisation/name`; the repository is created if it is not there.
+        repo_id: `organization/name`; the repository is created if it is not there.
         private: whether a new repository is private; a public one that is there is refused.
         revision: branch, created if it is not there; default main.
         include_pretraining: also the projector, and optimizer and position of the newest checkpoint, to go on from.
             Its state.json goes up as it is, local folders included, because the continuation compares it.
         timm: also the backbone in timm's format.
         dry_run: only say what would go up; the Hub is not asked.
-        license, references: see `write_card`.
+        license: see `write_card`.
         api: of huggingface_hub; default: endpoint and token of the environment.
 
     Raises:
@@ -91,7 +91,7 @@ def push_run(
     """
     run = Path(run)
     if not is_hub_id(repo_id):
-        raise ValueError(f"'{repo_id}' is not a name on the Hub: it has the form organisation/name.")
+        raise ValueError(f"'{repo_id}' is not a name on the Hub: it has the form organization/name.")
     with tempfile.TemporaryDirectory(prefix=".push-", dir=run if run.is_dir() else None) as folder:
         staging = Path(folder)
         card = stage(
@@ -101,7 +101,6 @@ def push_run(
             license=license,
             include_pretraining=include_pretraining,
             timm=timm,
-            references=references,
         )
         if problems := check_card(card):
             hint = "; --license says under which" if any("license" in problem for problem in problems) else ""
@@ -118,8 +117,7 @@ def try_push(run: Path, repo_id: str, **options) -> str:
     try:
         return push_run(run, repo_id, **options).lines()[-1]
     except Exception as error:  # whatever it is, the run is on the disk and can be pushed later
-        reason = " ".join(str(error).split()) or type(error).__name__
-        return f"not pushed: {reason} To try again: visreg push --model {run} --repo_id {repo_id}"
+        return f"not pushed: {one_line(error)} To try again: visreg push --model {run} --repo_id {repo_id}"
 
 
 @dataclass
@@ -137,11 +135,11 @@ class Upload:
     def send(self) -> PushResult:
         """Raises ConnectionError if the Hub stays away, ValueError if it refuses."""
         try:
-            persistently(self.prepare)
-            return persistently(self.commit)
-        except FAULTS as error:
-            if passing_fault(error) is not None:
-                raise ConnectionError(f"the Hub is away ({' '.join(str(error).split())[:200]}).") from error
+            with_retries(self.prepare, f"Opening {self.repo_id}", PUSH_PATIENCE)
+            return with_retries(self.commit, f"Pushing to {self.repo_id}", PUSH_PATIENCE)
+        except Exception as error:
+            if is_transient(error):
+                raise ConnectionError(f"the Hub is away ({one_line(error, 200)}).") from error
             if isinstance(error, HfHubHTTPError):
                 raise ValueError(self.refusal(error)) from error
             raise
@@ -176,10 +174,10 @@ class Upload:
         return PushResult(self.repo_id, self.revision, commit, url, changed, sizes, deleted)
 
     def refusal(self, error: HfHubHTTPError) -> str:
-        """One line on an error that no waiting mends."""
-        status = error.response.status_code
+        """One line on an error that waiting does not mend."""
+        status = http_status(error)
         if isinstance(error, RepositoryNotFoundError) or status in (401, 403):
             return (
-                f"the Hub refuses access to {self.repo_id} ({status}): `hf auth login` as somebody who may write it."
+                f"the Hub refuses access to {self.repo_id} ({status}): `hf auth login` as a user who may write to it."
             )
         return f"the Hub refused the push to {self.repo_id} ({status}): {error.server_message or error}"

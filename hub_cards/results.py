@@ -4,7 +4,7 @@
 
 from typing import Any, NamedTuple
 
-from .facts import RunFacts, data_words, is_number
+from .metadata import RunMetadata, dataset_label, is_number
 
 
 class Result(NamedTuple):
@@ -12,7 +12,7 @@ class Result(NamedTuple):
 
     Attributes:
         kind: the protocol as `visreg evaluate` names it.
-        protocol: how it was measured, in words.
+        protocol: how it was measured, for people.
         dataset, config, split, revision: on what; None where the file does not say.
         metric: as in `evaluate`, such as `accuracy`.
         value: a share of 1 for shares.
@@ -35,9 +35,9 @@ class Result(NamedTuple):
     images: int | None = None
 
 
-# Protocols of `visreg evaluate` in words, in the order of a card.
+# Titles of the protocols of `visreg evaluate`, in the order of a card.
 PROTOCOLS = {
-    "knn": "nearest neighbours",
+    "knn": "nearest neighbors",
     "linear": "linear classifier",
     "fewshot": "few-shot classifier",
     "retrieval": "retrieval",
@@ -54,45 +54,33 @@ SUMMARY = {
 POOLINGS = {"cls": "CLS token", "mean": "mean of the patch tokens", "both": "CLS token and mean of the patch tokens"}
 
 
-class Reference(NamedTuple):
-    """A published figure beside a result: `value` in percent, `note` says where from and how it was chosen."""
-
-    method: str
-    note: str
-    value: float
-
-
-# Name of an evaluation file -> published figures of the same protocol and data set.
-References = dict[str, list[Reference]]
-
-
-def results_of(facts: RunFacts) -> list[Result]:
+def results_of(metadata: RunMetadata) -> list[Result]:
     """All finite results of a run, by protocol: those of its end, and those of `visreg evaluate`.
 
     Where both measured the same, the second stands: it has an interval.
     """
-    evaluated = [result for content in facts.evaluations.values() if (result := evaluation_result(content))]
-    told = {row_key(result) for result in evaluated}
-    own = [result for result in summary_results(facts) if result.role == "before" or row_key(result) not in told]
+    evaluated = [result for content in metadata.evaluations.values() if (result := evaluation_result(content))]
+    covered = {row_key(result) for result in evaluated}
+    own = [row for row in summary_results(metadata) if row.role == "before" or row_key(row) not in covered]
     order = list(PROTOCOLS)
     return sorted(own + evaluated, key=lambda row: order.index(row.kind) if row.kind in order else len(order))
 
 
-def summary_results(facts: RunFacts) -> list[Result]:
+def summary_results(metadata: RunMetadata) -> list[Result]:
     """kNN and linear accuracy that the run measured on its held-out split, before and after training."""
-    held_out = facts.held_out
-    dataset = held_out.get("dataset") or facts.recipe.get("eval_dataset") or facts.recipe.get("dataset")
+    held_out = metadata.held_out
+    dataset = held_out.get("dataset") or metadata.recipe.get("eval_dataset") or metadata.recipe.get("dataset")
     if not dataset:
         return []
     where = {name: held_out.get(name) for name in ("config", "split", "revision")}
     return [
         Result(
-            kind, protocol, dataset, "accuracy", facts.summary[f"{kind}_{role}"], role,
+            kind, protocol, dataset, "accuracy", metadata.summary[f"{kind}_{role}"], role,
             images=held_out.get("num_examples"), **where,
         )
         for kind, protocol in SUMMARY.items()
         for role in ("before", "after")
-        if is_number(facts.summary.get(f"{kind}_{role}"))
+        if is_number(metadata.summary.get(f"{kind}_{role}"))
     ]  # fmt: skip
 
 
@@ -103,7 +91,7 @@ def evaluation_result(content: dict[str, Any]) -> Result | None:
     low, high = content.get("interval") or (None, None)
     return Result(
         str(content["protocol"]),
-        protocol_words(content),
+        protocol_label(content),
         str(content["dataset"]),
         str(content["metric"]),
         content["value"],
@@ -114,18 +102,18 @@ def evaluation_result(content: dict[str, Any]) -> Result | None:
     )
 
 
-def protocol_words(content: dict[str, Any]) -> str:
-    """`20-NN, frozen CLS token of the last 4 blocks`: how a result was measured, of what its file says."""
+def protocol_label(content: dict[str, Any]) -> str:
+    """`20-NN, frozen CLS token of the last 4 blocks`: how a result was measured, as far as its file says."""
     kind, settings = str(content["protocol"]), content.get("settings") or {}
-    words = PROTOCOLS.get(kind, kind)
+    label = PROTOCOLS.get(kind, kind)
     if kind == "knn" and is_number(settings.get("k")):
-        words = f"{settings['k']}-NN"
+        label = f"{settings['k']}-NN"
     layers = (content.get("features") or {}).get("layers")
     if is_number(layers):
-        words += f", frozen {POOLINGS[content['features'].get('pooling') or 'cls']}"
-        words += f" of the last {layers} blocks" if layers > 1 else ""
+        label += f", frozen {POOLINGS[content['features'].get('pooling') or 'cls']}"
+        label += f" of the last {layers} blocks" if layers > 1 else ""
     chosen_on = (content.get("selection") or {}).get("on")
-    return words + (f"; settings chosen on {chosen_on} images" if chosen_on else "")
+    return label + (f"; settings chosen on {chosen_on} images" if chosen_on else "")
 
 
 def test_images(content: dict[str, Any]) -> int | None:
@@ -148,37 +136,42 @@ def as_table(results: list[Result]) -> list[dict[str, str]]:
     rows: dict[tuple, dict[str, str]] = {}
     for result in results:
         protocol, data, metric = row_key(result)
-        words = protocol if metric == "accuracy" else f"{protocol}: {metric}"
-        empty = {"protocol": words, "data": data, "before": "", "after": ""}
-        rows.setdefault((words, data), empty)[result.role] = percent(result)
+        label = protocol if metric == "accuracy" else f"{protocol}: {metric}"
+        empty = {"protocol": label, "data": data, "before": "", "after": ""}
+        rows.setdefault((label, data), empty)[result.role] = percent(result)
     return list(rows.values())
 
 
-def headline(facts: RunFacts) -> list[tuple[Result, Result | None]]:
+def headline(metadata: RunMetadata) -> list[tuple[Result, Result | None]]:
     """What the run measured at its end, each with what it was before training; None where that is not known."""
-    measured = summary_results(facts)
+    measured = summary_results(metadata)
     before = {result.kind: result for result in measured if result.role == "before"}
     return [(result, before.get(result.kind)) for result in measured if result.role == "after"]
 
 
-def beside(facts: RunFacts, references: References) -> list[dict[str, str]]:
-    """Rows of a table: each result that has published figures beside it, then those."""
+def comparison(metadata: RunMetadata) -> list[dict[str, str]]:
+    """Rows of a table: each result that has published figures of the same protocol and data set, then those."""
     rows = []
-    for name, published in references.items():
-        result = evaluation_result(facts.evaluations.get(name, {}))
-        if result is None or not published:
+    for content in metadata.evaluations.values():
+        result = evaluation_result(content)
+        if result is None:
             continue
-        data = data_name(result)
-        rows.append({"model": "this model", "data": data, "value": percent(result), "note": result.protocol})
+        # Here, because it imports torch, which a card without results can do without.
+        from visreg_training.evaluation.compare import published_figures
+
+        data, published = data_name(result), published_figures(content)
+        if published:
+            rows.append({"model": "this model", "data": data, "value": percent(result), "note": result.protocol})
         rows += [
-            {"model": row.method, "data": data, "value": f"{row.value:.1f}%", "note": row.note} for row in published
+            {"model": row.method, "data": data, "value": f"{figure:.1f}%", "note": row.note}
+            for row, figure in published
         ]
     return rows
 
 
 def data_name(result: Result) -> str:
     """`org/name, configuration, test split (360 images)`, of what is known."""
-    parts = [data_words(result.dataset, result.revision), result.config, result.split and f"{result.split} split"]
+    parts = [dataset_label(result.dataset, result.revision), result.config, result.split and f"{result.split} split"]
     counted = f" ({result.images:,} images)" if result.images else ""
     return ", ".join(part for part in parts if part) + counted
 

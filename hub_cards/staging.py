@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What goes to the Hub, gathered in one folder: the model where AutoModel looks for it, and how it came about.
 
-    README.md, *.png                                  the card and its pictures
+    README.md, *.png                                  the card and its figures
     config.json, model*.safetensors, *.py             what AutoModel reads, remote code included
     preprocessor_config.json                          what AutoImageProcessor reads
     evaluation/*.json                                 results of `visreg evaluate`
@@ -13,18 +13,17 @@
 The run is not touched. Local folders are cut from what is written, because they name people and machines.
 """
 
-import json
 import os
 import shutil
 from pathlib import Path
 
 import yaml
 
-from .card import is_edited, licence_there, render_card
-from .facts import RunFacts, newest_checkpoint, public, public_recipe, read_object, read_run
-from .figures import copy_pictures
-from .licence import origin_of_card
-from .results import References
+from visreg_training.run_folder import RunFolder, model_directory, write_json, write_text
+
+from .card import read_card, render_card
+from .figures import copy_figures, figures_of
+from .metadata import RunMetadata, read_metadata
 
 
 def stage(
@@ -35,32 +34,27 @@ def stage(
     license: str | None = None,
     include_pretraining: bool = False,
     timm: bool = False,
-    references: References | None = None,
 ) -> Path:
     """Fills the empty folder `staging` from a run, or from a checkpoint directory; returns the card's path.
 
     Raises:
         ValueError: `run` is neither, or its card or its license is not possible.
     """
-    given = model_directory(run)
-    if given is None:
-        _extract_backbone(newest_checkpoint(run), staging)
-    else:
-        link_files(given, staging)
-    facts = read_run(run, staging)
-    _add_records(facts, staging)
+    folder = RunFolder(run)
+    _add_model(folder, staging)
+    metadata = read_metadata(folder, staging)
+    _add_records(metadata, staging)
     if include_pretraining:
-        _add_pretraining(run, staging)
+        _add_pretraining(folder, staging)
     card = staging / "README.md"
-    if not is_edited(card):
-        licence = license or licence_there(card)
-        if card.is_file() and not facts.recipe:  # a checkpoint directory, whose card says where it comes from
-            facts.origin = origin_of_card(card)
-        text = render_card(facts, copy_pictures(run, staging), repo_id, licence, references)
-        card.unlink(missing_ok=True)  # it may be a link into the run
-        card.write_text(text, encoding="utf-8", newline="\n")
-    elif license not in (None, licence_there(card)):
-        raise ValueError(f"the card was edited and says license {licence_there(card)}, not {license}: edit it there.")
+    there = read_card(card)
+    if there is None or not there.edited:
+        if there and not metadata.recipe:  # a checkpoint directory, whose card says where it comes from
+            metadata.origin = there.origin
+        license = license or (there.origin.license if there else None)
+        write_text(card, render_card(metadata, copy_figures(folder, staging), repo_id, license))
+    elif license not in (None, there.origin.license):
+        raise ValueError(f"the card was edited and says license {there.origin.license}, not {license}: edit it there.")
     if timm:
         from .timm_format import add_timm  # here: it imports torch, which a push of a finished run does not need
 
@@ -68,18 +62,19 @@ def stage(
     return card
 
 
-def model_directory(run: Path) -> Path | None:
-    """The finished model of a run, or `run` itself if it is a checkpoint directory; None for a run under way.
+def snapshot(folder: RunFolder, target: RunFolder) -> bool:
+    """What `stage` reads of a run under way, in a folder of its own; False if there is no checkpoint yet.
 
-    Raises:
-        ValueError: there is nothing to push.
+    The run may go on, and prune the checkpoint, while the copy is pushed.
     """
-    for directory in (run / "model", run):
-        if (directory / "config.json").is_file():
-            return directory
-    if newest_checkpoint(run) is None:
-        raise ValueError(f"{run} has nothing to push: neither model/, nor checkpoints/, nor config.json.")
-    return None
+    checkpoint = folder.newest_checkpoint()
+    if checkpoint is None:
+        return False
+    link_files(checkpoint, target.checkpoints / checkpoint.name)
+    for path in (folder.recipe, folder.record, folder.metrics, *figures_of(folder)):
+        if path.is_file():
+            shutil.copyfile(path, target.path / path.name)
+    return True
 
 
 def link_files(source: Path, target: Path) -> None:
@@ -91,7 +86,7 @@ def link_files(source: Path, target: Path) -> None:
 
 
 def link_file(source: Path, target: Path) -> None:
-    """Weights are replaced as a whole, never written into, so a link keeps what they were."""
+    """Weights are replaced, never written into, so a link keeps what they were."""
     if source.suffix in (".safetensors", ".pt"):
         try:
             os.link(source, target)
@@ -101,39 +96,38 @@ def link_file(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _extract_backbone(checkpoint: Path, staging: Path) -> None:
-    """The backbone of a training checkpoint, which holds the projector too."""
+def _add_model(folder: RunFolder, staging: Path) -> None:
+    """The finished model; of a run under way the backbone of its newest checkpoint, which holds the projector too."""
+    model, checkpoint = Path(model_directory(folder.path)), folder.newest_checkpoint()
+    if (model / "config.json").is_file():
+        link_files(model, staging)
+        return
+    if checkpoint is None:
+        raise ValueError(f"{folder} has nothing to push: neither model/, nor checkpoints/, nor config.json.")
     from modeling_visreg import VISRegViTModel
     from modeling_visreg.checkpoint import write_checkpoint
 
     write_checkpoint(VISRegViTModel.from_pretrained(checkpoint, dtype="auto"), staging)
 
 
-def _add_records(facts: RunFacts, staging: Path) -> None:
-    run, records = facts.run, staging / "training"
-    if recipe := read_object(run / "recipe.yaml"):
-        records.mkdir(exist_ok=True)
-        text = yaml.safe_dump(public_recipe(recipe), sort_keys=False, allow_unicode=True)
-        (records / "recipe.yaml").write_text(text, encoding="utf-8")
-    for name in ("run.json", "summary.json"):
-        if content := read_object(run / name):
-            _write_json(records / name, content)
-    if (run / "metrics.jsonl").is_file() and records.is_dir():
-        shutil.copyfile(run / "metrics.jsonl", records / "metrics.jsonl")
-    for name, content in facts.evaluations.items():
-        _write_json(staging / "evaluation" / name, content)
+def _add_records(metadata: RunMetadata, staging: Path) -> None:
+    folder, records = metadata.folder, staging / "training"
+    for name, content in metadata.records.items():
+        if name == folder.recipe.name:
+            write_text(records / name, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+        else:
+            write_json(records / name, content)
+    if metadata.records and folder.metrics.is_file():
+        shutil.copyfile(folder.metrics, records / folder.metrics.name)
+    for name, content in metadata.evaluations.items():
+        write_json(RunFolder(staging).evaluation / name, content)
 
 
-def _add_pretraining(run: Path, staging: Path) -> None:
-    checkpoint = newest_checkpoint(run)
-    if checkpoint is None and not (run / "pretraining").is_dir():
-        raise ValueError(f"{run} has no pretraining/ and no checkpoints/ to include.")
-    if (run / "pretraining").is_dir():
-        link_files(run / "pretraining", staging / "pretraining")
+def _add_pretraining(folder: RunFolder, staging: Path) -> None:
+    checkpoint, target = folder.newest_checkpoint(), RunFolder(staging)
+    if checkpoint is None and not folder.pretraining.is_dir():
+        raise ValueError(f"{folder} has no pretraining/ and no checkpoints/ to include.")
+    if folder.pretraining.is_dir():
+        link_files(folder.pretraining, target.pretraining)
     if checkpoint is not None:
-        link_files(checkpoint, staging / "checkpoints" / checkpoint.name)
-
-
-def _write_json(path: Path, content: dict) -> None:
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(public(content), indent=2) + "\n", encoding="utf-8")
+        link_files(checkpoint, target.checkpoints / checkpoint.name)

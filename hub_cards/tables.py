@@ -1,12 +1,12 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""The facts of a run in words: (label, value) rows of a card's tables. What is not known has no row."""
+"""The metadata of a run as (label, value) rows of a card's tables. What is not known has no row."""
 
 from typing import Any
 
-from .facts import RunFacts, data_words, is_number
-from .licence import is_hub_id
+from .license import is_hub_id
 from .markup import Markdown, escaped
+from .metadata import RunMetadata, dataset_label, is_number
 
 
 # What the recipe calls an objective -> its name, and whether it takes random directions.
@@ -20,9 +20,9 @@ REGULARIZERS = {
 PAPER = "[VISReg](https://arxiv.org/abs/2606.02572)"
 
 
-def method(facts: RunFacts) -> Markdown:
+def method(metadata: RunMetadata) -> Markdown:
     """What the model was trained with. Only VISReg has a link: the others are baselines of its paper."""
-    name, _sliced = regularizer(facts.recipe)
+    name, _sliced = regularizer(metadata.recipe)
     return Markdown(PAPER if name in (None, "VISReg") else f"{escaped(name)}, a baseline of {PAPER}")
 
 
@@ -32,9 +32,9 @@ def regularizer(recipe: dict[str, Any]) -> tuple[str | None, bool]:
     return (None, False) if given is None else REGULARIZERS.get(str(given), (str(given), True))
 
 
-def architecture(facts: RunFacts) -> str:
+def architecture(metadata: RunMetadata) -> str:
     """One line on the model, from its config."""
-    config = facts.config
+    config = metadata.config
     size = config.get("image_size")
     sides = f"{size} x {size}" if isinstance(size, int) else " x ".join(map(str, size or []))
     parts = [
@@ -43,14 +43,14 @@ def architecture(facts: RunFacts) -> str:
         ("{} heads", config.get("num_attention_heads")),
         ("patches of {0} x {0} pixels", config.get("patch_size")),
         ("images of {} pixels", sides or None),
-        ("{} parameters", readable_count(facts.parameters)),
+        ("{} parameters", readable_count(metadata.parameters)),
     ]
     return ", ".join(form.format(value) for form, value in parts if value)
 
 
-def data_rows(facts: RunFacts) -> list[tuple[str, str]]:
+def data_rows(metadata: RunMetadata) -> list[tuple[str, str]]:
     """The training data as a table."""
-    source = facts.source
+    source = metadata.source
     names = {
         "config": "Configuration", "split": "Split", "revision": "Revision", "num_examples": "Images",
         "num_classes": "Classes (labels were not trained on)", "subset": "Subset", "fingerprint": "Fingerprint",
@@ -67,12 +67,12 @@ def data_link(name: str, revision: Any) -> str:
     """The name of a data set; with its page, if it is one of the Hub."""
     if revision and is_hub_id(name):
         return Markdown(f"[{escaped(name)}](https://huggingface.co/datasets/{name})")
-    return data_words(name, revision)
+    return dataset_label(name, revision)
 
 
-def training_rows(facts: RunFacts) -> list[tuple[str, str]]:
+def training_rows(metadata: RunMetadata) -> list[tuple[str, str]]:
     """How the model was trained, from the plan where it says so, else from the recipe."""
-    plan, recipe = facts.plan, facts.recipe
+    plan, recipe = metadata.plan, metadata.recipe
     name, sliced = regularizer(recipe)
     rows = [
         ("Regularizer", name),
@@ -81,8 +81,8 @@ def training_rows(facts: RunFacts) -> list[tuple[str, str]]:
         ("Global views", views(recipe, "global")),
         ("Local views", views(recipe, "local")),
         ("Images a batch", readable_integer(plan.get("global_batch_size"))),
-        ("Updates", readable_integer(facts.summary.get("steps") or plan.get("total_steps"))),
-        ("Epochs", epochs(facts)),
+        ("Updates", readable_integer(metadata.summary.get("steps") or plan.get("total_steps"))),
+        ("Epochs", epochs(metadata)),
         ("Peak learning rate (AdamW)", plan.get("learning_rate")),
         ("Weight decay", recipe.get("weight_decay")),
         ("Seed", recipe.get("seed")),
@@ -90,10 +90,10 @@ def training_rows(facts: RunFacts) -> list[tuple[str, str]]:
     return [(label, in_line(value)) for label, value in rows if value is not None]
 
 
-def cost_rows(facts: RunFacts) -> list[tuple[str, str]]:
+def cost_rows(metadata: RunMetadata) -> list[tuple[str, str]]:
     """Hardware, time and images."""
-    summary, environment = facts.summary, facts.environment
-    device, processes = environment.get("device"), facts.plan.get("processes")
+    summary, environment = metadata.summary, metadata.environment
+    device, processes = environment.get("device"), metadata.plan.get("processes")
     packages = [name for name in ("visreg", "torch", "transformers", "python") if name in environment]
     rows = [
         ("Hardware", f"{processes} x {device}" if device and is_number(processes) and processes > 1 else device),
@@ -140,9 +140,12 @@ def views(recipe: dict[str, Any], kind: str) -> str | None:
     return f"{number} of {size} x {size} pixels{area}"
 
 
-def epochs(facts: RunFacts) -> str | None:
+def epochs(metadata: RunMetadata) -> str | None:
     """How often the data were seen; None without a known length."""
-    steps, epoch = facts.summary.get("steps") or facts.plan.get("total_steps"), facts.plan.get("steps_per_epoch")
+    steps, epoch = (
+        metadata.summary.get("steps") or metadata.plan.get("total_steps"),
+        metadata.plan.get("steps_per_epoch"),
+    )
     return f"{steps / epoch:.4g}" if is_number(steps) and is_number(epoch) and epoch else None
 
 

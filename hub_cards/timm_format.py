@@ -8,9 +8,10 @@ timm looks on the Hub, gets timm's keys beside those of transformers; neither li
 is not needed.
 """
 
-import json
 from pathlib import Path
 from typing import Any
+
+from visreg_training.run_folder import read_object, write_json
 
 
 WEIGHTS = "timm/model.safetensors"
@@ -32,16 +33,15 @@ def add_timm(directory: Path) -> Path:
         )
     target = to_released(directory, directory / WEIGHTS)
     keys = timm_keys(config, directory)
-    content = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    for path, written in ((directory / "config.json", content | keys), (target.with_name("config.json"), keys)):
-        path.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
+    write_json(directory / "config.json", read_object(directory / "config.json") | keys)
+    write_json(target.with_name("config.json"), keys)
     return target
 
 
 def timm_keys(config: Any, directory: Path) -> dict[str, Any]:
     """The keys of config.json that timm reads. The registered name only says which class; sizes are arguments."""
     height, width = config.native_size
-    processor = json.loads((directory / "preprocessor_config.json").read_text(encoding="utf-8"))
+    processor = read_object(directory / "preprocessor_config.json")
     edge = processor["size"]["shortest_edge"]
     return {
         "architecture": "vit_base_patch16_224",

@@ -10,9 +10,10 @@ import yaml
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
-from visreg_hub_cards import Reference, check_card, write_card, write_converted_card
-from visreg_hub_cards.facts import _NOT_OF_THE_MODEL
+from visreg_hub_cards import check_card, write_card, write_converted_card
 from visreg_hub_cards.markup import escaped, fenced, plain
+from visreg_hub_cards.metadata import _NOT_OF_THE_MODEL
+from visreg_training.evaluation.published import PUBLISHED
 from visreg_training.loop.config import option_names
 from visreg_training.loop.results import describe
 
@@ -337,12 +338,14 @@ def test_evaluations_stand_with_their_protocol_beside_published_figures(run, api
     }  # fmt: skip
     (run / "evaluation" / "linear.json").write_text(json.dumps(result))
     (run / "evaluation" / "empty.json").write_text(json.dumps(result | {"value": None}))
-    path = write_card(run, references={"linear.json": [Reference("DINO S/16", "published by a third party", 86.1)]})
+    path = write_card(run)
     text = path.read_text(encoding="utf-8")
     protocol = "linear classifier, frozen CLS token of the last 4 blocks; settings chosen on test images"
     data = "frgfm/imagenette, 320px, validation split (3,925 images)"
     assert f"| {protocol} | {data} |  | 87.6% (86.0 to 89.0) |" in text
-    assert f"| DINO S/16 | {data} | 86.1% | published by a third party |" in text
+    assert f"| this model | {data} | 87.6% (86.0 to 89.0) | {protocol} |" in text
+    (row,) = [row for row in PUBLISHED if row.protocol == "linear" and row.method == "VISReg S/16"]
+    assert f"| VISReg S/16 | {data} | {row.figures['imagenette']:.1f}% | {escaped(row.note)} |" in text
     index = header_of(path)["model-index"][0]["results"][1]
     assert index["dataset"]["config"] == "320px" and index["metrics"][0]["value"] == 0.876
     assert "chosen on test images" in index["metrics"][0]["name"]

@@ -7,14 +7,17 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 from huggingface_hub import HfApi
 from safetensors.torch import load_file, save_file
 
-from visreg_hub_cards import BackgroundPush, check_card, push_run, retries, try_push, write_card, write_converted_card
+from visreg_hub_cards import BackgroundPush, check_card, push_run, try_push, write_card, write_converted_card
 from visreg_hub_cards.staging import stage
+from visreg_training import retry
 
 
 WHAT_AUTOMODEL_READS = {
@@ -27,8 +30,10 @@ RECORDS = {"training/recipe.yaml", "training/run.json", "training/summary.json",
 @pytest.fixture
 def impatient(monkeypatch):
     """The waits between attempts, without the waiting; what was waited."""
-    waited = []
-    monkeypatch.setattr(retries.time, "sleep", waited.append)
+    waited, monotonic = [], time.monotonic
+    clock = SimpleNamespace(sleep=waited.append, monotonic=lambda: monotonic() + sum(waited))
+    monkeypatch.setattr(retry, "time", clock)
+    monkeypatch.setattr(time, "sleep", waited.append)  # huggingface_hub's own waits
     return waited
 
 
@@ -182,7 +187,7 @@ def test_weights_that_cannot_be_read_are_not_sent(hub, api, run):
 
 @pytest.mark.parametrize("name", ["first", "a/b/c", "org/na me", "org/", "https://x/y"])
 def test_names_that_are_none(hub, api, run, name):
-    with pytest.raises(ValueError, match="organisation/name"):
+    with pytest.raises(ValueError, match="organization/name"):
         push_run(run, name, api=api)
     assert hub.requests == []
 
@@ -274,7 +279,7 @@ def test_the_command(hub, run, tmp_path):
     done = visreg("push", *where, "--private", "--timm")
     assert done.returncode == 0 and "pushed" in done.stdout, done.stderr
     wrong = visreg("push", "--model", str(run), "--repo_id", "first")
-    assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1 and "organisation/name" in wrong.stderr
+    assert wrong.returncode == 2 and wrong.stderr.count("\n") == 1 and "organization/name" in wrong.stderr
     assert "wrote" in visreg("card", str(run), "--license", "mit").stdout
     assert "is valid" in visreg("card", str(run), "--check").stdout
     card = run / "model" / "README.md"

@@ -5,6 +5,7 @@
 from pathlib import Path
 
 from ..errors import setting_up
+from ..run_folder import model_directory
 from .parsing import OneLineParser
 
 
@@ -17,6 +18,5 @@ def main(argv: list[str]) -> None:
     with setting_up():
         from visreg_hub_cards.export import export_checkpoint  # here: it imports torch, which --help can do without
 
-        run = Path(given.model) / "model"
-        difference = export_checkpoint(run if run.is_dir() else given.model, given.output)
+        difference = export_checkpoint(model_directory(given.model), given.output)
     print(f"wrote {given.output}; largest difference from torch {difference:.1e}")

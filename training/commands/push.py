@@ -7,7 +7,6 @@ from pathlib import Path
 from visreg_hub_cards import push_run
 
 from ..errors import setting_up
-from .card import published_beside
 from .parsing import OneLineParser
 
 
@@ -15,7 +14,7 @@ def main(argv: list[str]) -> None:
     """One commit, or none if nothing changed or something is wrong."""
     parser = OneLineParser("push", __doc__)
     parser.add_argument("--model", type=Path, required=True, help="folder of a run, or a checkpoint directory")
-    parser.add_argument("--repo_id", required=True, help="organisation/name; created if it is not there")
+    parser.add_argument("--repo_id", required=True, help="organization/name; created if it is not there")
     parser.add_argument("--private", action="store_true", help="create it private")
     parser.add_argument("--revision", help="branch, created if it is not there (default: main)")
     parser.add_argument("--license", help="of the weights, as the Hub writes it (default: see `visreg card --help`)")
@@ -24,10 +23,9 @@ def main(argv: list[str]) -> None:
         action="store_true",
         help="also the projector, and the newest checkpoint to go on from (its state.json names local folders)",
     )
-    parser.add_argument("--timm", action="store_true", help='also for timm.create_model("hf-hub:organisation/name")')
+    parser.add_argument("--timm", action="store_true", help='also for timm.create_model("hf-hub:organization/name")')
     parser.add_argument("--dry_run", action="store_true", help="list what would go up, and send nothing")
     options = vars(parser.parse_args(argv))
     with setting_up():
-        run = options.pop("model")
-        result = push_run(run, references=published_beside(run), **options)
+        result = push_run(options.pop("model"), **options)
     print("\n".join(result.lines()))

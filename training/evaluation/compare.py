@@ -59,6 +59,13 @@ def column(result: dict[str, Any]) -> str:
     return key or " ".join(part for part in (result["dataset"], result.get("config"), result.get("split")) if part)
 
 
+def published_figures(result: dict[str, Any]) -> list[tuple[Published, float]]:
+    """Published rows of the same protocol, data set and metric as a result, each with its figure in percent."""
+    key = column(result)
+    rows = [] if key in OTHER_METRIC else [row for row in PUBLISHED if row.protocol == result["protocol"]]
+    return [(row, row.figures[key]) for row in rows if key in row.figures]
+
+
 def way(result: dict[str, Any]) -> str:
     """How what had to be chosen was chosen."""
     on = (result.get("selection") or {}).get("on")

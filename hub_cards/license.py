@@ -1,6 +1,6 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""The licence of weights, and where they come from. Non-commercial weights keep their licence, whatever is trained on.
+"""The license of weights, and where they come from. Non-commercial weights keep their license, whatever is trained on.
 
 The released VISReg weights are CC BY-NC 4.0 (their Hub repository); what is trained from scratch here is Apache 2.0
 unless its owner says otherwise.
@@ -16,7 +16,7 @@ from huggingface_hub.utils import validate_repo_id
 
 OWN = "apache-2.0"
 RELEASED_REPOSITORY = "BooBooWu/visreg"
-RELEASED_LICENCE = "cc-by-nc-4.0"
+RELEASED_LICENSE = "cc-by-nc-4.0"
 RELEASED_FILES = ("visreg-vit-b-inet1k.pth", "visreg-vit-l-inet1k.pth")
 
 # The Hub's identifiers that weights are usually given, in words; "other" asks for more fields than a card of ours
@@ -41,10 +41,10 @@ KNOWN = {
 
 
 class Origin(NamedTuple):
-    """Where weights come from: the Hub id they derive from, and their licence; None where that is not known."""
+    """Where weights come from: the Hub id they derive from, and their license; None where that is not known."""
 
     base_model: str | None
-    licence: str | None
+    license: str | None
 
 
 def origin_of(initialized_from: str | None) -> Origin:
@@ -53,48 +53,48 @@ def origin_of(initialized_from: str | None) -> Origin:
         return Origin(None, OWN)
     card = Path(initialized_from).expanduser() / "README.md"
     if card.is_file():
-        return origin_of_card(card)
+        return origin_of_card(card.read_text(encoding="utf-8"))
     if not card.parent.exists() and is_hub_id(initialized_from):
-        return Origin(initialized_from, RELEASED_LICENCE if initialized_from == RELEASED_REPOSITORY else None)
+        return Origin(initialized_from, RELEASED_LICENSE if initialized_from == RELEASED_REPOSITORY else None)
     return Origin(None, None)
 
 
 def origin_of_file(name: str) -> Origin:
     """The origin of weights in a file: known for the released ones, by their name."""
     if Path(name).name in RELEASED_FILES:
-        return Origin(RELEASED_REPOSITORY, RELEASED_LICENCE)
+        return Origin(RELEASED_REPOSITORY, RELEASED_LICENSE)
     return Origin(None, None)
 
 
-def origin_of_card(path: Path) -> Origin:
-    """The origin that a card states."""
-    data = ModelCard.load(path, ignore_metadata_errors=True).data
+def origin_of_card(text: str) -> Origin:
+    """The origin that the text of a card states."""
+    data = ModelCard(text, ignore_metadata_errors=True).data
     base = data.base_model if isinstance(data.base_model, str) and is_hub_id(data.base_model) else None
-    licence = data.license if isinstance(data.license, str) and data.license in KNOWN else None
-    return Origin(base, licence)
+    license = data.license if isinstance(data.license, str) and data.license in KNOWN else None
+    return Origin(base, license)
 
 
-def chosen_licence(asked: str | None, origin: Origin) -> str | None:
-    """The licence of weights of this origin whose owner asked for `asked` (None: no wish); None if it is not known.
+def chosen_license(asked: str | None, origin: Origin) -> str | None:
+    """The license of weights of this origin whose owner asked for `asked` (None: no wish); None if it is not known.
 
     Raises:
         ValueError: the name is not known, or non-commercial weights would become free for any use.
     """
     if asked is not None and asked not in KNOWN:
         raise ValueError(f"license '{asked}' is not one of the Hub's that are known here: {', '.join(KNOWN)}.")
-    bound = origin.licence is not None and "-nc-" in origin.licence
-    if bound and asked not in (None, origin.licence):
-        raise ValueError(f"the weights derive from {origin.licence} weights and keep that license, not {asked}.")
-    return asked or origin.licence
+    bound = origin.license is not None and "-nc-" in origin.license
+    if bound and asked not in (None, origin.license):
+        raise ValueError(f"the weights derive from {origin.license} weights and keep that license, not {asked}.")
+    return asked or origin.license
 
 
-def licence_words(licence: str) -> str:
-    """The name of a known licence, for people."""
-    return KNOWN[licence]
+def license_name(license: str) -> str:
+    """The name of a known license."""
+    return KNOWN[license]
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether a name has the form `organisation/name` of the Hub."""
+    """Whether a name has the form `organization/name` of the Hub."""
     try:
         validate_repo_id(name)
     except HFValidationError:

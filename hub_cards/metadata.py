@@ -1,18 +1,21 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""What a run folder says about its model. A file or a number that is not there is left out, never guessed."""
+"""What a run folder says about its model. A file or a number that is not there is left out, never guessed.
 
-import json
+Every file is read once, here, and local folders are cut off its paths, because they name people and machines.
+"""
+
 import logging
 import math
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath, PureWindowsPath
 from typing import Any
 
-import yaml
 from safetensors import SafetensorError, safe_open
 
-from .licence import Origin
+from visreg_training.run_folder import RunFolder, read_object
+
+from .license import Origin
 
 
 logger = logging.getLogger(__name__)
@@ -27,25 +30,25 @@ _NOT_OF_THE_MODEL = (
 
 
 @dataclass
-class RunFacts:
+class RunMetadata:
     """The files of a run folder, read.
 
     Attributes:
-        run: the folder.
-        recipe: every option of the run, without local folders.
+        folder: where they lie.
+        records: content of recipe.yaml, run.json and summary.json, by file name, of those that are there.
         initialized_from: `initialize_from` as it was given: a Hub id, a local directory, or None.
         plan, source, held_out, environment: of run.json.
         name: of the architecture.
-        summary: numbers of summary.json.
+        summary: numbers of summary.json; of a run under way, how far its newest checkpoint is.
         evaluations: content of evaluation/*.json, by file name, of results that were measured on these weights.
         config: config.json of the model.
         parameters: numbers in the model's weights, None without weights.
-        unfinished: whether the weights are of a checkpoint on the way; `summary` then says how far.
+        unfinished: whether the weights are of a checkpoint of a run under way.
         origin: of the weights, where the card of a checkpoint directory says it and no run does.
     """
 
-    run: Path
-    recipe: dict[str, Any] = field(default_factory=dict)
+    folder: RunFolder
+    records: dict[str, dict[str, Any]] = field(default_factory=dict)
     initialized_from: str | None = None
     plan: dict[str, Any] = field(default_factory=dict)
     source: dict[str, Any] = field(default_factory=dict)
@@ -59,38 +62,43 @@ class RunFacts:
     unfinished: bool = False
     origin: Origin | None = None
 
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The options that say how the model came about."""
+        return self.records.get(self.folder.recipe.name, {})
 
-def read_run(run: Path, model: Path) -> RunFacts:
-    """The facts of `run` about the checkpoint directory `model`.
+
+def read_metadata(folder: RunFolder, model: Path) -> RunMetadata:
+    """What `folder` says about the checkpoint directory `model`; for a checkpoint without a run, both are the same.
 
     Raises:
         ValueError: a file of the run is not what it should be.
     """
-    recipe = read_object(run / "recipe.yaml")
-    summary = read_object(run / "summary.json")
-    unfinished = not (run / "model").is_dir() and newest_checkpoint(run) is not None
-    record = read_object(run / "run.json")
-    return RunFacts(
-        run=run,
-        recipe=public_recipe(recipe),
+    recipe, record = read_object(folder.recipe), public(read_object(folder.record))
+    summary = public(read_object(folder.summary))
+    records = {folder.recipe.name: public_recipe(recipe), folder.record.name: record, folder.summary.name: summary}
+    newest = None if folder.finished() else folder.newest_checkpoint()
+    return RunMetadata(
+        folder=folder,
+        records={name: content for name, content in records.items() if content},
         initialized_from=recipe.get("initialize_from"),
         plan=_present(record.get("plan")),
         source=_present(record.get("source")),
         held_out=_present(record.get("held_out")),
         environment=_present(record.get("environment")),
         name=(record.get("model") or {}).get("name"),
-        summary=_progress(newest_checkpoint(run), record) if unfinished else _present(summary),
+        summary=_progress(newest, record) if newest else _present(summary),
         config=read_object(model / "config.json"),
         parameters=count_parameters(model),
-        evaluations=own_evaluations(run, model),
-        unfinished=unfinished,
+        evaluations=own_evaluations(folder, model),
+        unfinished=newest is not None,
     )
 
 
-def own_evaluations(run: Path, model: Path) -> dict[str, Any]:
-    """Results in run/evaluation, by file name. Those of other weights are left out, and named in the log."""
-    found = {path.name: read_object(path) for path in sorted((run / "evaluation").glob("*.json"))}
-    stated = {name: weights for name, content in found.items() if (weights := measured_weights(content))}
+def own_evaluations(folder: RunFolder, model: Path) -> dict[str, Any]:
+    """Results in evaluation/, by file name. Those of other weights are left out, and named in the log."""
+    found = {path.name: public(read_object(path)) for path in sorted(folder.evaluation.glob("*.json"))}
+    stated = {name: digest for name, content in found.items() if (digest := measured_weights(content))}
     if not stated:
         return found
     # Here, because they import torch, which a card without results can do without.
@@ -98,8 +106,8 @@ def own_evaluations(run: Path, model: Path) -> dict[str, Any]:
     from modeling_visreg.checkpoint import weights_digest
 
     own = weights_digest(VISRegViTModel.from_pretrained(model, dtype="float32").state_dict())
-    for name in (name for name, weights in stated.items() if weights != own):
-        logger.warning("Left out of the card, because it was measured on other weights: %s", run / "evaluation" / name)
+    for name in (name for name, digest in stated.items() if digest != own):
+        logger.warning("Left out of the card, because it was measured on other weights: %s", folder.evaluation / name)
         del found[name]
     return found
 
@@ -111,7 +119,7 @@ def measured_weights(result: dict[str, Any]) -> str | None:
 
 
 def public_recipe(recipe: dict[str, Any]) -> dict[str, Any]:
-    """A recipe as it may be shown: local folders by their last part only, as they name people and machines."""
+    """A recipe as it may be shown: the options that say how the model came about."""
     return {name: public(value) for name, value in recipe.items() if name not in _NOT_OF_THE_MODEL}
 
 
@@ -128,20 +136,14 @@ def public(content: Any) -> Any:
     return content
 
 
-def data_words(name: str, revision: Any) -> str:
+def dataset_label(name: str, revision: Any) -> str:
     """The name of a data set; that of a local folder, such as `data`, would read as one and is marked.
 
-    What comes from the Hub has an organisation or, at least, a revision.
+    What comes from the Hub has an organization or, at least, a revision.
     """
     if name == "digits":
         return "digits (scikit-learn)"
     return name if revision or "/" in name else f"a local folder ({name})"
-
-
-def newest_checkpoint(run: Path) -> Path | None:
-    """The newest whole checkpoint of a run, or None."""
-    found = sorted(path for path in (run / "checkpoints").glob("step-*") if not path.suffix)
-    return found[-1] if found else None
 
 
 def count_parameters(model: Path) -> int | None:
@@ -162,7 +164,7 @@ def is_number(value: Any) -> bool:
 
 
 def _progress(checkpoint: Path, record: dict[str, Any]) -> dict[str, Any]:
-    """What is known of a run that is not over."""
+    """The numbers that are known of a run under way."""
     state = read_object(checkpoint / "state.json")
     batch = (record.get("plan") or {}).get("global_batch_size")
     step = state.get("step")
@@ -179,17 +181,3 @@ def _present(content: Any) -> dict[str, Any]:
         for key, value in content.items()
         if value is not None and not (isinstance(value, float) and not math.isfinite(value))
     }
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """A JSON or YAML file that holds an object; empty if it is not there."""
-    if not path.is_file():
-        return {}
-    try:
-        text = path.read_text(encoding="utf-8")
-        content = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
-    except (ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold an object, not a {type(content).__name__}.")
-    return content

@@ -79,7 +79,7 @@ def floor(z, slices: int, permutation: bool = False) -> None:
     import numpy
     import torch
 
-    from visreg_training.objective.threads import run_split
+    from visreg_training.objective.kernels.cpu import run_split
 
     _, batch, dim = z.shape
     directions = torch.randn(slices, dim)

@@ -17,7 +17,7 @@ from visreg_training.objective import (
     sliced_wasserstein_loss,
     vicreg_loss,
 )
-from visreg_training.objective.ordered import sliced_gaussian_distance
+from visreg_training.objective.sliced import sliced_gaussian_distance
 from visreg_training.objective.terms import batch_statistics, standardize
 
 

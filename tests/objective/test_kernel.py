@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from visreg_training.objective import sample_directions, shape_loss, sigreg_loss, sliced_wasserstein_loss
-from visreg_training.objective.kernel import _accumulate_device, accumulate
-from visreg_training.objective.ordered import PackedOrder, _ResidualsOnDevice, sliced_gaussian_distance
+from visreg_training.objective.kernels import accumulate, device
+from visreg_training.objective.kernels.cpu import PackedOrder
+from visreg_training.objective.sliced import sliced_gaussian_distance
 from visreg_training.objective.slices import gaussian_quantiles
 
 
@@ -62,7 +63,7 @@ def test_the_path_of_accelerators_equals_the_path_of_the_cpu():
     x, directions = projections(dtype=torch.float32), sample_directions(24, 50)
     quantiles = gaussian_quantiles(40, x.device, x.dtype)
     for chunk in (0, 7):
-        total, slope = _accumulate_device(x, directions, lambda rows: _ResidualsOnDevice(quantiles, rows), True, chunk)
+        total, slope = device.accumulate(x, directions, lambda rows: device.Residuals(quantiles, rows), True, chunk)
         reference = x.clone().requires_grad_()
         value = sliced_gaussian_distance(reference, directions)
         value.backward()

@@ -2,13 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The module: how the terms are combined, where directions come from, and what it is imported with."""
 
+import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import plain
 import pytest
 import torch
 
+import visreg_training.objective
 from visreg_training.objective import (
     REGULARIZERS,
     VISRegObjective,
@@ -27,6 +30,7 @@ from visreg_training.objective import (
     sliced_wasserstein_loss,
     vicreg_loss,
 )
+from visreg_training.objective.regularizers import TABLE
 
 
 Z = torch.randn(3, 32, 8, generator=torch.Generator().manual_seed(0))
@@ -143,6 +147,30 @@ def test_it_holds_nothing_to_save():
     assert not list(objective.parameters())
     assert not objective.state_dict()
     assert isinstance(objective(Z, 2, DIRECTIONS), VISRegTerms)
+
+
+def test_options_and_titles_come_without_torch():
+    program = (
+        "import sys; from visreg_training.objective.options import ObjectiveOptions; "
+        "from visreg_training.objective.regularizers import TABLE; "
+        "print(ObjectiveOptions().regularizer, TABLE['barlow'].title, 'torch' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "visreg Barlow Twins False"
+
+
+def test_no_public_name_is_hidden_by_a_file():
+    files = {path.stem for path in Path(visreg_training.objective.__file__).parent.iterdir()}
+    assert not files & set(visreg_training.objective.__all__)
+    assert all(hasattr(visreg_training.objective, name) for name in visreg_training.objective.__all__)
+    assert not hasattr(visreg_training.objective, "no_such_name")
+
+
+@pytest.mark.parametrize("name", TABLE)
+def test_every_regularizer_of_the_table_is_the_one_that_trains(name):
+    objective = VISRegObjective(20, regularizer=name)
+    assert torch.equal(objective(Z, 2, DIRECTIONS).regularizer, TABLE[name].load()(Z, DIRECTIONS))
+    pickle.loads(pickle.dumps(objective))
 
 
 def test_the_import_is_light():

@@ -11,7 +11,7 @@ from concurrent.futures import Future
 import torch
 
 from ..data import DeviceAugment, MultiViewBatch, PretrainingLoader
-from ..objective.threads import single_core_threads
+from ..threads import single_core_threads
 from .randomness import AUGMENTATION, generator
 
 

@@ -3,6 +3,17 @@
 # ruff: noqa: F401
 """The VISReg objective, its terms, and the baselines in the same frame: pure tensor code that needs only torch.
 
+    terms.py                  each term as a function of z, with its equation
+    objective.py              the terms put together, on one process or many
+    options.py                what a recipe may set
+    regularizers.py           the one table of regularizers: name, title, loss, source
+    sliced.py, kernels/       the sliced distance to a Gaussian; one pass over the slices, by kind of device
+    sigreg.py, baselines.py   the other regularizers
+    slices.py                 random directions of a step, and a rank's part of them
+    gather.py                 the batch of all processes, with gradient
+    checks.py                 what every term checks before it computes
+    diagnostics.py            ranks and deviations that show a collapse early
+
 Shapes everywhere: z (V views, B images, D dimension), directions (D, K slices).
 """
 

@@ -17,7 +17,7 @@ BARLOW_OFF_DIAGONAL = 0.0051  # Barlow Twins (arXiv 2103.03230), section 2.2
 
 
 def _deviation(x: Tensor, dim: int) -> Tensor:
-    """Unbiased standard deviation of centred x over dim, kept as 1; gradient 0 where it is 0."""
+    """Unbiased standard deviation of centered x over dim, kept as 1; gradient 0 where it is 0."""
     return torch.linalg.vector_norm(x, dim=dim, keepdim=True) / (x.shape[dim] - 1) ** 0.5
 
 
@@ -47,7 +47,7 @@ def vicreg_loss(z: Tensor) -> Tensor:
 def barlow_twins_loss(z: Tensor) -> Tensor:
     """Barlow Twins over consecutive views of z (V, B, D), mean over the V - 1 pairs; one view pairs with itself.
 
-    Each view standardised over the batch (unbiased std + 1e-6), C = a'b / B, sum (C_ii - 1)^2 + 0.0051 * sum of
+    Each view standardized over the batch (unbiased std + 1e-6), C = a'b / B, sum (C_ii - 1)^2 + 0.0051 * sum of
     squared off-diagonal entries.
 
     Raises:

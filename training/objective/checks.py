@@ -31,7 +31,7 @@ def nan_checks(enabled: bool) -> Iterator[None]:
 def check_projections(z: Tensor, min_batch: int = 2) -> None:
     """Raise ValueError unless z is a finite, floating (V, B, D) with V >= 1, B >= `min_batch`, D >= 1.
 
-    Finiteness is looked at on the CPU only: on an accelerator it would cost a synchronisation a step, and the
+    Finiteness is looked at on the CPU only: on an accelerator it would cost a synchronization a step, and the
     training loop's own check of the loss finds the same thing.
     """
     if not isinstance(z, Tensor) or z.dim() != 3:

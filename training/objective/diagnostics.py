@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .checks import full_precision
+from .options import ObjectiveOptions
 from .terms import batch_statistics
 
 
@@ -17,7 +18,7 @@ def effective_rank(x: Tensor) -> Tensor:
     """RankMe (arXiv 2210.02885): exp of the entropy of the singular values of x, as a scalar on x's device.
 
     The singular values are the roots of the eigenvalues of the smaller Gram matrix, taken in float64 (so that the
-    small ones are not lost to the squaring); they are normalised to sum 1.
+    small ones are not lost to the squaring); they are normalized to sum 1.
 
     Args:
         x: (B, D), or (V, B, D) whose views count as further rows. No gradient flows.
@@ -35,7 +36,9 @@ def effective_rank(x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def embedding_diagnostics(z: Tensor, features: Tensor | None = None, eps: float = 1e-6) -> dict[str, Tensor]:
+def embedding_diagnostics(
+    z: Tensor, features: Tensor | None = None, eps: float = ObjectiveOptions.eps
+) -> dict[str, Tensor]:
     """Scalars on z's device, to be read once a logging interval; the terms themselves come from the objective.
 
     Args:

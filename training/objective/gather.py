@@ -10,12 +10,7 @@ import torch.distributed as dist
 import torch.distributed._functional_collectives as collectives
 from torch import Tensor
 
-
-def rank_and_world(group: dist.ProcessGroup | None = None) -> tuple[int, int]:
-    """(rank, number of processes) of the group, the default one if None; (0, 1) when there is none."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return 0, 1
-    return dist.get_rank(group), dist.get_world_size(group)
+from ..distributed import rank_and_world
 
 
 def gather_batch(x: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:

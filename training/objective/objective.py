@@ -11,9 +11,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from ..distributed import rank_and_world
 from ..option import check_options, take
 from .checks import check_directions, check_num_global, check_projections, nan_checks
-from .gather import gather_batch, mean_over_ranks, rank_and_world
+from .gather import gather_batch, mean_over_ranks
 from .options import ObjectiveOptions
 from .regularizers import TABLE
 from .slices import Slices, draw_directions, fixed_directions, sample_directions
@@ -51,7 +52,7 @@ class VISRegObjective(nn.Module):
         terms.total.backward()
 
     With mu and sigma the mean and the standard deviation over the batch, for each view and dimension:
-    center = mean mu^2; scale = mean (1 - sigma)^2; shape = distance of random 1-D projections of the standardised z
+    center = mean mu^2; scale = mean (1 - sigma)^2; shape = distance of random 1-D projections of the standardized z
     to a Gaussian; invariance = mean (z - mean of the global views)^2;
     total = lambda * (scale + shape + center, weighted) + (1 - lambda) * invariance.
 
@@ -94,7 +95,7 @@ class VISRegObjective(nn.Module):
     Raises:
         ValueError: for an option out of range, z that is not a finite (V, B >= 2, D >= 1), num_global out of 1..V,
             directions that do not fit. NaN in z is looked for on the CPU only: on an accelerator that would be a
-            synchronisation a step, so check the loss there.
+            synchronization a step, so check the loss there.
     """
 
     def __init__(

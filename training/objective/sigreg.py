@@ -6,12 +6,13 @@ Shapes: x (V views, B images, D dimension), directions (D, K slices).
 """
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from .checks import check_directions, check_projections, full_precision
-from .kernel import OneGradient, accumulate
+from .kernels import accumulate, differentiable_once
 
 
 KNOTS, LARGEST = 17, 3.0  # the published grid of LeJEPA: 17 knots of [0, 3]
@@ -37,20 +38,18 @@ def sigreg_loss(z: Tensor, directions: Tensor, chunk: int = 0) -> Tensor:
     """
     check_projections(z)
     check_directions(directions, z)
-    wanted = z.requires_grad and torch.is_grad_enabled()
-    value, gradient = sigreg(z.detach(), directions.detach().to(z.dtype), wanted, chunk)
-    return OneGradient.apply(z, value, gradient) if wanted else value
+    return differentiable_once(_sigreg, z, directions, chunk)
 
 
 @torch.library.custom_op("visreg::sigreg", mutates_args=())
-def sigreg(x: Tensor, directions: Tensor, need_gradient: bool, chunk: int) -> tuple[Tensor, Tensor]:
+def _sigreg(x: Tensor, directions: Tensor, need_gradient: bool, chunk: int) -> tuple[Tensor, Tensor]:
     """Value and gradient; an operator, so that torch.compile takes it as it is."""
     value, gradient = accumulate(x, directions, lambda rows: _characteristic, need_gradient, chunk)
     count = x.shape[0] * directions.shape[1]
     return value / count, gradient.div_(count)
 
 
-@sigreg.register_fake
+@_sigreg.register_fake
 def _(x: Tensor, directions: Tensor, need_gradient: bool, chunk: int) -> tuple[Tensor, Tensor]:
     return x.new_empty(()), torch.empty_like(x) if need_gradient else x.new_empty(0)
 
@@ -78,7 +77,7 @@ def _characteristic(p: Tensor, need_slope: bool) -> tuple[Tensor, Tensor | None]
     return value, slope
 
 
-def _turns(one_cos: Tensor, one_sin: Tensor):
+def _turns(one_cos: Tensor, one_sin: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
     """(knot, cos(knot a), sin(knot a)) for knot = 1..16 from cos(a) and sin(a); the buffers are reused."""
     cosine, sine, spare = one_cos.clone(), one_sin.clone(), torch.empty_like(one_cos)
     yield 1, cosine, sine

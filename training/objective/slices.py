@@ -8,9 +8,12 @@ Shapes: directions (D dimension, K slices), unit columns; quantiles (B images,).
 import functools
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from ..option import check_options
+from ..seeding import directions_generator
+from .options import ObjectiveOptions
 
 
 class Slices(NamedTuple):
@@ -72,7 +75,7 @@ def draw_directions(
     seed: int,
     step: int,
     *,
-    slices: str = "shared",
+    slices: str = ObjectiveOptions.slices,
     rank: int = 0,
     world: int = 1,
     device: torch.device | str | None = None,
@@ -91,15 +94,13 @@ def draw_directions(
     Returns:
         Slices(directions (D, K_r), share).
     """
-    if slices not in ("shared", "per_rank"):
-        raise ValueError(f"slices must be 'shared' or 'per_rank', got {slices!r}")
-    entropy = [seed, step] if slices == "shared" else [seed, step, rank + 1]
-    state = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]) >> 1
-    generator = torch.Generator(device=device or "cpu").manual_seed(state)
-    part = rank_share(num_slices, rank, world) if slices == "shared" else slice(num_slices)
-    directions = sample_directions(dim, num_slices, generator, device, dtype)[:, part]
-    share = world * directions.shape[1] / num_slices if slices == "shared" else 1.0
-    return Slices(directions, share)
+    check_options(ObjectiveOptions(slices=slices))
+    if slices == "per_rank":
+        generator = directions_generator(seed, step, rank, device)
+        return Slices(sample_directions(dim, num_slices, generator, device, dtype), 1.0)
+    part = rank_share(num_slices, rank, world)
+    directions = sample_directions(dim, num_slices, directions_generator(seed, step, None, device), device, dtype)
+    return Slices(directions[:, part], world * (part.stop - part.start) / num_slices)
 
 
 @torch.compiler.assume_constant_result

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from .checks import check_directions, check_num_global, check_projections, full_precision
-from .ordered import sliced_gaussian_distance
+from .options import ObjectiveOptions
+from .sliced import sliced_gaussian_distance
 
 
 class BatchStatistics(NamedTuple):
@@ -23,7 +24,7 @@ class BatchStatistics(NamedTuple):
     sigma: Tensor
 
 
-def batch_statistics(z: Tensor, eps: float = 1e-6) -> BatchStatistics:
+def batch_statistics(z: Tensor, eps: float = ObjectiveOptions.eps) -> BatchStatistics:
     """Statistics over the batch of z (V, B, D). As a norm, the deviation has gradient 0 (not NaN) where it is 0."""
     mean = z.mean(dim=1, keepdim=True)
     centered = z - mean
@@ -64,7 +65,7 @@ def center_loss(z: Tensor) -> Tensor:
 
 
 @full_precision
-def scale_loss(z: Tensor, eps: float = 1e-6) -> Tensor:
+def scale_loss(z: Tensor, eps: float = ObjectiveOptions.eps) -> Tensor:
     """Equation 1: mean over (v, d) of (1 - sigma)^2, sigma = sqrt(mean_b (z - mu)^2) + eps, of z (V, B, D).
 
     As sigma goes to 0 the length of the gradient tends to a constant, which is what pulls a collapsing embedding
@@ -78,7 +79,7 @@ def scale_loss(z: Tensor, eps: float = 1e-6) -> Tensor:
 
 
 @full_precision
-def shape_loss(z: Tensor, directions: Tensor, eps: float = 1e-6) -> Tensor:
+def shape_loss(z: Tensor, directions: Tensor, eps: float = ObjectiveOptions.eps) -> Tensor:
     """Equations 2 to 5: how far random 1-D projections of the standardised z are from a Gaussian.
 
     Mean over (v, b, k) of (p_sorted[b] - Phi^-1((b + 1) / (B + 1)))^2, with p = ((z - mu) / stop_gradient(sigma)) W.
@@ -101,7 +102,7 @@ def shape_loss(z: Tensor, directions: Tensor, eps: float = 1e-6) -> Tensor:
 
 @full_precision
 def sliced_wasserstein_loss(z: Tensor, directions: Tensor) -> Tensor:
-    """The shape term's formula on z (V, B, D) itself, neither centred nor scaled; directions (D, K).
+    """The shape term's formula on z (V, B, D) itself, neither centered nor scaled; directions (D, K).
 
     Raises:
         ValueError: if z is not a finite (V, B, D) with B >= 2, or directions do not fit.
@@ -113,8 +114,8 @@ def sliced_wasserstein_loss(z: Tensor, directions: Tensor) -> Tensor:
 
 
 @full_precision
-def visreg_loss(z: Tensor, directions: Tensor, eps: float = 1e-6) -> Tensor:
-    """VISReg's regularizer with the published weights: center + scale + shape of z (V, B, D), directions (D, K).
+def visreg_loss(z: Tensor, directions: Tensor, eps: float = ObjectiveOptions.eps) -> Tensor:
+    """VISReg's regularizer with the published weights: scale + shape + center of z (V, B, D), directions (D, K).
 
     Raises:
         ValueError: if z is not a finite (V, B, D) with B >= 2, or directions do not fit.
@@ -123,7 +124,7 @@ def visreg_loss(z: Tensor, directions: Tensor, eps: float = 1e-6) -> Tensor:
     check_projections(z)
     check_directions(directions, z)
     center, scale, shape = visreg_terms(z, directions, eps)
-    return center + scale + shape
+    return scale + shape + center
 
 
 @full_precision

@@ -23,7 +23,7 @@ import torch
 from PIL import Image
 
 from visreg_training.data import DeviceAugment, MultiCrop, PretrainingLoader, Source, TorchvisionReference, open_stream
-from visreg_training.data.feed import BatchBuilder
+from visreg_training.data.batch import BatchBuilder
 
 
 _BATCH = 16

@@ -261,7 +261,7 @@ def test_flipped_bytes_in_a_stream_lose_the_row_group_only(five_shards, tmp_path
     assert len(names) == 112 and not any(name.startswith("3-0-") for name in names)
     assert loader.skipped["unreadable_file"] >= 1
     strict = PretrainingLoader(source, MultiCrop(1, 0, 8), batch_size=8)
-    with pytest.raises(BadDataError, match=r"1 piece\(s\) of the 5 shards, 4.0% of the data, cannot be read"):
+    with pytest.raises(BadDataError, match=r"1 row group\(s\) of the 5 shards, 4.0% of the data, cannot be read"):
         for _ in range(28):
             next(strict)
 
@@ -290,5 +290,5 @@ def test_one_bad_row_group_of_many_does_not_stop_a_run(tmp_path, write_image_dat
     log = SkipLog()
     log.load(json.loads(json.dumps(resumed.position()["skipped"])))
     again = {"kind": "unreadable_file", "id": "0-7", "path": None, "detail": "broken", "share_of_shard": 1 / 125}
-    with pytest.raises(BadDataError, match=r"2 piece\(s\) of the 1 shards, 1.6% of the data"):
+    with pytest.raises(BadDataError, match=r"2 row group\(s\) of the 1 shards, 1.6% of the data"):
         log.add(0, [again])

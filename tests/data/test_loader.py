@@ -15,8 +15,8 @@ import torch
 
 from visreg_training.data import MultiCrop, PretrainingLoader, Subset, TorchvisionReference, open_stream
 from visreg_training.data.decode import open_image
-from visreg_training.data.feed import StreamPlan, StreamReader
 from visreg_training.data.shards import ShardCursor
+from visreg_training.data.stream_feed import StreamPlan, StreamReader
 from visreg_training.seeding import image_generator
 
 

@@ -15,7 +15,8 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value
 from datasets import Image as ImageFeature
 from PIL import Image
 
-from visreg_training.data import DeviceAugment, MultiCrop, Subset, open_stream, preview
+from visreg_training.data import DeviceAugment, MultiCrop, NoSuchSplit, Subset, open_stream, preview
+from visreg_training.data.decode import FORMATS, has_image_suffix, image_suffixes, open_image
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ def test_a_folder_with_splits(image_folder):
     assert open_stream(root).num_examples == 10
     assert open_stream(root, split="validation").label_names == ["ant", "bee", "cat"]
     with pytest.raises(
-        ValueError, match=r"no folder for the split 'test'; the folders for splits are val, train"
+        NoSuchSplit, match=r"no folder for the split 'test'; the folders for splits are val, train"
     ) as caught:
         open_stream(root, split="test")
     one_line(caught)
@@ -87,6 +88,25 @@ def test_a_folder_without_classes(tmp_path, photo, encode_image):
     source = open_stream(tmp_path)
     assert source.num_examples == 3 and source.label_column is None
     assert [label for _, label, _ in all_of(source)] == [None] * 3
+
+
+def test_a_folder_is_scanned_for_what_the_decoder_reads(tmp_path, photo):
+    """One list for every scan: of the files that Pillow writes here, those are found that can be decoded."""
+    image = Image.fromarray(photo[:16, :16])
+    for suffix, form in Image.registered_extensions().items():
+        if form in Image.SAVE:
+            path = tmp_path / f"image{suffix}"
+            try:
+                image.convert("L" if suffix == ".pfm" else "RGB").save(path)
+            except (OSError, ValueError):  # Pillow was built without it
+                path.unlink(missing_ok=True)
+    found = {path.rsplit(".")[-1]: path for path in (raw.path for raw in open_stream(tmp_path).raw_examples())}
+    assert {"jpg", "jpeg", "png", "gif", "bmp", "tif", "webp", "ppm", "ico"} <= set(found)
+    assert not {"tga", "pdf", "eps"} & set(found) and (tmp_path / "image.tga").exists()
+    for path in found.values():
+        assert open_image(None, path).load().size == (16, 16)
+    assert has_image_suffix("Photo.JPG") and not has_image_suffix("photo.tga")
+    assert {Image.registered_extensions()[suffix] for suffix in image_suffixes()} <= set(FORMATS)
 
 
 @pytest.mark.parametrize("streaming", [None, True])
@@ -107,7 +127,7 @@ def test_what_save_to_disk_wrote(five_shards, tmp_path, streaming):
     one = open_stream(tmp_path / "one", streaming=streaming)
     assert len(all_of(one)) == 120 == one.num_examples
     assert len(all_of(open_stream(tmp_path / "both", split="test", streaming=streaming))) == 5
-    with pytest.raises(ValueError, match="no split 'dev'; the splits are train, test") as caught:
+    with pytest.raises(NoSuchSplit, match="no split 'dev'; the splits are train, test") as caught:
         open_stream(tmp_path / "both", split="dev")
     one_line(caught)
 
@@ -252,7 +272,7 @@ def test_missing_and_empty_places(tmp_path):
     (tmp_path / "notes.csv").write_text("a,b")
     with pytest.raises(ValueError, match=r"is none of \.parquet, \.arrow, \.tar"):
         open_stream(tmp_path / "notes.csv")
-    with pytest.raises(ValueError, match="splits train and test, not 'dev'"):
+    with pytest.raises(NoSuchSplit, match="splits train and test, not 'dev'"):
         open_stream("digits", split="dev")
 
 

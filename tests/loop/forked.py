@@ -33,7 +33,7 @@ import yaml
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 
-from visreg_training.data.digits import load_digits_dataset
+from visreg_training.data.sources.digits import load_digits_dataset
 from visreg_training.loop.config import as_flags, parse
 from visreg_training.pretrain import main as pretrain
 

@@ -10,9 +10,12 @@ animations (first frame). What cannot raises `BadImage`; the loader counts it an
 """
 
 import io
+import os
 import struct
 import warnings
 from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -37,6 +40,19 @@ _UPRIGHT = {
 _ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
 
 
+@cache
+def image_suffixes() -> frozenset[str]:
+    """Suffixes (".jpg", lower case) of the files that `open_image` can read: those that Pillow, as it was built here,
+    registers for `FORMATS`. Every scan of a folder for images goes by it.
+    """
+    return frozenset(suffix for suffix, form in Image.registered_extensions().items() if form in FORMATS)
+
+
+def has_image_suffix(name: str | os.PathLike) -> bool:
+    """Whether a file's name is that of an image, by its suffix in any case."""
+    return os.path.splitext(os.fspath(name))[1].lower() in image_suffixes()
+
+
 class BadImage(Exception):
     """An image that cannot be used.
 
@@ -49,6 +65,24 @@ class BadImage(Exception):
         super().__init__(f"{kind}: {detail}")
         self.kind = kind
         self.detail = detail
+
+
+class RawExample(NamedTuple):
+    """An image that has not been decoded.
+
+    Attributes:
+        data: the image file's content, or None if `path` is to be read.
+        path: file name; a path only where data is None.
+        label: class number, a list of them where the column holds several, None without labels.
+        id: the image's name in records: its number in a map-style source, `shard-row group-row` in a stream.
+        key: the same as numbers, the image's part of the augmentation's seed.
+    """
+
+    data: bytes | None
+    path: str | None
+    label: int | list[int] | None
+    id: str
+    key: tuple[int, ...]
 
 
 @dataclass

@@ -17,12 +17,15 @@ from typing import NamedTuple
 import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
+from ..compat import stop_loader_workers
 from ..errors import one_line
+from .batch import WorkerBatch
 from .crops import ViewMaker
-from .feed import MadeBatch, MapFeed, StreamFeed
-from .shards import StreamLostError, split_by_piece
+from .map_feed import MapFeed
+from .shards import StreamLostError, split_by_row_group
 from .skips import BadDataError, SkipLog
-from .source import MapSource, Source, StreamSource
+from .sources import MapSource, Source, StreamSource
+from .stream_feed import StreamFeed
 
 
 class MultiViewBatch(NamedTuple):
@@ -53,7 +56,7 @@ class _Batches(IterableDataset):
     def __init__(self, feed: MapFeed | StreamFeed, start: int):
         self.feed, self.start = feed, start
 
-    def __iter__(self) -> Iterator[MadeBatch | _Failure]:
+    def __iter__(self) -> Iterator[WorkerBatch | _Failure]:
         worker = get_worker_info()
         offset, step = (worker.id, worker.num_workers) if worker else (0, 1)
         try:
@@ -65,10 +68,10 @@ class _Batches(IterableDataset):
 class PretrainingLoader:
     """An endless iterator of `MultiViewBatch`.
 
-    Order: a map-style source is permuted by (seed, epoch), rank r takes the places r, r + N, ... of each global batch,
-        and neither the number of workers nor a restart changes anything. A stream's shards are shuffled and dealt to N
-        x readers each epoch, then blocks are shuffled; `readers` is the number of workers at the first start and is
-        kept by the position.
+    Order: a map-style source is permuted by (seed, epoch), rank r takes the images r, r + N, ... of each global batch,
+        and neither the number of workers nor a restart changes anything. A stream's shards are shuffled and assigned
+        to N x readers each epoch, then blocks are shuffled; `readers` is the number of workers at the first start and
+        stays in the position.
 
     Args:
         source: from `open_stream`.
@@ -104,9 +107,9 @@ class PretrainingLoader:
         prefetch: int = 2,
     ):
         _check_sizes(source, batch_size, rank, world_size, num_workers)
-        self._facts = {"seed": seed, "rank": rank, "world_size": world_size, "batch_size": batch_size}
-        self._facts["data"] = source.fingerprint
-        _check_position(position, self._facts)
+        self._identity = {"seed": seed, "rank": rank, "world_size": world_size, "batch_size": batch_size}
+        self._identity["data"] = source.fingerprint
+        _check_position(position, self._identity)
         self._number = position["batch"] if position else 0
         self._readers: list[dict | None] | None = None
         if isinstance(source, MapSource):
@@ -139,7 +142,7 @@ class PretrainingLoader:
                 worker_init_fn=_leave_signals_to_the_parent,
             )
         )
-        self._end_workers = weakref.finalize(self, _end_workers, self._batches)
+        self._end_workers = weakref.finalize(self, stop_loader_workers, self._batches)
 
     @property
     def batches_per_epoch(self) -> int | None:
@@ -170,11 +173,11 @@ class PretrainingLoader:
         return MultiViewBatch(made.views, made.labels, made.ids)
 
     def position(self) -> dict:
-        """This rank's place after the last batch handed out (JSON-able)."""
-        place = {**self._facts, "batch": self._number, "skipped": self._log.state()}
+        """This rank's position after the last batch returned (JSON-able). Checkpoints hold these keys."""
+        position = {**self._identity, "batch": self._number, "skipped": self._log.state()}
         if self._readers is not None:
-            place["readers"] = list(self._readers)
-        return place
+            position["readers"] = list(self._readers)
+        return position
 
     def close(self) -> None:
         """Stops the workers; a loader that is forgotten, or alive when the program ends, does it by itself."""
@@ -182,23 +185,16 @@ class PretrainingLoader:
         self._end_workers()
 
 
-def _end_workers(batches: Iterator) -> None:
-    if hasattr(batches, "_workers"):
-        batches._shutdown_workers()
-        for worker in batches._workers:  # torch has asked, waited and sent SIGTERM, which is ignored: see below
-            if worker.is_alive():
-                worker.kill()
-
-
 def _leave_signals_to_the_parent(_worker: int) -> None:
     """Ctrl-C and a scheduler signal the whole process group: the parent decides whether to finish a step and save, for
-    which it needs its workers. Workers whose parent is gone are ended by torch's watchdog.
+    which it needs its workers. Workers whose parent is gone are ended by torch's watchdog, those of a closed loader by
+    `stop_loader_workers`.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def _as_it_is(batch: MadeBatch) -> MadeBatch:
+def _as_it_is(batch: WorkerBatch) -> WorkerBatch:
     return batch
 
 
@@ -217,8 +213,8 @@ def _check_sizes(source: Source, batch_size: int, rank: int, world_size: int, nu
         )
 
 
-def _check_position(position: dict | None, facts: dict) -> None:
-    for name, value in facts.items():
+def _check_position(position: dict | None, identity: dict) -> None:
+    for name, value in identity.items():
         if position is not None and position[name] != value:
             raise ValueError(
                 f"The position to resume from was saved with {name} {position[name]}, this run has {value}: "
@@ -232,10 +228,10 @@ def _dividing(readers: int, workers: int) -> int:
 
 
 def _enough_shards(source: StreamSource, readers: int) -> StreamSource:
-    """Where there are fewer shards than readers, row groups are dealt instead."""
+    """Where there are fewer shards than readers, row groups are assigned instead."""
     if source.num_shards >= readers:
         return source
-    dataset = split_by_piece(source.dataset)
+    dataset = split_by_row_group(source.dataset)
     return replace(source, dataset=dataset, num_shards=dataset.num_shards)
 
 

@@ -14,7 +14,7 @@ from ..seeding import image_generator
 from .color import DeviceAugment
 from .crops import ViewMaker
 from .decode import BadImage, open_image
-from .source import Source
+from .sources import Source
 
 
 _GAP = 4

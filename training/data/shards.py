@@ -2,19 +2,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads one shard of a stream from any row on, through every fault that passes.
 
-A piece is a row group of a parquet file and the whole shard of any other format: a position (piece, row) is reached by
-reading one piece at most.
+A row group is one of a parquet file, and all of a shard of any other format: a position (row group, row) is reached
+by reading one row group at most.
 """
 
 import logging
 from collections.abc import Iterator
 from itertools import islice
-from typing import NamedTuple
 
 from datasets import IterableDataset
 
 from ..errors import one_line
 from ..retry import STREAM_PATIENCE, Patience, http_status, is_transient, with_retries
+from .decode import RawExample
 from .skips import UNREADABLE_FILE, skip_record
 
 
@@ -23,30 +23,12 @@ logger = logging.getLogger(__name__)
 _READ_ROWS = 32  # rows that are converted from Arrow at a time
 
 
-class RawExample(NamedTuple):
-    """An image that has not been decoded.
-
-    Attributes:
-        data: the image file's content, or None if `path` is to be read.
-        path: file name; a path only where data is None.
-        label: class number, a list of them where the column holds several, None without labels.
-        id: the image's name in records: its number in a map-style source, `shard-piece-row` in a stream.
-        key: the same as numbers, the image's part of the augmentation's seed.
-    """
-
-    data: bytes | None
-    path: str | None
-    label: int | list[int] | None
-    id: str
-    key: tuple[int, ...]
-
-
 class StreamLostError(RuntimeError):
     """A stream that did not come back within the patience, or that the server refuses."""
 
 
 class ShardCursor:
-    """A place in one shard of a stream.
+    """A position in one shard of a stream.
 
     Args:
         dataset: the stream, undecoded.
@@ -54,11 +36,11 @@ class ShardCursor:
         image_column: column with the images.
         label_column: column with the labels, or None.
         remote: whether the data come over a network; local files are not tried again for minutes.
-        piece, row: where to start.
+        row_group, row: where to start.
 
     Attributes:
-        piece, row: the next image's place. (piece, row) of a cursor is all that is needed to read on.
-        lost: records of pieces that cannot be read, to be emptied by the caller.
+        row_group, row: the next image's position, which is all that is needed to read on.
+        lost: records of row groups that cannot be read, to be emptied by the caller.
     """
 
     def __init__(
@@ -68,18 +50,18 @@ class ShardCursor:
         image_column: str,
         label_column: str | None,
         remote: bool,
-        piece: int = 0,
+        row_group: int = 0,
         row: int = 0,
     ):
         self._dataset, self._shard = dataset, shard
         self._image_column, self._label_column = image_column, label_column
         self._remote = remote
-        self.piece, self.row = piece, row
+        self.row_group, self.row = row_group, row
         self.lost: list[dict] = []
-        self._pieces: IterableDataset | None = None
+        self._row_groups: IterableDataset | None = None
         self._rows: Iterator[RawExample] | None = None
         self._patience = Patience(STREAM_PATIENCE)
-        self._same_place_failures = 0
+        self._failures_here = 0
         self._refused = False
         self._ended = False
 
@@ -98,51 +80,53 @@ class ShardCursor:
                     examples.append(raw)
                     self.row = raw.key[2] + 1
                     self._patience.reset()
-                    self._same_place_failures, self._refused = 0, False
+                    self._failures_here, self._refused = 0, False
                 if len(examples) < count:
-                    self._next_piece()
+                    self._next_row_group()
             except Exception as error:
                 self._recover(error)
         return examples
 
     def _open(self) -> bool:
-        """Makes `_rows` stand at the cursor's place; False past the last piece."""
+        """Moves `_rows` to the cursor's position; False past the last row group."""
         if self._ended:
             return False
-        if self._pieces is None:
-            self._pieces = self._dataset.shard(self._dataset.num_shards, self._shard).reshard()
-        if self.piece >= self._pieces.num_shards:
+        if self._row_groups is None:
+            self._row_groups = self._dataset.shard(self._dataset.num_shards, self._shard).reshard()
+        if self.row_group >= self._row_groups.num_shards:
             return False
         if self._rows is None:
-            self._rows = self._read_piece()
+            self._rows = self._read_row_group()
         return True
 
-    def _next_piece(self) -> None:
-        self.piece, self.row, self._rows = self.piece + 1, 0, None
+    def _next_row_group(self) -> None:
+        self.row_group, self.row, self._rows = self.row_group + 1, 0, None
 
-    def _read_piece(self) -> Iterator[RawExample]:
-        piece = self._pieces.shard(self._pieces.num_shards, self.piece)
+    def _read_row_group(self) -> Iterator[RawExample]:
+        row_group = self._row_groups.shard(self._row_groups.num_shards, self.row_group)
         row, start = 0, self.row
-        # .iter() rather than iter(): the latter would share out its shards among the loader's workers a second time.
-        for batch in piece.iter(batch_size=_READ_ROWS):
+        # .iter() rather than iter(): the latter would split its shards among the loader's workers a second time.
+        for batch in row_group.iter(batch_size=_READ_ROWS):
             images = batch[self._image_column]
             labels = batch[self._label_column] if self._label_column else [None] * len(images)
             for image, label in zip(images, labels, strict=True):
                 if row >= start:
                     image = image or {}
-                    key = (self._shard, self.piece, row)
+                    key = (self._shard, self.row_group, row)
                     yield RawExample(image.get("bytes"), image.get("path"), label, "-".join(map(str, key)), key)
                 row += 1
 
     def _recover(self, error: Exception) -> None:
-        """Prepares another attempt from the cursor's place; a piece that fails twice for its own sake is left out."""
-        what = f"Reading shard {self._shard} from row {self.row} of piece {self.piece}"
+        """Prepares another attempt from the cursor's position; a row group that is unreadable itself (over a network:
+        twice) is left out.
+        """
+        what = f"Reading shard {self._shard} from row {self.row} of row group {self.row_group}"
         message = one_line(error, 300)
         self._rows = None
         status = http_status(error)
         if status == 403 and not self._refused:  # a signed address that has expired: opening again signs a new one
             logger.warning("%s was refused (%s); opening the shard again", what, message)
-            self._refused, self._pieces = True, None
+            self._refused, self._row_groups = True, None
             return
         if status in (401, 403, 404, 410):
             raise StreamLostError(f"{what} was refused: {message}") from error
@@ -150,19 +134,19 @@ class ShardCursor:
             if not self._patience.wait(error, what):
                 raise StreamLostError(f"{what} failed for {self._patience.limit:.0f} s: {message}") from error
             return
-        self._same_place_failures += 1
-        if self._same_place_failures < 2 and self._remote:
+        self._failures_here += 1
+        if self._failures_here < 2 and self._remote:
             return
-        self._same_place_failures = 0
-        identity = f"{self._shard}-{self.piece}"
-        logger.warning("%s failed for good and the rest of the piece is left out: %s", what, message)
-        share = 1 / self._pieces.num_shards if self._pieces is not None else 1.0
+        self._failures_here = 0
+        identity = f"{self._shard}-{self.row_group}"
+        logger.warning("%s failed for good and the rest of the row group is left out: %s", what, message)
+        share = 1 / self._row_groups.num_shards if self._row_groups is not None else 1.0
         self.lost.append(skip_record(UNREADABLE_FILE, identity, None, message) | {"share_of_shard": share})
-        if self._pieces is None:  # the footer of the file: there are no pieces to go on with
+        if self._row_groups is None:  # the footer of the file: there are no row groups to go on with
             self._ended = True
-        self._next_piece()
+        self._next_row_group()
 
 
-def split_by_piece(dataset: IterableDataset) -> IterableDataset:
+def split_by_row_group(dataset: IterableDataset) -> IterableDataset:
     """The stream split by row group, which makes more shards of few files; reads each file's footer."""
     return with_retries(dataset.reshard, "Reading the footers of the shards")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 
-# The share is not judged before so many images were seen.
+# The share is not checked before so many images were seen.
 _FEWEST = 1000
 UNREADABLE_FILE = "unreadable_file"
 
@@ -26,7 +26,7 @@ class SkipLog:
         seen: images looked at, good and bad.
         counts: number of skipped images by kind (`truncated`, `not_image`, ...; `unreadable_file` for whole files).
         path: jsonl file to which each skipped image is added once; None for none.
-        enough: images after which the share is judged: 1000, or an epoch where that is shorter.
+        enough: images after which the share is checked: 1000, or an epoch where that is shorter.
         shards: files of a stream, for the share of those that cannot be read.
     """
 
@@ -44,7 +44,7 @@ class SkipLog:
 
         Raises:
             BadDataError: once more than `max_bad_share` of at least `enough` images, or of the shards, were bad; a
-                piece of a shard (a row group) counts as the share of it that it is.
+                row group counts as its share of its shard.
         """
         self.seen += seen
         self.note(skipped)
@@ -53,7 +53,7 @@ class SkipLog:
         lost = sum(self._lost.values()) / self.shards
         if files and lost > self.max_bad_share:
             raise BadDataError(
-                f"{len(self._lost)} piece(s) of the {self.shards} shards, {lost:.1%} of the data, cannot be read "
+                f"{len(self._lost)} row group(s) of the {self.shards} shards, {lost:.1%} of the data, cannot be read "
                 f"(the last one, {files[-1]['id']}: {files[-1]['detail']}), "
                 f"more than the allowed share {self.max_bad_share:g} (max_bad_share)."
             )
@@ -62,7 +62,7 @@ class SkipLog:
             raise BadDataError(self._too_many(bad, skipped[-1]))
 
     def note(self, skipped: list[dict]) -> None:
-        """Counts and lists records without judging the share: what was let pass before."""
+        """Counts and lists records without checking the share: what was accepted before."""
         self.counts.update(record["kind"] for record in skipped)
         self._write([record for record in skipped if record["id"] not in self._listed])
 
@@ -82,7 +82,7 @@ class SkipLog:
             file.writelines(json.dumps(record) + "\n" for record in records)
 
     def state(self) -> dict:
-        """What `load` needs to go on counting, listing and judging where this log stands (JSON-able)."""
+        """What `load` needs to continue counting, listing and checking from here (JSON-able)."""
         return {
             "seen": self.seen,
             "counts": dict(self.counts),
@@ -98,3 +98,8 @@ class SkipLog:
 def skip_record(kind: str, identity: str, path: str | None, detail: str) -> dict:
     """One line of skipped.jsonl."""
     return {"kind": kind, "id": identity, "path": path, "detail": detail}
+
+
+def in_short(record: dict) -> str:
+    """A record in an error message: which image, and what is wrong with it."""
+    return f"{record['path'] or record['id']} ({record['kind']}: {record['detail']})"

@@ -28,6 +28,11 @@ class Columns:
     label_names: list[str] | None
     text_labels: bool = False
 
+    @property
+    def names(self) -> list[str]:
+        """Names of the columns that are read."""
+        return [name for name in (self.image, self.label) if name]
+
 
 def find_columns(features: Features, image_column: str | None, label_column: str | None) -> Columns:
     """Picks the columns, by name where one is given.

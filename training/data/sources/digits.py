@@ -10,7 +10,7 @@ import numpy as np
 from datasets import ClassLabel, Dataset, Features, Image
 from PIL import Image as PILImage
 
-from .source import NoSuchSplit
+from .opened import NoSuchSplit, OpenedSplit
 
 
 SIDE = 16  # pixels: 8 x 8 upscaled once, so that patches of 2 leave 8 x 8 of them
@@ -18,11 +18,20 @@ _TEST_SHARE = 0.2
 _SPLIT_SEED = 0
 
 
+def open_digits(split: str) -> OpenedSplit:
+    """The split `train` or `test` of the embedded digits.
+
+    Raises:
+        NoSuchSplit: for another split.
+    """
+    return OpenedSplit(load_digits_dataset(split), "digits")
+
+
 def load_digits_dataset(split: str) -> Dataset:
     """The split `train` (1,437 digits) or `test` (360), stratified with a fixed seed, as RGB PNG bytes of 16 x 16.
 
     Raises:
-        NoSuchSplit: it is another one.
+        NoSuchSplit: for another split.
     """
     if split not in ("train", "test"):
         raise NoSuchSplit(f"The digits have the splits train and test, not {split!r}.")

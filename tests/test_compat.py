@@ -1,0 +1,31 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""Canaries: an upgrade of a library that breaks one of compat.py's private names is named here first."""
+
+import torch
+from datasets import IterableDataset
+from torch.utils.data import DataLoader
+
+from visreg_training import compat
+
+
+def test_datasets_resolves_the_features_of_a_stream():
+    stream = IterableDataset.from_generator(lambda: iter([{"image": b"", "label": 3}]))
+    assert stream.features is None
+    assert set(compat.resolve_features(stream).features) == {"image", "label"}
+
+
+def test_torch_makes_shared_memory():
+    tensor = compat.empty_shared((2, 3), torch.uint8)
+    assert tensor.shape == (2, 3) and tensor.dtype == torch.uint8 and tensor.is_shared()
+    assert compat.empty_shared((4,), torch.float32).untyped_storage().nbytes() == 16
+
+
+def test_torch_stops_the_workers_of_a_loader():
+    batches = iter(DataLoader(range(8), num_workers=2))
+    next(batches)
+    workers = list(batches._workers)
+    assert len(workers) == 2 and all(worker.is_alive() for worker in workers)
+    compat.stop_loader_workers(batches)
+    assert not any(worker.is_alive() for worker in workers)
+    compat.stop_loader_workers(iter(DataLoader(range(8))))  # without workers there is nothing to stop

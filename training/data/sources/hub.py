@@ -1,0 +1,57 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""Data sets on the Hub, pinned to the commit that a branch or tag stands for now."""
+
+import re
+from functools import partial
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+from ...errors import one_line
+from ...retry import is_unreachable, with_retries
+from .builder import gated, open_builder, read_split
+from .opened import OpenedSplit, SplitRequest
+
+
+_HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[\w.-]+)?$")
+
+
+def open_hub(request: SplitRequest) -> OpenedSplit:
+    """A split of a data set on the Hub, streamed unless streaming is False.
+
+    Raises:
+        NoSuchSplit: there is none of that name.
+        ValueError: it cannot be found, reached or read; one line.
+    """
+    name = request.dataset
+    if not _HUB_ID.match(name) or name.startswith("."):
+        raise ValueError(f"dataset: there is no folder or file {name!r}, and it is no Hub id (owner/name) either.")
+    revision = _pinned_revision(name, request.revision)
+    builder = open_builder(name, request.config, revision)
+    data = read_split(builder, request.split, request.streaming is not False, name)
+    return OpenedSplit(data, name, revision=revision, remote=True)
+
+
+def _pinned_revision(name: str, revision: str | None) -> str:
+    """The commit that a branch, tag or None stands for now."""
+    try:
+        # The first that is asked of the Hub: without a network there is nothing to wait for.
+        ask = partial(HfApi().dataset_info, name, revision=revision)
+        return with_retries(ask, f"Looking up {name}", wait_for_network=False).sha
+    except GatedRepoError as error:
+        raise gated(name) from error
+    except RevisionNotFoundError as error:
+        raise ValueError(f"revision: the data set {name} has no revision {revision!r} on the Hub.") from error
+    except RepositoryNotFoundError as error:
+        raise ValueError(
+            f"dataset: there is no data set {name!r} on the Hub "
+            "(or it is private and you are not logged in: `hf auth login`), and no local folder of that name."
+        ) from error
+    except Exception as error:
+        if is_unreachable(error):
+            raise ValueError(
+                f"dataset: the Hub cannot be reached for {name!r}: connect to the network (and unset HF_HUB_OFFLINE), "
+                f"or give a local folder ({one_line(error, 300)})."
+            ) from error
+        raise ValueError(f"dataset: the Hub could not be asked for {name!r}: {one_line(error, 300)}") from error

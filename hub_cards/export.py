@@ -55,9 +55,9 @@ def cubic_weights(source: int, target: int, device: torch.device) -> torch.Tenso
     where it shrinks, is zero outside its support, so it needs no window.
     """
     scale = source / torch.sym_float(target)
-    centres = (torch.arange(target, device=device, dtype=torch.float32) + 0.5) * scale
-    places = torch.arange(source, device=device, dtype=torch.float32) + 0.5
-    distance = ((places[None] - centres[:, None]) / torch.sym_max(scale, 1.0)).abs()
+    centers = (torch.arange(target, device=device, dtype=torch.float32) + 0.5) * scale
+    positions = torch.arange(source, device=device, dtype=torch.float32) + 0.5
+    distance = ((positions[None] - centers[:, None]) / torch.sym_max(scale, 1.0)).abs()
     near = (1.5 * distance - 2.5) * distance * distance + 1
     far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
     weights = torch.where(distance < 1, near, torch.where(distance < 2, far, torch.zeros_like(distance)))

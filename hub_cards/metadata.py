@@ -20,14 +20,6 @@ from .license import Origin
 
 logger = logging.getLogger(__name__)
 
-# Options of a recipe that say where a run wrote, what it watched and how it was looked after, not how the model came
-# about.
-_NOT_OF_THE_MODEL = (
-    "output_dir", "overwrite", "resume", "keep_last", "keep_best", "save_every", "log_every", "report_to",
-    "num_workers", "push_to_hub", "repo_id", "push_every", "private", "eval_images", "online_probe", "probe_every",
-    "probe_images", "on_collapse", "collapse_rank", "collapse_sigma", "collapse_intervals",
-)  # fmt: skip
-
 
 @dataclass
 class RunMetadata:
@@ -119,8 +111,13 @@ def measured_weights(result: dict[str, Any]) -> str | None:
 
 
 def public_recipe(recipe: dict[str, Any]) -> dict[str, Any]:
-    """A recipe as it may be shown: the options that say how the model came about."""
-    return {name: public(value) for name, value in recipe.items() if name not in _NOT_OF_THE_MODEL}
+    """A recipe as it may be shown: the options that say how the model came about, and names that are no options."""
+    if not recipe:
+        return {}
+    from visreg_training.config import option_names, shown_on_card  # here: it imports torch
+
+    hidden = set(option_names()) - shown_on_card()
+    return {name: public(value) for name, value in recipe.items() if name not in hidden}
 
 
 def public(content: Any) -> Any:

@@ -4,19 +4,13 @@
 
 from typing import Any
 
+from visreg_training.objective.regularizers import TABLE
+
 from .license import is_hub_id
 from .markup import Markdown, escaped
 from .metadata import RunMetadata, dataset_label, is_number
 
 
-# What the recipe calls an objective -> its name, and whether it takes random directions.
-REGULARIZERS = {
-    "visreg": ("VISReg", True),
-    "sigreg": ("SIGReg", True),
-    "swd": ("the sliced Wasserstein distance", True),
-    "vicreg": ("VICReg", False),
-    "barlow": ("Barlow Twins", False),
-}
 PAPER = "[VISReg](https://arxiv.org/abs/2606.02572)"
 
 
@@ -27,9 +21,12 @@ def method(metadata: RunMetadata) -> Markdown:
 
 
 def regularizer(recipe: dict[str, Any]) -> tuple[str | None, bool]:
-    """Its name, None where the recipe does not say, and whether it takes random directions."""
-    given = recipe.get("regularizer")
-    return (None, False) if given is None else REGULARIZERS.get(str(given), (str(given), True))
+    """Its title, None where the recipe does not say, and whether it takes random directions."""
+    name = recipe.get("regularizer")
+    if name is None:
+        return None, False
+    known = TABLE.get(str(name))
+    return (known.title, known.takes_directions) if known else (str(name), True)
 
 
 def architecture(metadata: RunMetadata) -> str:

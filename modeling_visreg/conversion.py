@@ -23,7 +23,7 @@ from .modeling_visreg import VISRegViTForPreTraining, VISRegViTModel
 
 StateDict = dict[str, torch.Tensor]
 
-# timm's names of what a block holds -> ours. The qkv product is three here.
+# timm's names of the layers of a block -> ours. timm's fused qkv layer is three layers here.
 _BLOCK = {
     "norm1": ("layernorm_before",),
     "attn.qkv": ("attention.q_proj", "attention.k_proj", "attention.v_proj"),
@@ -33,7 +33,7 @@ _BLOCK = {
     "mlp.fc2": ("mlp.fc2",),
 }
 
-# The paper's models: width -> (heads, drop path rate, D). Shapes do not tell heads and drop path.
+# The paper's models: width -> (heads, drop path rate, D). Heads and drop path do not follow from shapes.
 _PAPER = {
     384: (6, 0.1, 128),
     768: (12, 0.1, 256),
@@ -42,8 +42,8 @@ _PAPER = {
     1408: (16, 0.3, 469),
 }
 
-# Places of Linear, BN, Linear, BN, Linear in our projector; the activations between them hold no weights.
-_PROJECTOR_PLACES = (0, 1, 3, 4, 6)
+# Positions of Linear, BN, Linear, BN, Linear in our projector; the activations between them hold no weights.
+_PROJECTOR_POSITIONS = (0, 1, 3, 4, 6)
 _PRETRAINING_FOLDER = "pretraining"
 
 
@@ -90,18 +90,18 @@ def config_from_timm_state_dict(
     image_size: int | tuple[int, int] | None = None,
     **overrides,
 ) -> VISRegViTConfig:
-    """The configuration that the shapes of a timm state dict imply.
+    """The configuration that follows from the shapes of a timm state dict.
 
     Args:
         state_dict: timm's names, without prefixes.
-        num_attention_heads: shapes do not tell it. By default the paper's for its widths (384, 768, 1024, 1280,
+        num_attention_heads: shapes do not define it; by default the paper's for its widths (384, 768, 1024, 1280,
             1408), else `width // 64`.
         image_size: native size in pixels, an int or (height, width); needed where the grid is not square.
         **overrides: other fields of `VISRegViTConfig`; drop path rate and `projection_size` default to the paper's
             for its widths.
 
     Raises:
-        ValueError: the state dict lacks the keys that tell the architecture, or the grid or the heads are not clear.
+        ValueError: the state dict lacks the keys that define the architecture, or the grid or the heads are not clear.
     """
     needed = ("cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.mlp.fc1.weight")
     if missing := [name for name in needed if name not in state_dict]:
@@ -133,7 +133,7 @@ def read_released(path: str | Path) -> ReleasedWeights:
 
     Accepts `.pth` or `.pt` (tensors and plain values only: `weights_only`) and `.safetensors`, which hold either a
     backbone's state dict under timm's names, or a whole network with `backbone.` and `proj.` prefixes, by itself or
-    under the key `net_state_dict`. `_orig_mod.` (torch.compile) and `module.` (DDP) are taken off.
+    under the key `net_state_dict`. `_orig_mod.` (torch.compile) and `module.` (DDP) are removed.
 
     Raises:
         ValueError: the file is not one of these, or a key of the network is neither backbone nor projector.
@@ -155,7 +155,7 @@ def read_released(path: str | Path) -> ReleasedWeights:
 
 
 def strip_training_prefixes(state_dict: StateDict) -> StateDict:
-    """The state dict without the `_orig_mod.` of torch.compile and the `module.` of DDP, wherever they stand."""
+    """The state dict without the `_orig_mod.` of torch.compile and the `module.` of DDP, anywhere in a name."""
     wrappers = {"_orig_mod", "module"}
     return {
         ".".join(part for part in name.split(".") if part not in wrappers): tensor
@@ -179,7 +179,7 @@ def convert_checkpoint(
 
     Args:
         source: `.pth`, `.pt` or `.safetensors`.
-        output_dir: appears at once, whole.
+        output_dir: written atomically.
         num_attention_heads, image_size: see `config_from_timm_state_dict`.
         overwrite: whether to replace a directory that is there and not empty.
 
@@ -195,9 +195,9 @@ def convert_checkpoint(
     backbone = from_timm_state_dict(released.backbone, config)
     with atomic_directory(output_dir, overwrite) as staging:
         if released.projector:
-            whole = {f"vit.{name}": tensor for name, tensor in backbone.items()}
-            whole |= _projector_from_released(released.projector, config)
-            model = VISRegViTForPreTraining.from_pretrained(None, config=config, state_dict=whole)
+            network = {f"vit.{name}": tensor for name, tensor in backbone.items()}
+            network |= _projector_from_released(released.projector, config)
+            model = VISRegViTForPreTraining.from_pretrained(None, config=config, state_dict=network)
             write_checkpoint(model, staging / _PRETRAINING_FOLDER)
         model = VISRegViTModel.from_pretrained(None, config=config, state_dict=backbone)
         write_checkpoint(model, staging)
@@ -209,7 +209,7 @@ def to_released(model_dir: str | Path, output: str | Path, overwrite: bool = Fal
 
     Args:
         model_dir: a directory of any VISReg ViT class.
-        output: `.pth`, `.pt` or `.safetensors`; appears at once, whole.
+        output: `.pth`, `.pt` or `.safetensors`; written atomically.
         overwrite: whether to replace a file that is there.
 
     Returns:
@@ -229,11 +229,14 @@ def to_released(model_dir: str | Path, output: str | Path, overwrite: bool = Fal
     state_dict = to_timm_state_dict(model.state_dict(), model.config)
     output.parent.mkdir(parents=True, exist_ok=True)
     staging = output.with_name(f".{output.name}.{os.getpid()}")
-    if output.suffix == ".safetensors":
-        save_file(state_dict, staging)
-    else:
-        torch.save(state_dict, staging)
-    staging.replace(output)
+    try:
+        if output.suffix == ".safetensors":
+            save_file(state_dict, staging)
+        else:
+            torch.save(state_dict, staging)
+        staging.replace(output)
+    finally:
+        staging.unlink(missing_ok=True)
     return output
 
 
@@ -249,8 +252,8 @@ def _names(config: VISRegViTConfig) -> dict[str, tuple[str, ...]]:
         for theirs, ours in _BLOCK.items():
             for kind in ("weight", "bias"):
                 if (theirs, kind) != ("attn.qkv", "bias") or config.qkv_bias:
-                    whole = tuple(f"encoder.layer.{index}.{name}.{kind}" for name in ours)
-                    names[f"blocks.{index}.{theirs}.{kind}"] = whole
+                    full_names = tuple(f"encoder.layer.{index}.{name}.{kind}" for name in ours)
+                    names[f"blocks.{index}.{theirs}.{kind}"] = full_names
     return names | {f"norm.{kind}": (f"layernorm.{kind}",) for kind in ("weight", "bias")}
 
 
@@ -285,7 +288,7 @@ def _projector_numbers(projector: StateDict) -> list[str]:
 
 
 def _projector_sizes(projector: StateDict) -> dict[str, int]:
-    """The fields of the configuration that a released projector's shapes tell."""
+    """The fields of the configuration that follow from a released projector's shapes."""
     first, *_, last = _projector_numbers(projector)
     return {
         "projector_hidden_size": projector[f"{first}.weight"].shape[0],
@@ -294,7 +297,7 @@ def _projector_sizes(projector: StateDict) -> dict[str, int]:
 
 
 def _projector_from_released(projector: StateDict, config: VISRegViTConfig) -> StateDict:
-    """A released projector under the names that it has in `VISRegViTForPreTraining`."""
+    """A released projector under its names in `VISRegViTForPreTraining`."""
     d, hidden = config.hidden_size, config.projector_hidden_size
     numbers = _projector_numbers(projector)
     shapes = {}
@@ -305,11 +308,11 @@ def _projector_from_released(projector: StateDict, config: VISRegViTConfig) -> S
         shapes |= {f"{number}.{name}": (hidden,) for name in ("weight", "bias", "running_mean", "running_var")}
         shapes[f"{number}.num_batches_tracked"] = ()
     _check_keys(projector, shapes, "the projector (proj.)")
-    places = dict(zip(numbers, _PROJECTOR_PLACES, strict=True))
+    positions = dict(zip(numbers, _PROJECTOR_POSITIONS, strict=True))
     renamed = {}
     for name, tensor in projector.items():
         number, _, kind = name.partition(".")
-        renamed[f"projector.{places[number]}.{kind}"] = tensor
+        renamed[f"projector.{positions[number]}.{kind}"] = tensor
     return renamed
 
 
@@ -327,8 +330,8 @@ def _read_tensors(path: Path) -> StateDict:
         content = content["net_state_dict"]
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}, not a state dict.")
-    if strangers := [str(name) for name, value in content.items() if not isinstance(value, torch.Tensor)]:
-        raise ValueError(f"{path} is not a state dict: these entries are not tensors: {_listed(strangers)}.")
+    if others := [str(name) for name, value in content.items() if not isinstance(value, torch.Tensor)]:
+        raise ValueError(f"{path} is not a state dict: these entries are not tensors: {_listed(others)}.")
     return content
 
 

@@ -147,8 +147,8 @@ def card_errors(content: str) -> list[str]:
             errors.append(f'"{key}" must be a list of strings')
         elif key in IDS:
             errors += [f'"{key}": {item} is not a repository id' for item in value if not re.fullmatch(IDS[key], item)]
-    if "license" in header and header["license"] not in LICENCES:
-        errors.append(f'"license" must be one of {LICENCES}')
+    if "license" in header and header["license"] not in LICENSES:
+        errors.append(f'"license" must be one of {LICENSES}')
     if "pipeline_tag" in header and header["pipeline_tag"] not in PIPELINES:
         errors.append(f'"pipeline_tag" must be one of {PIPELINES}')
     if any(len(tag) > 128 for tag in header.get("tags", []) if isinstance(tag, str)):
@@ -159,7 +159,7 @@ def card_errors(content: str) -> list[str]:
 STRINGS = ("license", "pipeline_tag", "library_name", "license_name", "license_link")
 LISTS = ("tags", "datasets", "metrics", "base_model", "language")
 IDS = {"datasets": r"([\w.-]+/)?[\w.-]+", "base_model": r"[\w.-]+/[\w.-]+"}
-LICENCES = (
+LICENSES = (
     "apache-2.0",
     "mit",
     "cc-by-4.0",

@@ -31,7 +31,8 @@ ARROWS = {
     "visreg_training.evaluation": LEAVES,
     "visreg_training.monitoring": CONFIG | {"visreg_training.evaluation"},
     "visreg_training.loop": CONFIG | {"visreg_training.monitoring", "visreg_training.evaluation", "visreg_hub_cards"},
-    "visreg_hub_cards": FLOOR | {"modeling_visreg", "visreg_training.config", "visreg_training.evaluation"},
+    "visreg_hub_cards": FLOOR
+    | {"modeling_visreg", "visreg_training.config", "visreg_training.evaluation", "visreg_training.objective"},
 }
 
 

@@ -67,9 +67,9 @@ def patch_map(checkpoint: str, image: Image.Image) -> Image.Image:
     _u, _s, directions = torch.linalg.svd(patches - patches.mean(0), full_matrices=False)
     shown = (patches - patches.mean(0)) @ directions[:3].T  # (N, 3)
     low, high = shown.quantile(torch.tensor([0.02, 0.98]), dim=0)
-    colours = ((shown - low) / (high - low).clamp_min(1e-6)).clamp(0, 1).reshape(rows, columns, 3)
+    colors = ((shown - low) / (high - low).clamp_min(1e-6)).clamp(0, 1).reshape(rows, columns, 3)
     enlarged = max(1, LONGEST_SIDE // max(rows, columns))
-    picture = Image.fromarray((colours.numpy() * 255).astype(np.uint8))
+    picture = Image.fromarray((colors.numpy() * 255).astype(np.uint8))
     return picture.resize((columns * enlarged, rows * enlarged), Image.Resampling.NEAREST)
 
 
@@ -82,7 +82,7 @@ def embed(checkpoint: str, images: list[Image.Image]) -> torch.Tensor:
     return torch.nn.functional.normalize(features, dim=1)
 
 
-def neighbours(checkpoint: str, image: Image.Image, gallery: list[str] | None) -> list[tuple[str, str]]:
+def neighbors(checkpoint: str, image: Image.Image, gallery: list[str] | None) -> list[tuple[str, str]]:
     """Files of the gallery, the nearest first, with the cosine of the angle between their features and the image's."""
     paths = (gallery or [])[:LARGEST_GALLERY]
     if not paths:
@@ -95,16 +95,16 @@ def neighbours(checkpoint: str, image: Image.Image, gallery: list[str] | None) -
 
 
 def look(checkpoint: str, image: Image.Image | None, gallery: list[str] | None):
-    """What the page shows for one image: a line on the model, the map, the neighbours."""
+    """What the page shows for one image: a line on the model, the map, the neighbors."""
     if image is None:
         raise gr.Error("Upload an image first.")
-    return describe(checkpoint), patch_map(checkpoint, image), neighbours(checkpoint, image, gallery)
+    return describe(checkpoint), patch_map(checkpoint, image), neighbors(checkpoint, image, gallery)
 
 
 with gr.Blocks(title="VISReg") as page:
     gr.Markdown(TITLE)
     name = gr.Textbox(CHECKPOINT, label="Checkpoint", placeholder="org/name", elem_id="checkpoint")
-    facts = gr.Markdown(elem_id="facts")
+    description = gr.Markdown(elem_id="description")
     with gr.Row():
         with gr.Column():
             picture = gr.Image(type="pil", label="Image", elem_id="image", height=320)
@@ -117,9 +117,9 @@ with gr.Blocks(title="VISReg") as page:
             )
             button = gr.Button("Look", variant="primary", elem_id="look")
         with gr.Column():
-            colours = gr.Image(label="Patches: three principal components as colours", elem_id="map", height=320)
+            colors = gr.Image(label="Patches: three principal components as colors", elem_id="map", height=320)
             nearest = gr.Gallery(label="Nearest in the gallery, with cosine", elem_id="nearest", columns=4, height=300)
-    button.click(look, [name, picture, files], [facts, colours, nearest], show_progress_on=[colours, nearest])
+    button.click(look, [name, picture, files], [description, colors, nearest], show_progress_on=[colors, nearest])
 
 
 if __name__ == "__main__":

@@ -27,10 +27,10 @@ pytestmark = pytest.mark.slow  # needs gradio, chromium and chromedriver: `make 
 WAIT = 120  # seconds; a loaded machine is slow to start
 
 
-def stripes(angle: int, colour: tuple[int, int, int]) -> Image.Image:
-    """A picture with a structure: stripes of a colour, turned."""
+def stripes(angle: int, color: tuple[int, int, int]) -> Image.Image:
+    """A picture with a structure: stripes of a color, turned."""
     pixels = np.zeros((96, 128, 3), np.uint8)
-    pixels[:, (np.arange(128) // 8) % 2 == 0] = colour
+    pixels[:, (np.arange(128) // 8) % 2 == 0] = color
     return Image.fromarray(pixels).rotate(angle)
 
 
@@ -84,11 +84,11 @@ def browser(tmp_path):
 
 def test_an_image_is_looked_at(page, browser, tmp_path):
     pictures = []
-    for number, (angle, colour) in enumerate(
+    for number, (angle, color) in enumerate(
         [(0, (255, 0, 0)), (30, (0, 255, 0)), (60, (0, 0, 255)), (90, (255, 255, 0))]
     ):
         pictures.append(tmp_path / f"picture-{number}.png")
-        stripes(angle, colour).save(pictures[-1])
+        stripes(angle, color).save(pictures[-1])
     browser.get(page)
 
     def found(selector: str):
@@ -100,11 +100,11 @@ def test_an_image_is_looked_at(page, browser, tmp_path):
     WebDriverWait(browser, WAIT).until(lambda driver: "picture-3" in driver.find_element(By.ID, "gallery").text)
     found("#look")[0].click()
     shown = found("#nearest .caption-label")
-    assert "blocks, width 48" in found("#facts")[0].text
+    assert "blocks, width 48" in found("#description")[0].text
     assert shown[0].text == "1.00" and len(shown) == 4
-    colours = found("#map img")[0]
-    WebDriverWait(browser, WAIT).until(lambda driver: int(colours.get_property("naturalWidth")) > 0)
-    assert (colours.get_property("naturalWidth"), colours.get_property("naturalHeight")) == (32 * 14, 24 * 14)
+    colors = found("#map img")[0]
+    WebDriverWait(browser, WAIT).until(lambda driver: int(colors.get_property("naturalWidth")) > 0)
+    assert (colors.get_property("naturalWidth"), colors.get_property("naturalHeight")) == (32 * 14, 24 * 14)
     browser.save_screenshot(str(tmp_path / "space.png"))
     assert len(Image.open(tmp_path / "space.png").convert("RGB").getcolors(2**24)) > 50
 

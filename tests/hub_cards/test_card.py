@@ -12,9 +12,7 @@ from markdown_it import MarkdownIt
 
 from visreg_hub_cards import check_card, write_card, write_converted_card
 from visreg_hub_cards.markup import escaped, fenced, plain
-from visreg_hub_cards.metadata import _NOT_OF_THE_MODEL
 from visreg_training.evaluation.published import PUBLISHED
-from visreg_training.loop.config import option_names
 from visreg_training.loop.results import describe
 
 
@@ -101,6 +99,21 @@ def test_local_folders_are_not_shown(run):
     assert "/home" not in text and "ada" not in text
 
 
+def test_a_result_on_a_local_folder_does_not_show_it(run):
+    (run / "evaluation").mkdir()
+    result = {"protocol": "knn", "dataset": "/home/ada/cats", "split": "test", "metric": "accuracy", "value": 0.5}
+    (run / "evaluation" / "knn.json").write_text(json.dumps(result | {"model": {"name": "/home/ada/runs/first"}}))
+    text = write_card(run).read_text(encoding="utf-8")
+    assert "| a local folder (cats), test split |" in text and "/home" not in text and "ada" not in text
+
+
+def test_a_file_that_is_no_result_is_not_shown(run):
+    plain_card = write_card(run).read_text(encoding="utf-8")
+    (run / "evaluation").mkdir()
+    (run / "evaluation" / "notes.json").write_text('{"protocol": "knn"}')
+    assert write_card(run).read_text(encoding="utf-8") == plain_card
+
+
 def test_a_local_folder_does_not_read_as_a_data_set(run, records):
     (recipe, record, summary), write = records
     record["source"] |= {"dataset": "data", "revision": None}
@@ -123,10 +136,6 @@ def test_the_recipe_says_how_the_model_came_about_and_no_more(run):
         "regularization_weight", "weight_decay", "initialize_from", "seed",
     }  # fmt: skip
     assert "| Seed | 7 |" in text
-
-
-def test_options_that_are_left_out_are_options_of_a_run():
-    assert set(_NOT_OF_THE_MODEL) <= set(option_names())
 
 
 @pytest.mark.parametrize("text", HOSTILE)

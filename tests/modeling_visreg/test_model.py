@@ -155,7 +155,7 @@ def test_loads_with_dtype_and_device_map(tmp_path, small_config, randomize, opti
 
 
 @pytest.mark.parametrize("from_nothing", [True, False])
-def test_initialisation_covers_every_weight(small_config, from_nothing):
+def test_initialization_covers_every_weight(small_config, from_nothing):
     """from_pretrained builds on the meta device: a tensor that _init_weights forgets would be garbage."""
     config = small_config(hidden_size=64)
     if from_nothing:

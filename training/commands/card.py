@@ -12,7 +12,7 @@ from pathlib import Path
 from visreg_hub_cards import check_card, find_card, write_card
 
 from ..errors import UserError, setting_up
-from .parsing import OneLineParser
+from ..parser import OneLineParser
 
 
 def main(argv: list[str]) -> None:

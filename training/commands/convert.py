@@ -8,7 +8,7 @@ from modeling_visreg import convert_checkpoint, to_released
 from visreg_hub_cards import write_converted_card
 
 from ..errors import setting_up
-from .parsing import OneLineParser
+from ..parser import OneLineParser
 
 
 def main(argv: list[str]) -> None:

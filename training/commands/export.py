@@ -5,8 +5,8 @@
 from pathlib import Path
 
 from ..errors import setting_up
+from ..parser import OneLineParser
 from ..run_folder import model_directory
-from .parsing import OneLineParser
 
 
 def main(argv: list[str]) -> None:

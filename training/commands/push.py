@@ -7,7 +7,7 @@ from pathlib import Path
 from visreg_hub_cards import push_run
 
 from ..errors import setting_up
-from .parsing import OneLineParser
+from ..parser import OneLineParser
 
 
 def main(argv: list[str]) -> None:

@@ -2,10 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Canaries: an upgrade of a library that breaks one of compat.py's private names is named here first."""
 
+import pytest
 import torch
 from datasets import IterableDataset
 from torch.utils.data import DataLoader
 
+from modeling_visreg import VISRegViTConfig, VISRegViTModel
 from visreg_training import compat
 
 
@@ -29,3 +31,24 @@ def test_torch_stops_the_workers_of_a_loader():
     compat.stop_loader_workers(batches)
     assert not any(worker.is_alive() for worker in workers)
     compat.stop_loader_workers(iter(DataLoader(range(8))))  # without workers there is nothing to stop
+
+
+@pytest.mark.filterwarnings("error")
+def test_torch_gathers_and_scatters_without_a_warning(tmp_path):
+    group = torch.distributed.init_process_group("gloo", f"file://{tmp_path}/meet", rank=0, world_size=1)
+    try:
+        own, whole, back = torch.arange(6.0).view(2, 3), torch.zeros(2, 3), torch.zeros(2, 3)
+        compat.all_gather_single(whole, own, group)
+        compat.reduce_scatter_single(back, whole, group)
+    finally:
+        torch.distributed.destroy_process_group()
+    assert torch.equal(whole, own) and torch.equal(back, own)
+
+
+@pytest.mark.filterwarnings("error")
+def test_transformers_checkpoints_activations():
+    model = VISRegViTModel(VISRegViTConfig(hidden_size=8, num_attention_heads=2, num_hidden_layers=1))
+    assert not compat.is_activation_checkpointing(model)
+    compat.enable_activation_checkpointing(model)
+    assert compat.is_activation_checkpointing(model)
+    assert model.encoder.layer[0].gradient_checkpointing

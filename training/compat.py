@@ -1,6 +1,8 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""Private names of libraries, sorted by library: each in one function that says why nothing public does.
+"""Private names of libraries, and names that differ between their versions, sorted by library: one function each.
+
+Of a private name it says why nothing public does, of one that differs up to which version.
 
 tests/test_compat.py has a canary for each, which names the library whose upgrade broke it. Libraries are imported
 inside the functions, because the floor is cheap to import.
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
+    import torch.distributed as dist
     from datasets import IterableDataset
 
 
@@ -52,3 +55,41 @@ def stop_loader_workers(batches: Any) -> None:
         for worker in batches._workers:
             if worker.is_alive():
                 worker.kill()
+
+
+def all_gather_single(whole: "torch.Tensor", own: "torch.Tensor", group: "dist.ProcessGroup") -> None:
+    """Fills `whole` (N * rows, ...) with the `own` (rows, ...) of all N processes.
+
+    torch 2.13 or 2.14 brought the name and 2.14 warns of `all_gather_into_tensor`, the only one before.
+    """
+    import torch.distributed as dist
+
+    gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+    gather(whole, own, group=group)
+
+
+def reduce_scatter_single(own: "torch.Tensor", whole: "torch.Tensor", group: "dist.ProcessGroup") -> None:
+    """Fills `own` (rows, ...) with this process's part of the sum over processes of `whole` (N * rows, ...).
+
+    The name came with that of `all_gather_single`; before, it was `reduce_scatter_tensor`.
+    """
+    import torch.distributed as dist
+
+    scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+    scatter(own, whole, group=group)
+
+
+# --- transformers
+
+
+def enable_activation_checkpointing(model: "torch.nn.Module") -> None:
+    """Computes the activations of each block again in backward; `gradient_checkpointing_enable` up to 5.22."""
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+
+
+def is_activation_checkpointing(model: "torch.nn.Module") -> bool:
+    """Whether it does; `is_gradient_checkpointing` up to 5.22."""
+    if hasattr(model, "is_activation_checkpointing"):
+        return model.is_activation_checkpointing
+    return model.is_gradient_checkpointing

@@ -7,6 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from modeling_visreg import VISRegViTConfig, VISRegViTForPreTraining
+from visreg_training.compat import enable_activation_checkpointing
 from visreg_training.config.estimate import largest_micro_batch, step_cost
 from visreg_training.loop.step import PretrainingStep
 from visreg_training.objective import VISRegObjective
@@ -30,7 +31,7 @@ def made(device, checkpointing=False):
     with torch.device(device):
         model = VISRegViTForPreTraining(config)
     if checkpointing:
-        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+        enable_activation_checkpointing(model)
     return PretrainingStep(model.train(), VISRegObjective(num_slices=64), 2)
 
 

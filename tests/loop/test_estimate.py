@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from modeling_visreg import VISRegViTConfig, VISRegViTForPreTraining
 from visreg_training.commands import plan
+from visreg_training.compat import enable_activation_checkpointing
 from visreg_training.data import open_stream
 from visreg_training.errors import UserError
 from visreg_training.loop.assembly import config_from, fill_defaults, meta_step
@@ -35,7 +36,7 @@ def made(device, checkpointing=False):
     with torch.device(device):
         model = VISRegViTForPreTraining(config)
     if checkpointing:
-        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+        enable_activation_checkpointing(model)
     return PretrainingStep(model.train(), VISRegObjective(num_slices=64), 2)
 
 

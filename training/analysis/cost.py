@@ -131,7 +131,7 @@ def case_table(rows: list[dict], key: str, factor: float, title: str) -> dict[st
     found = {(row["regularizer"], row["B"], row["D"]): row[key] for row in rows}
 
     def cell(name: str, case: tuple[int, int]) -> str:
-        value = found[name, *case]
+        value = found[(name, *case)]
         return number(factor * (statistics.median(value) if isinstance(value, list) else value))
 
     body = [[str(B), str(D), *(cell(name, (B, D)) for name in figures.TITLES)] for B, D in cases]

@@ -12,7 +12,7 @@ import math
 import os
 import platform
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ def make_result(
     result |= {"settings": outcome.settings, "features": features, "model": model, "data": data}
     result |= {"versions": versions(), "device": str(state.device), "processes": state.num_processes}
     result |= {"seconds": {name: round(value, 3) for name, value in seconds.items()}}
-    result["created"] = datetime.now(UTC).isoformat(timespec="seconds")
+    result["created"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
     return without_nan(result)
 
 

@@ -23,6 +23,7 @@ from transformers.utils.output_capturing import maybe_install_capturing_hooks
 from modeling_visreg import VISRegViTConfig, VISRegViTForPreTraining
 
 from ..backbones import build_pretraining_model, continue_pretraining_model
+from ..compat import enable_activation_checkpointing
 from ..data import (
     ColorOptions,
     DeviceAugment,
@@ -147,7 +148,7 @@ def meta_step(arguments: Arguments, config: Any) -> PretrainingStep:
     with torch.device("meta"):
         model = build_pretraining_model(config)
     if arguments.model.activation_checkpointing:
-        model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+        enable_activation_checkpointing(model)
     objective = make_objective(arguments.objective, arguments.run.seed)
     return PretrainingStep(model, objective, arguments.data.num_global)
 
@@ -293,7 +294,7 @@ def make_model(model: ModelOptions, data: DataOptions, seed: int) -> VISRegViTFo
         made = build_pretraining_model(config_from(model, data))
     check_crops(made.config.patch_size, data)
     if model.activation_checkpointing:
-        made.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+        enable_activation_checkpointing(made)
     if model.compile:
         # Hooks that collect hidden states would be installed at the first forward, under a lock that breaks the graph.
         maybe_install_capturing_hooks(made.base_model.encoder)

@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ..compat import is_activation_checkpointing
+
 
 @dataclass(frozen=True)
 class Gpu:
@@ -123,7 +125,7 @@ def count_step(model: nn.Module, views: list[torch.Tensor]) -> tuple[int, int]:
 
 def checkpointed(model: nn.Module, tokens: int) -> int:
     """Bytes (float32) of the blocks' inputs, which are what activation checkpointing keeps of an image."""
-    if not model.is_activation_checkpointing:
+    if not is_activation_checkpointing(model):
         return 0
     return 4 * tokens * model.config.hidden_size * model.config.num_hidden_layers
 

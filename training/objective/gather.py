@@ -7,9 +7,9 @@ Shapes: x (V views, B images of this process, D dimension); N processes.
 
 import torch
 import torch.distributed as dist
-import torch.distributed._functional_collectives as collectives
 from torch import Tensor
 
+from ..compat import all_gather_single, reduce_scatter_single
 from ..distributed import rank_and_world
 
 
@@ -22,7 +22,7 @@ def gather_batch(x: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:
     """
     if rank_and_world(group)[1] == 1:
         return x
-    return collectives.all_gather_single(x.contiguous(), gather_dim=1, group=group or dist.group.WORLD)
+    return _GatherBatch.apply(x, group or dist.group.WORLD)
 
 
 def mean_over_ranks(x: Tensor, group: dist.ProcessGroup | None = None) -> Tensor:
@@ -32,10 +32,30 @@ def mean_over_ranks(x: Tensor, group: dist.ProcessGroup | None = None) -> Tensor
     return _MeanValue.apply(x, group or dist.group.WORLD)
 
 
+class _GatherBatch(torch.autograd.Function):
+    """The collectives run along the first axis, so images come first for them: (B, V, D)."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, group: dist.ProcessGroup) -> Tensor:
+        ctx.group = group
+        own = x.transpose(0, 1).contiguous()
+        whole = own.new_empty(len(own) * dist.get_world_size(group), *own.shape[1:])
+        all_gather_single(whole, own, group)
+        return whole.transpose(0, 1).contiguous()
+
+    @staticmethod
+    def backward(ctx, upstream: Tensor):
+        whole = upstream.transpose(0, 1).contiguous()
+        own = whole.new_empty(len(whole) // dist.get_world_size(ctx.group), *whole.shape[1:])
+        reduce_scatter_single(own, whole, ctx.group)
+        return own.transpose(0, 1).contiguous(), None
+
+
 class _MeanValue(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, group: dist.ProcessGroup) -> Tensor:
-        total = collectives.wait_tensor(collectives.all_reduce(x.detach(), "sum", group))
+        total = x.detach().clone()
+        dist.all_reduce(total, group=group)
         return total / dist.get_world_size(group)
 
     @staticmethod

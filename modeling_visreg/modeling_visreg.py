@@ -11,8 +11,13 @@ This file travels with each checkpoint as remote code: next to transformers it n
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
+# First, so that where transformers is too old for the imports below, that file says so.
+from .configuration_visreg import VISRegViTConfig
+
+
+# isort: split
 import torch
 from torch import nn
 from transformers import initialization as init
@@ -31,8 +36,6 @@ from transformers.processing_utils import Unpack
 from transformers.utils import ModelOutput, TransformersKwargs
 from transformers.utils.generic import can_return_tuple, maybe_autocast, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
-
-from .configuration_visreg import VISRegViTConfig
 
 
 @dataclass
@@ -126,6 +129,17 @@ class VISRegViTEmbeddings(nn.Module):
         cls_tokens = self.cls_token.expand(patches.shape[0], -1, -1)
         embeddings = torch.cat((cls_tokens, patches), dim=1) + self.interpolate_pos_encoding(rows, columns)
         return self.dropout(embeddings)
+
+
+def mask_of(attention_mask: torch.Tensor | None, embeddings: torch.Tensor, config: VISRegViTConfig) -> Any:
+    """The mask (B, 1 + N) in the form that the attention backend takes; None stays None.
+
+    transformers would be asked in vain: under torch.compile it makes a mask that hides nothing, with which
+    scaled_dot_product_attention leaves its fast paths.
+    """
+    if attention_mask is None:
+        return None
+    return create_bidirectional_mask(config=config, inputs_embeds=embeddings, attention_mask=attention_mask)
 
 
 def eager_attention_forward(
@@ -371,7 +385,7 @@ class VISRegViTModel(VISRegViTPreTrainedModel):
             ValueError: the patch does not divide the images; the message names the sizes that fit.
         """
         embeddings = self.embeddings(pixel_values)
-        mask = create_bidirectional_mask(config=self.config, inputs_embeds=embeddings, attention_mask=attention_mask)
+        mask = mask_of(attention_mask, embeddings, self.config)
         encoded: BaseModelOutput = self.encoder(embeddings, mask, **kwargs)
         sequence = self.layernorm(encoded.last_hidden_state)
         return BaseModelOutputWithPooling(
@@ -500,7 +514,7 @@ class VISRegViTBackbone(BackboneMixin, VISRegViTPreTrainedModel):
     ) -> BackboneOutput:
         """Feature maps of images (B, C, H, W), one for each of `out_features`."""
         embeddings = self.embeddings(pixel_values)
-        mask = create_bidirectional_mask(config=self.config, inputs_embeds=embeddings, attention_mask=attention_mask)
+        mask = mask_of(attention_mask, embeddings, self.config)
         encoded: BaseModelOutput = self.encoder(embeddings, mask, **kwargs)
         grid = [side // self.config.patch_size for side in pixel_values.shape[-2:]]
         feature_maps = []

@@ -7,8 +7,9 @@ Shapes: V views, B images, D dimension of the projections, d width.
 
 import pytest
 import torch
+import torch.nn.functional as F
 
-from modeling_visreg import VISRegViTForPreTraining, VISRegViTModel
+from modeling_visreg import VISRegViTBackbone, VISRegViTForPreTraining, VISRegViTModel
 
 
 def drop_path_draws_of(model, images, seed=0):
@@ -91,7 +92,8 @@ def test_activation_checkpointing_keeps_loss_and_gradient(small_config, randomiz
         return loss.detach(), [parameter.grad.clone() for parameter in model.parameters()]
 
     loss, gradient = loss_and_gradient()
-    model.activation_checkpointing_enable({"use_reentrant": reentrant})
+    enable = getattr(model, "activation_checkpointing_enable", model.gradient_checkpointing_enable)  # before 5.23
+    enable({"use_reentrant": reentrant})
     assert all(layer.gradient_checkpointing for layer in model.vit.encoder.layer)
     checkpointed_loss, checkpointed = loss_and_gradient()
     assert torch.equal(loss, checkpointed_loss)
@@ -147,6 +149,26 @@ def test_views_of_the_wrong_form_are_refused(small_config, views, message):
 def test_views_per_resolution_must_add_up(small_config):
     with pytest.raises(ValueError, match=r"views_per_resolution \[2, 2\] does not add up to 5 views"):
         VISRegViTForPreTraining(small_config()).project(torch.rand(5, 4, 32), [2, 2])
+
+
+@pytest.mark.parametrize("model_class", [VISRegViTModel, VISRegViTBackbone])
+def test_no_mask_in_the_compiled_graph_unless_one_is_passed(small_config, model_class):
+    """SDPA leaves its fast paths for a mask, be it one that hides nothing."""
+    masks = []
+
+    def look(graph, _inputs):
+        calls = [node for node in graph.graph.nodes if node.target is F.scaled_dot_product_attention]
+        masks.extend(node.kwargs.get("attn_mask", (*node.args, None, None, None, None)[3]) for node in calls)
+        return graph.forward
+
+    model = model_class(small_config(num_hidden_layers=2)).eval()
+    torch._dynamo.reset()
+    compiled = torch.compile(model, backend=look, fullgraph=True)
+    images = torch.rand(2, 3, 16, 16)
+    compiled(images)
+    assert masks == [None, None]
+    compiled(images, attention_mask=torch.tensor([[1, 1, 1, 1, 0]] * 2))
+    assert len(masks) == 4 and None not in masks[2:]
 
 
 def test_a_compiled_model_takes_several_sizes(small_config, randomize):

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-slow soak lint bench bench-step clean
+.PHONY: demo test test-oldest test-newest test-slow soak lint bench bench-step clean
 
 # The tools that a target needs are stamped, so that a second call starts at once.
 $(BIN)/python:
@@ -31,6 +31,26 @@ lint: .venv/tested
 test: lint
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal
 
+# The suite, or the TESTS named, at both ends of what setup.py admits, each in an environment of its own. The oldest
+# numpy has no wheels beyond Python 3.12.
+.venv-oldest/tested: setup.py constraints-oldest.txt
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet --upgrade pip setuptools wheel -c constraints-oldest.txt
+	.venv-oldest/bin/python -m pip install --quiet --editable '.[test]' -c constraints-oldest.txt
+	touch $@
+
+test-oldest: .venv-oldest/tested
+	.venv-oldest/bin/python -m pytest -m "not slow" -n 2 --dist worksteal $(TESTS)
+
+.venv-newest/tested: setup.py
+	$(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/python -m pip install --quiet --upgrade pip setuptools wheel
+	.venv-newest/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager --editable '.[test]'
+	touch $@
+
+test-newest: .venv-newest/tested
+	.venv-newest/bin/python -m pytest -m "not slow" -n 2 --dist worksteal $(TESTS)
+
 # The Space is driven in a real browser: chromium and chromium-driver of the system.
 test-slow: .venv/tested
 	$(BIN)/python -m pip install --quiet --editable '.[test,space]' -c constraints.txt
@@ -49,4 +69,4 @@ bench-step: .venv/benched
 	$(BIN)/python tests/benchmarks/step.py --setting photos --data $(PHOTOS) --output tests/benchmarks/figures
 
 clean:
-	rm -rf .venv build dist *.egg-info runs
+	rm -rf .venv .venv-oldest .venv-newest build dist *.egg-info runs

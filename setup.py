@@ -15,7 +15,7 @@ ROOTS = {
 }
 
 
-EXPORT = ["onnx>=1.23", "onnxscript>=0.7", "onnxruntime>=1.32"]
+EXPORT = ["onnx>=1.23", "onnxscript>=0.7", "onnxruntime>=1.23.2"]  # the last onnxruntime for Python 3.10
 SEARCH = ["faiss-cpu>=1.15"]
 
 
@@ -35,30 +35,33 @@ setup(
     long_description=(HERE / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    python_requires=">=3.11",
+    python_requires=">=3.10",
     packages=packages(),
     package_dir=ROOTS,
     package_data={
         "visreg_training": ["recipes/*.yaml", "recipes/*/*", "evaluation/metrics/*/*.py"],
         "visreg_hub_cards": ["templates/*"],
     },
-    # The lower bounds are the versions that the suite was run with; constraints.txt pins what CI uses.
+    # Lower bounds: `make test-oldest` runs the suite with exactly these (constraints-oldest.txt); constraints.txt pins
+    # what CI uses. Beside each, what is missing or wrong below it.
     install_requires=[
-        "torch>=2.14",
-        "torchvision>=0.29",
-        "transformers>=5.23",
-        "accelerate>=1.15",
-        "datasets>=5.2",
-        "huggingface_hub>=2.4",
-        "safetensors>=0.8",
-        "evaluate>=0.4.6",
-        "numpy>=2.2",
-        "pillow>=12.3",
-        "pyyaml>=6.0",
-        "jinja2>=3.1",
-        "matplotlib>=3.10",
-        "scikit-learn>=1.7",
-        "tqdm>=4.67",
+        "torch>=2.6",  # torch.accelerator; export to ONNX and --compile are tested from 2.8 on
+        "torchvision>=0.21",  # the one of torch 2.6
+        "transformers>=5.12",  # up to 5.11 a backbone gets no hidden states, nor the attention its arguments
+        "accelerate>=1.6",  # is_fsdp2
+        "datasets>=5.0",  # one bad row group costs a whole shard in 4.8; no reshard in 4.5
+        "huggingface_hub>=1.5",  # what transformers 5.12 asks for; those up to 5.17 refuse 2.0
+        "safetensors>=0.5",  # older: not tried
+        "evaluate>=0.4.3",  # older: not tried
+        "numpy>=2.0",  # older: not tried
+        "scipy>=1.13",  # the first for numpy 2
+        "pyarrow>=21.0",  # what datasets 5.0 asks for
+        "pillow>=11.3",  # AVIF; files that are no images count as corrupt in 11.0
+        "pyyaml>=6.0.1",  # older: no wheels for Python 3.12
+        "jinja2>=3.1.2",  # older: not tried
+        "matplotlib>=3.9",  # the first for numpy 2
+        "scikit-learn>=1.5",  # the first for numpy 2
+        "tqdm>=4.66.3",  # what datasets 5.0 asks for
     ],
     extras_require={
         "export": EXPORT,
@@ -68,7 +71,7 @@ setup(
             "pytest>=9.2",
             "pytest-xdist>=3.8",
             "ruff>=0.17",
-            "timm>=1.0.31",
+            "timm>=1.0.29",
             "markdown-it-py>=4.2",
             "selenium>=4.51",
             "tensorboardX>=2.6.5",
@@ -80,7 +83,10 @@ setup(
     },
     entry_points={"console_scripts": ["visreg = visreg_training.cli:main"]},
     classifiers=[
+        "Programming Language :: Python :: 3.10",
         "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
 )

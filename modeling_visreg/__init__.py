@@ -5,15 +5,15 @@
 from transformers import (
     AutoBackbone,
     AutoConfig,
-    AutoImageProcessor,
     AutoModel,
     AutoModelForImageClassification,
     AutoModelForPreTraining,
-    BitImageProcessor,
-    BitImageProcessorPil,
 )
 
-from .checkpoint import image_processor_for, save_checkpoint
+# Not from `transformers` itself: there, up to 5.17, it is a stand-in that asks for torchvision even for PIL's classes.
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
+
+from .checkpoint import IMAGE_PROCESSORS, image_processor_for, save_checkpoint
 from .configuration_visreg import VISRegViTConfig
 from .conversion import (
     config_from_timm_state_dict,
@@ -38,11 +38,7 @@ AutoModel.register(VISRegViTConfig, VISRegViTModel, exist_ok=True)
 AutoBackbone.register(VISRegViTConfig, VISRegViTBackbone, exist_ok=True)
 AutoModelForPreTraining.register(VISRegViTConfig, VISRegViTForPreTraining, exist_ok=True)
 AutoModelForImageClassification.register(VISRegViTConfig, VISRegViTForImageClassification, exist_ok=True)
-AutoImageProcessor.register(
-    VISRegViTConfig,
-    image_processor_classes={"torchvision": BitImageProcessor, "pil": BitImageProcessorPil},
-    exist_ok=True,
-)
+AutoImageProcessor.register(VISRegViTConfig, image_processor_classes=IMAGE_PROCESSORS, exist_ok=True)
 
 __all__ = [
     "VISRegViTBackbone",

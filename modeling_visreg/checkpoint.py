@@ -15,9 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from transformers import BitImageProcessor, PreTrainedModel
+from transformers import BitImageProcessor, BitImageProcessorPil, PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling
+from transformers.utils import is_torchvision_available
 
 from .configuration_visreg import VISRegViTConfig
 
@@ -25,12 +26,17 @@ from .configuration_visreg import VISRegViTConfig
 # The evaluation protocol tests at 224 of 256 pixels (method, section 5); other native sizes keep the proportion.
 RESIZE_RATIO = 256 / 224
 
+# The first that is there makes a checkpoint's image processor; either reads what the other wrote.
+IMAGE_PROCESSORS = {"torchvision": BitImageProcessor} if is_torchvision_available() else {}
+IMAGE_PROCESSORS["pil"] = BitImageProcessorPil
 
-def image_processor_for(config: VISRegViTConfig, **overrides) -> BitImageProcessor:
+
+def image_processor_for(config: VISRegViTConfig, **overrides) -> BitImageProcessor | BitImageProcessorPil:
     """Image processor of the evaluation protocol for the native size of a model.
 
     Resizes the shortest edge to 256 / 224 of the native size (of its longer side, where it is not square) with bicubic
-    resampling, crops the center to the native size, normalizes with the ImageNet mean and standard deviation.
+    resampling, crops the center to the native size, normalizes with the ImageNet mean and standard deviation. It works
+    with torchvision where that is installed, else with PIL.
 
     Args:
         config: the model's configuration.
@@ -52,7 +58,7 @@ def image_processor_for(config: VISRegViTConfig, **overrides) -> BitImageProcess
         "image_std": list(IMAGENET_DEFAULT_STD),
         "do_convert_rgb": config.num_channels == 3,
     }
-    return BitImageProcessor(**settings | overrides)
+    return next(iter(IMAGE_PROCESSORS.values()))(**settings | overrides)
 
 
 def save_checkpoint(

@@ -5,9 +5,20 @@
 This file travels with each checkpoint as remote code, so it imports nothing of this package and stays flat.
 """
 
-from huggingface_hub.dataclasses import strict
-from transformers.backbone_utils import BackboneConfigMixin
-from transformers.configuration_utils import PreTrainedConfig
+import transformers
+
+
+# Of a checkpoint's files this is the first to be executed, and older versions lack what the imports below name.
+MINIMUM_TRANSFORMERS = "5.12"
+if [int(part) for part in transformers.__version__.split(".")[:2]] < [5, 12]:
+    raise ImportError(
+        f"VISReg ViT checkpoints need transformers {MINIMUM_TRANSFORMERS} or newer, this is "
+        f"{transformers.__version__}: pip install 'transformers>={MINIMUM_TRANSFORMERS}'"
+    )
+
+from huggingface_hub.dataclasses import strict  # noqa: E402
+from transformers.backbone_utils import BackboneConfigMixin  # noqa: E402
+from transformers.configuration_utils import PreTrainedConfig  # noqa: E402
 
 
 # Saving one class makes transformers write only that class's entry, and the other Auto classes then fail on the
@@ -88,11 +99,13 @@ class VISRegViTConfig(BackboneConfigMixin, PreTrainedConfig):
         self.set_output_features_output_indices(
             out_indices=kwargs.pop("out_indices", None), out_features=kwargs.pop("out_features", None)
         )
-        # Both are functions of the rest: what a saved config says about them must not win.
+        # These are functions of the rest: what a saved config says about them must not win.
         kwargs.pop("stage_names", None)
         kwargs.pop("auto_map", None)
+        kwargs.pop("minimum_transformers_version", None)
         super().__post_init__(**kwargs)
         self.auto_map = dict(AUTO_MAP)
+        self.minimum_transformers_version = MINIMUM_TRANSFORMERS
 
     @property
     def native_size(self) -> tuple[int, int]:

@@ -3,6 +3,7 @@
 """Auto classes, image processor and pipelines: with this package, and by a checkpoint's remote code without it."""
 
 import importlib
+import json
 import os
 import subprocess
 import sys
@@ -111,6 +112,58 @@ def test_classification_pipeline(tmp_path, small_config, randomize, photo):
     )
 
 
+# Where torchvision cannot be imported. Not `from transformers`: up to 5.17 that asks for torchvision for any model.
+WITHOUT_TORCHVISION = """
+import sys
+
+sys.modules["torchvision"] = None  # as if it were not installed
+
+import numpy as np
+from PIL import Image
+from safetensors.numpy import save_file
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
+from transformers.utils import is_torchvision_available
+
+assert not is_torchvision_available()
+root, saves = sys.argv[1], sys.argv[2] == "saves"
+if saves:
+    from modeling_visreg import VISRegViTConfig, image_processor_for
+photo = Image.open(f"{root}/photo.png")
+pixels = {}
+for name, image in (("rgb", photo), ("grey", photo.convert("L"))):
+    if saves:
+        few = {} if name == "rgb" else {"image_mean": [0.5], "image_std": [0.5]}
+        config = VISRegViTConfig(image_size=32, patch_size=8, num_channels=len(image.getbands()))
+        image_processor_for(config, **few).save_pretrained(f"{root}/{name}-again")
+    processor = AutoImageProcessor.from_pretrained(f"{root}/{name}")
+    pixels[name] = np.ascontiguousarray(processor(image, return_tensors="np")["pixel_values"])
+save_file(pixels, f"{root}/pixels.safetensors")
+"""
+
+
+@pytest.mark.parametrize("package", ["saves", "absent"])
+def test_image_processors_with_and_without_torchvision(tmp_path, small_config, photo, package):
+    """What is saved with torchvision loads without it, and the other way round; with this package and without."""
+    photo.save(tmp_path / "photo.png")
+    settings = {"rgb": {}, "grey": {"image_mean": [0.5], "image_std": [0.5]}}
+    for name, few in settings.items():
+        config = small_config(num_channels=3 if name == "rgb" else 1)
+        save_checkpoint(VISRegViTModel(config), tmp_path / name, image_processor_for(config, **few))
+    command = [sys.executable, "-c", WITHOUT_TORCHVISION, str(tmp_path), package]
+    done = subprocess.run(command, env=os.environ | {"HF_HUB_OFFLINE": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    without = load_file(tmp_path / "pixels.safetensors")
+    for name, image in {"rgb": photo, "grey": photo.convert("L")}.items():
+        folders = [tmp_path / name] + ([tmp_path / f"{name}-again"] if package == "saves" else [])
+        for folder in folders:
+            processor = AutoImageProcessor.from_pretrained(folder)
+            assert isinstance(processor, BitImageProcessor)
+            pixels = processor(image, return_tensors="pt").pixel_values
+            assert pixels.shape == (1, len(image.getbands()), 32, 32)
+            # The two round resampled pixels apart now and then: one level of 255, over the smallest deviation.
+            assert (pixels - without[name]).abs().max() < 1.01 / 255 / 0.224
+
+
 # Runs where this package cannot be imported: only transformers and the files of the checkpoint are there.
 WITHOUT_THE_PACKAGE = """
 import sys
@@ -184,3 +237,32 @@ def test_remote_code_works_without_the_package(tmp_path, small_config, randomize
     for name, feature in features.items():
         assert torch.equal(feature, expected[name]), name
     assert list(Path(tmp_path / "modules").rglob("modeling_visreg.py"))
+
+
+TOO_OLD = """
+import sys
+import transformers
+
+transformers.__version__ = "5.11.0"
+from transformers.dynamic_module_utils import get_class_from_dynamic_module
+
+if sys.argv[2] == "AutoModel":
+    transformers.AutoModel.from_pretrained(sys.argv[1], trust_remote_code=True)
+else:
+    get_class_from_dynamic_module(sys.argv[2], sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("asked", ["AutoModel", "modeling_visreg.VISRegViTModel"])
+def test_an_older_transformers_is_told_which_one_is_needed(tmp_path, small_config, asked):
+    directory = save_checkpoint(VISRegViTModel(small_config()), tmp_path / "model")
+    minimum = json.loads((directory / "config.json").read_text())["minimum_transformers_version"]
+    home = {"HF_HOME": str(tmp_path / "home"), "HF_MODULES_CACHE": str(tmp_path / "modules"), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-c", TOO_OLD, str(directory), asked]
+    done = subprocess.run(command, cwd=tmp_path, env=os.environ | home, capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1] == (
+        f"ImportError: VISReg ViT checkpoints need transformers {minimum} or newer, this is 5.11.0: "
+        f"pip install 'transformers>={minimum}'"
+    )
+    # setup.py asks for what the checkpoints ask for.
+    assert f'"transformers>={minimum}"' in (Path(__file__).parents[2] / "setup.py").read_text()

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from benchmarks.measuring import allocated_peak
 from modeling_visreg import VISRegViTConfig, VISRegViTForPreTraining
 from visreg_training.loop.optimization import Updater, make_optimizer
 from visreg_training.loop.step import PretrainingStep
@@ -28,7 +29,6 @@ def load(path: Path):
 
 SCRIPT = Path(__file__).with_name("step_on_ranks.py")
 ranks = load(SCRIPT)
-allocated_peak = load(Path(__file__).parents[1] / "benchmarks" / "peak.py").allocated_peak
 
 
 CASES = {

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Features after the same steps: our loop beside one written on lightly's parts, three seeds each.
 
-    python tests/benchmarks/quality.py --data CIFAR10_FOLDER --output FOLDER [--images 10000] [--epochs 10]
+    python -m benchmarks.quality --data CIFAR10_FOLDER --output FOLDER [--images 10000] [--epochs 10]
 
 Same images, views, model sizes, projector, steps, learning rate and its schedule, weight decay. Both sides' backbones
 are measured by one piece of code: 20-NN and linear accuracy of the frozen features on the test split, before the first
@@ -25,6 +25,8 @@ from visreg_training import pretrain
 from visreg_training.data import open_stream
 from visreg_training.evaluation.frozen import frozen_accuracy
 from visreg_training.loop.optimization import Schedule
+
+from .measuring import ROOT
 
 
 SIDES = ("ours", "lightly")
@@ -61,7 +63,7 @@ def from_timm(backbone: torch.nn.Module, options: dict) -> VISRegViTModel:
 
 def run_lightly(folder: Path, options: dict, seed: int, epochs: int) -> tuple[dict, dict]:
     """Accuracy before the first step and after the last."""
-    from lightly_loop import LightlyLoop
+    from .lightly_loop import LightlyLoop
 
     loop = LightlyLoop(str(folder / "train.parquet"), options, seed)
     before = accuracy(from_timm(loop.backbone, options), folder)
@@ -95,7 +97,7 @@ def first_model(options: dict, seed: int) -> VISRegViTModel:
 
 def run_one(side: str, seed: int, folder: Path, epochs: int) -> None:
     """One training in this process; writes its JSON file."""
-    from lightly_loop import SETTINGS
+    from .lightly_loop import SETTINGS
 
     torch.set_num_threads(1)
     options = SETTINGS[SETTING] | {"num_workers": 0}
@@ -119,8 +121,9 @@ def run_all(folder: Path, seeds: int, epochs: int, together: int) -> None:
     while waiting or running:
         while waiting and len(running) < together:
             side, seed = waiting.pop(0)
-            command = [sys.executable, __file__, "--output", str(folder), "--epochs", str(epochs)]
-            running.append(subprocess.Popen([*command, "--run", side, str(seed)]))
+            command = [sys.executable, "-m", "benchmarks.quality", "--output", str(folder.resolve())]
+            command += ["--epochs", str(epochs)]
+            running.append(subprocess.Popen([*command, "--run", side, str(seed)], cwd=ROOT))
         time.sleep(1)
         for process in [process for process in running if process.poll() is not None]:
             running.remove(process)

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images a second that one core prepares for pretraining: ours, the torchvision reference, lightly's DINOTransform.
 
-    python tests/benchmarks/data.py --data FOLDER_OR_HUB_ID [--split train] [--images 200] [--memory 10000]
+    python -m benchmarks.data --data FOLDER_OR_HUB_ID [--split train] [--images 200] [--memory 10000]
 
 Rates are of CPU time in one thread, so that they hold for a core whatever else the machine does; pipelines take turns,
 several rounds, and the best round of each counts. `worker` is what a loader's worker does (open, decode, 4 x 224 + 6 x

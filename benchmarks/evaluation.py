@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """All learning rates as one product against as many heads with one optimizer each, on cached features.
 
-    python tests/benchmarks/evaluation.py                                   random features of CIFAR-10's size
-    python tests/benchmarks/evaluation.py --train a.safetensors --test b.safetensors    those of `visreg features`
+    python -m benchmarks.evaluation                                   random features of CIFAR-10's size
+    python -m benchmarks.evaluation --train a.safetensors --test b.safetensors    those of `visreg features`
 
 n images, d features (4 layers of a ViT-S: 1536), H = 13 heads, C classes.
 """

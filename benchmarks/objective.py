@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Time and memory of the objective, forward and backward, beside its peers and the arithmetic floor.
 
-    python tests/benchmarks/objective.py --output tests/benchmarks/figures [--quick]
+    python -m benchmarks.objective --output benchmarks/figures [--quick]
 
 Each side runs in a process of its own on the same inputs (V 10 views, 4 of them global). Extra peak memory is taken at
 the first call at full size, after a warm-up at a small one; time is the median of several calls after that. The floor
@@ -15,12 +15,11 @@ Shapes: z (V views, B images, D dimension), directions (D, K slices).
 import argparse
 import json
 import os
-import platform
 import statistics
-import subprocess
-import sys
 import time
 from pathlib import Path
+
+from .measuring import add_measure, in_fresh_process, machine
 
 
 NUM_GLOBAL, VIEWS = 4, 10
@@ -34,7 +33,6 @@ CASES = [
 QUICK = [{"B": 64, "D": 32, "K": 256}, {"B": 128, "D": 32, "K": 256}]
 SIDES = (
     "ours",
-    "ours, control variate",
     "lightly",
     "plain",
     "SIGReg (ours)",
@@ -57,8 +55,7 @@ def build(side: str, slices: int):
         peer = VISRegLoss(num_slices=slices)
         return lambda z: peer(local_proj=z[NUM_GLOBAL:], global_proj=z[:NUM_GLOBAL])
     if side in ("plain", "SIGReg (plain)"):
-        sys.path.insert(0, str(Path(__file__).parents[1] / "objective"))
-        import plain
+        from . import plain
 
         def total(z: torch.Tensor) -> torch.Tensor:
             directions = sample_directions(z.shape[2], slices)
@@ -69,8 +66,7 @@ def build(side: str, slices: int):
             return 0.9 * regularizer + 0.1 * invariance_loss(z, NUM_GLOBAL)
 
         return total
-    options = {"control_variate": side.endswith("variate"), "regularizer": "sigreg" if "SIG" in side else "visreg"}
-    objective = VISRegObjective(slices, **options)
+    objective = VISRegObjective(slices, regularizer="sigreg" if "SIG" in side else "visreg")
     return lambda z: objective(z, NUM_GLOBAL).total
 
 
@@ -103,7 +99,8 @@ def floor(z, slices: int, permutation: bool = False) -> None:
 def measure(side: str, case: dict, repeats: int) -> dict:
     """Seconds and extra peak bytes of one side; runs in a process of its own."""
     import torch
-    from peak import extra_peak
+
+    from visreg_training.analysis.memory import extra_peak
 
     torch.manual_seed(0)
     z = torch.randn(VIEWS, case["B"], case["D"])
@@ -123,20 +120,13 @@ def measure(side: str, case: dict, repeats: int) -> dict:
     call(z[:, :2, :].contiguous()) if bottom else build(side, 8)(
         torch.randn(VIEWS, 8, 8, requires_grad=True)
     ).backward()
-    peak = extra_peak(lambda: call(z))
+    peak = extra_peak(lambda: call(z), z.device)
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
         call(z)
         seconds.append(time.perf_counter() - start)
     return {"seconds": statistics.median(seconds), "best": min(seconds), "peak": peak}
-
-
-def run_side(side: str, case: dict, repeats: int) -> dict:
-    """`measure` in a fresh process."""
-    command = [sys.executable, __file__, "--measure", json.dumps([side, case, repeats])]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
-    return json.loads(result.stdout.splitlines()[-1])
 
 
 def sides_of(case: dict) -> list[str]:
@@ -200,23 +190,21 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="folder for objective.md and objective.png")
     parser.add_argument("--quick", action="store_true", help="two small cases, to see that everything runs")
     parser.add_argument("--repeats", type=int, default=5, help="timed calls a side")
-    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    add_measure(parser)
     arguments = parser.parse_args()
     if arguments.measure:
-        print(json.dumps(measure(*json.loads(arguments.measure))))
+        print(json.dumps(measure(*arguments.measure)))
         return
-    import numpy
-    import torch
-
-    machine = f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, numpy {numpy.__version__}"
-    print(f"{machine}; load before: {os.getloadavg()[0]:.2f}\n", flush=True)
+    conditions = machine()
+    print(f"{conditions}\n", flush=True)
     rows = []
     for case in QUICK if arguments.quick else CASES:
-        rows.append({"case": case, "sides": {s: run_side(s, case, arguments.repeats) for s in sides_of(case)}})
+        sides = {side: in_fresh_process("objective", side, case, arguments.repeats) for side in sides_of(case)}
+        rows.append({"case": case, "sides": sides})
         print(table(rows[-1:]), flush=True)
     if arguments.output:
         arguments.output.mkdir(parents=True, exist_ok=True)
-        (arguments.output / "objective.md").write_text(f"{machine}\n\n{table(rows)}\n")
+        (arguments.output / "objective.md").write_text(f"{conditions}\n\n{table(rows)}\n")
         print(plot(rows, arguments.output))
 
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Draw what a digits run learned: held-out digits before and after, as a map, beside the run's curves.
 
-usage: python examples/digits_figure.py runs/digits digits.png
+usage: python docs/digits_figure.py runs/digits docs/digits.png
 """
 
 import json

@@ -1,6 +1,6 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""One process of several, started by test_distributed.py: `python ranks.py FOLDER RANK WORLD`; gloo through a file.
+"""One process of several, started by tests/objective/test_distributed.py (FOLDER RANK WORLD); gloo through a file.
 
 It takes its part of the batch that FOLDER/case.pt describes, trains nothing, and writes what it saw.
 """

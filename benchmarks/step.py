@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Images a second and peak memory of whole training steps: our loop beside one written on lightly's parts.
 
-    python tests/benchmarks/step.py --setting cifar10 --data CIFAR10_FOLDER --output tests/benchmarks/figures
-    python tests/benchmarks/step.py --setting photos --data PHOTO_FOLDER --output tests/benchmarks/figures
+    python -m benchmarks.step --setting cifar10 --data CIFAR10_FOLDER --output benchmarks/figures
+    python -m benchmarks.step --setting photos --data PHOTO_FOLDER --output benchmarks/figures
 
 Ours is the body of training/pretrain.py's loop on the parts it makes itself. Same images, views, model, projector,
 batch, slices, float32, optimizer, two workers (`SETTINGS` in lightly_loop.py). The sides take turns, each time in a
@@ -22,10 +22,7 @@ and AdamW, and what is logged.
 import argparse
 import json
 import os
-import platform
 import statistics
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -34,6 +31,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+
+from .measuring import add_measure, in_fresh_process, machine
 
 
 SIDES = ("ours", "lightly")
@@ -65,7 +64,7 @@ class Clock:
 
 def lightly_step(files: str, options: dict, clock: Clock) -> Callable[[], object]:
     """One update of lightly's side."""
-    from lightly_loop import LightlyLoop
+    from .lightly_loop import LightlyLoop
 
     loop = LightlyLoop(files, options)
     return lambda: loop.step(options["learning_rate"], clock.mark)
@@ -188,11 +187,8 @@ def tree_cpu() -> float:
 
 def run_side(side: str, arguments: argparse.Namespace, files: str, options: dict) -> dict:
     """`measure` in a fresh process, where threads wait as `visreg` lets them (cli.py)."""
-    request = json.dumps([side, files, options, arguments.warm, arguments.steps])
-    command = [sys.executable, __file__, "--measure", request]
-    environment = {"GOMP_SPINCOUNT": "2000"} | os.environ
-    result = subprocess.run(command, stdout=subprocess.PIPE, check=True, env=environment)
-    return json.loads(result.stdout.splitlines()[-1])
+    environment = {"GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "2000")}
+    return in_fresh_process("step", side, files, options, arguments.warm, arguments.steps, environment=environment)
 
 
 def summary(rounds: list[dict]) -> dict:
@@ -254,18 +250,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="turns of each side")
     parser.add_argument("--warm", type=int, default=12, help="steps before the timed ones: twice what the queues hold")
     parser.add_argument("--steps", type=int, default=25, help="timed steps a turn")
-    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    add_measure(parser)
     arguments = parser.parse_args()
     if arguments.measure:
-        print(json.dumps(measure(*json.loads(arguments.measure))))
+        print(json.dumps(measure(*arguments.measure)))
         return
-    from lightly_loop import SETTINGS
+    from .lightly_loop import SETTINGS
 
     if arguments.data is None:
         parser.error("--data is needed")
     files = str(arguments.data / "data" / "train-*.parquet")
     options = SETTINGS[arguments.setting]
-    print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}; load {os.getloadavg()[0]:.2f}")
+    print(machine())
     rounds = []
     for _ in range(arguments.rounds):
         rounds.append({side: run_side(side, arguments, files, options) for side in SIDES})

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Peak memory and time of exact micro-batches against the undivided batch and against the micro-batch trained alone.
 
-usage: python tests/benchmarks/micro_batches.py [--batch 128] [--micro 16]
+usage: python -m benchmarks.micro_batches [--batch 128] [--micro 16]
 
 Each side runs in a fresh process; peaks are extra to what the process held with its model and views: of the tensors
 that torch allocates, and of resident memory. For the latter the C library is told to give freed blocks above 1 MB back
@@ -11,17 +11,16 @@ at once (MALLOC_MMAP_THRESHOLD_): by default it keeps them in a heap, which the 
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import time
+
+from .measuring import add_measure, allocated_peak, in_fresh_process
 
 
 def measure(batch: int, micro: int) -> dict:
     import torch
-    from peak import allocated_peak, extra_peak
 
     from modeling_visreg import VISRegViTConfig, VISRegViTForPreTraining
+    from visreg_training.analysis.memory import extra_peak
     from visreg_training.loop.step import PretrainingStep
     from visreg_training.objective import VISRegObjective
 
@@ -35,7 +34,7 @@ def measure(batch: int, micro: int) -> dict:
         step(views, 0).terms.total.backward()
 
     step([group[:, :2] for group in views], 0).terms.total.backward()  # gradients exist, kernels are loaded
-    peak, allocated = extra_peak(call), allocated_peak(call)
+    peak, allocated = extra_peak(call, views[0].device), allocated_peak(call)
     start = time.perf_counter()
     call()
     features = 4 * 6 * batch * (config.hidden_size + config.projection_size)
@@ -43,20 +42,18 @@ def measure(batch: int, micro: int) -> dict:
 
 
 def fresh(batch: int, micro: int) -> dict:
-    command = [sys.executable, __file__, "--measure", json.dumps([batch, micro])]
-    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    return json.loads(done.stdout.splitlines()[-1])
+    environment = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20)}
+    return in_fresh_process("micro_batches", batch, micro, environment=environment)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--micro", type=int, default=16)
-    parser.add_argument("--measure", help=argparse.SUPPRESS)
+    add_measure(parser)
     given = parser.parse_args()
     if given.measure:
-        print(json.dumps(measure(*json.loads(given.measure))))
+        print(json.dumps(measure(*given.measure)))
         return
     alone, parts = fresh(given.micro, given.micro), fresh(given.batch, given.micro)
     whole = fresh(given.batch, given.batch)

@@ -21,7 +21,7 @@ from lightly.transforms.multi_view_transform import MultiViewTransform
 from torch import nn
 from torch.utils.data import DataLoader
 
-from visreg_training.loop.optimization import parameter_groups
+from visreg_training.loop.optimizer import parameter_groups
 
 
 _BOTH = {

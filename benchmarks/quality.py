@@ -22,9 +22,9 @@ import torch
 
 from modeling_visreg import VISRegViTConfig, VISRegViTModel, from_timm_state_dict, image_processor_for
 from visreg_training import pretrain
+from visreg_training.config import LearningRateSchedule
 from visreg_training.data import open_stream
 from visreg_training.evaluation.frozen import frozen_accuracy
-from visreg_training.loop.optimization import Schedule
 
 from .measuring import ROOT
 
@@ -68,7 +68,7 @@ def run_lightly(folder: Path, options: dict, seed: int, epochs: int) -> tuple[di
     loop = LightlyLoop(str(folder / "train.parquet"), options, seed)
     before = accuracy(from_timm(loop.backbone, options), folder)
     steps_an_epoch = len(loop.loader)
-    schedule = Schedule(options["learning_rate"], epochs * steps_an_epoch, WARMUP_EPOCHS * steps_an_epoch)
+    schedule = LearningRateSchedule(options["learning_rate"], epochs * steps_an_epoch, WARMUP_EPOCHS * steps_an_epoch)
     for step in range(schedule.total_steps):
         loss = loop.step(schedule.learning_rate(step))
         if step % steps_an_epoch == 0:
@@ -88,11 +88,10 @@ def run_ours(folder: Path, options: dict, seed: int, epochs: int) -> tuple[dict,
 
 def first_model(options: dict, seed: int) -> VISRegViTModel:
     """The backbone that `pretrain` starts from."""
-    from visreg_training.loop.assembly import make_model
-    from visreg_training.loop.config import as_flags, parse
+    from visreg_training.config import from_keywords
+    from visreg_training.loop.run import build_model
 
-    arguments = parse(as_flags(options | {"dataset": "any", "output_dir": "none"}))
-    return make_model(arguments.model, arguments.data, seed).base_model
+    return build_model(from_keywords(**options, dataset="any", output_dir="unused", seed=seed)).base_model
 
 
 def run_one(side: str, seed: int, folder: Path, epochs: int) -> None:

@@ -72,48 +72,41 @@ def lightly_step(files: str, options: dict, clock: Clock) -> Callable[[], object
 
 def our_step(files: str, options: dict, clock: Clock) -> Callable[[], object]:
     """One pass of the body of `train` in training/pretrain.py, on the same parts."""
-    from visreg_training.loop.assembly import (
-        assemble,
-        make_batches,
-        make_held_out,
-        make_step,
-        seed_model,
-    )
-    from visreg_training.loop.config import as_flags, parse
-    from visreg_training.loop.optimization import Updater, make_optimizer
-    from visreg_training.loop.reporting import Reporter
+    from visreg_training.config import from_keywords
+    from visreg_training.loop.checkpoint import RunState
+    from visreg_training.loop.run import build_run
+    from visreg_training.loop.updates import prepare, updates
+    from visreg_training.loop.views import build_batches
+    from visreg_training.monitoring.reporter import Reporter
 
     place = {"dataset": files, "output_dir": tempfile.mkdtemp(), "online_probe": False, "max_steps": 10**6}
-    parts = assemble(parse(as_flags(options | place)))
-    run, plan = parts.arguments.run, parts.plan
-    step_module = make_step(parts)
-    optimizer = make_optimizer(step_module, plan.learning_rate, run.weight_decay)
-    step_module, prepared = parts.accelerator.prepare(step_module, optimizer)
-    state = parts.checkpoints.restore(None, parts.model, optimizer)
-    schedule = plan.schedule(run.final_learning_rate_ratio)
-    update = Updater(parts.accelerator, prepared, step_module, run.clip_norm)
-    report = Reporter(parts, state, None, make_held_out(parts))
-    batches = make_batches(parts, state)
-    step_module.train()
-    mark_boundary(parts.model, clock)
-    done = 0
+    run = build_run(from_keywords(**options | place), choose_missing=False)
+    batches, report = TimedBatches(build_batches(run), clock), Reporter(run, RunState(), None)
+    mark_boundary(run.model, clock)
+    every = updates(run, prepare(run), batches)
 
     def one() -> None:
-        nonlocal done
-        step, done = done, done + 1
-        waited = batches.waited
-        batch = next(batches)
-        clock.mark("data")
-        clock.move("data", "views", batches.waited - waited)
-        seed_model(run.seed, step, 0)
-        output = step_module(batch.views, step)
-        norm, skipped = update(output.terms.total, schedule.learning_rate(step))
-        report.add(step, output, norm, skipped, batch)
-        if report.due(step):
-            report.read(step, output, schedule.learning_rate(step), batches.wait_seconds, None)
+        update = next(every)
+        report.add(update)
+        if report.due(update.step):
+            report.read(update, batches.batches.wait_seconds, None)
         clock.mark("optimizer")
 
     return one
+
+
+class TimedBatches:
+    """Batches of a run, whose waiting is credited to the data, or to the views where they were not ready."""
+
+    def __init__(self, batches, clock: Clock):
+        self.batches, self.clock = batches, clock
+
+    def __next__(self):
+        waited = self.batches.waited
+        batch = next(self.batches)
+        self.clock.mark("data")
+        self.clock.move("data", "views", self.batches.waited - waited)
+        return batch
 
 
 def mark_boundary(model: torch.nn.Module, clock: Clock) -> None:

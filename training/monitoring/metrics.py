@@ -1,21 +1,19 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""What a run says about itself: meters on the device, a line an interval in metrics.jsonl, progress on screen."""
+"""Meters on the device, and metrics.jsonl: a line a logging interval."""
 
 import json
 import math
-import os
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
+
+from ..run_folder import read_rows, write_text
 
 
 class Meters:
-    """Means of device scalars over an interval. `add` never synchronises; `read` does, once."""
+    """Means of device scalars over an interval. `add` never synchronizes; `read` does, once."""
 
     def __init__(self):
         self.names: tuple[str, ...] = ()
@@ -52,74 +50,18 @@ class MetricsLog:
     def __init__(self, path: Path, resume_step: int):
         self.path = path
         self.rows = [row for row in read_rows(path) if row["step"] <= resume_step] if resume_step else []
-        part = path.with_suffix(".part")
-        part.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
-        os.replace(part, path)
+        write_text(path, "".join(json.dumps(row) + "\n" for row in self.rows))
 
     def write(self, row: dict[str, Any]) -> None:
+        """Append a row."""
         self.rows.append(row)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
 
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a metrics file; a line cut by a kill is left out."""
-    rows = []
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
-    return rows
-
-
-class Progress:
-    """A bar on a terminal, a line an interval in a log file; images a second and time left in both."""
-
-    def __init__(self, total_steps: int, start: int, global_batch_size: int, enabled: bool):
-        self.total_steps = total_steps
-        self.global_batch_size = global_batch_size
-        self.lines = enabled and not sys.stderr.isatty()
-        self.bar = tqdm(
-            total=total_steps, initial=start, unit="step", disable=not enabled or self.lines, desc="pretraining"
-        )
-
-    def report(self, step: int, rate: float, words: str) -> None:
-        """`step`: updates done; `rate`: images a second of the last interval; `words`: how it goes."""
-        left = (self.total_steps - step) * self.global_batch_size / max(rate, 1e-9)
-        text = f"{rate:.0f} images/s, {words}"
-        self.bar.set_postfix_str(text, refresh=False)
-        self.bar.update(step - self.bar.n)
-        if self.lines:
-            print(f"step {step}/{self.total_steps}, {text}, {clock(left)} left", file=sys.stderr, flush=True)
-
-    def close(self) -> None:
-        self.bar.close()
-
-
-class Stopwatch:
-    """Seconds since the last call."""
-
-    def __init__(self):
-        self.last = time.perf_counter()
-
-    def lap(self) -> float:
-        now = time.perf_counter()
-        elapsed, self.last = now - self.last, now
-        return elapsed
-
-
 def finite_or_none(value: Any) -> Any:
     """JSON knows no NaN."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def clock(seconds: float) -> str:
-    """1:02:03 for 3723 seconds."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
 
 
 def peak_memory(device: torch.device) -> float:
@@ -129,13 +71,3 @@ def peak_memory(device: torch.device) -> float:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-
-
-class Timer:
-    """Seconds of training, those before a resume included."""
-
-    def __init__(self, before: float):
-        self.before, self.start = before, time.perf_counter()
-
-    def seconds(self) -> float:
-        return self.before + time.perf_counter() - self.start

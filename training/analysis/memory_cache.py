@@ -1,12 +1,12 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""What a process keeps in memory between runs."""
+"""What a process holds in memory from one training to the next."""
 
 from collections.abc import Callable
 from typing import Any
 
 
-class Kept:
+class MemoryCache:
     """The newest values by key.
 
     Args:

@@ -6,7 +6,7 @@ import copy
 
 import torch
 
-from visreg_training.loop.probes import OnlineProbes
+from visreg_training.monitoring.probes import OnlineProbes
 
 
 CLASSES, WIDTH, VIEWS = 3, 8, 2

@@ -1,33 +1,13 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""Parameter groups, the learning rate as a pure function of the step, and one update that never needs the host.
+"""Parameter groups, AdamW, and one update that never needs the host.
 
-Sources: AdamW, weight decay 0.05, clipping 1.0, cosine to lr / 1000 after a linear warmup (method: recipes table).
+Sources: AdamW, weight decay 0.05, clipping 1.0 (method: recipes table).
 """
 
-import math
-from dataclasses import dataclass
-
 import torch
+from accelerate import Accelerator
 from torch import nn
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """Linear warmup, then a half cosine from `peak` to `peak * final_ratio` at `total_steps`."""
-
-    peak: float
-    total_steps: int
-    warmup_steps: int
-    final_ratio: float = 1e-3
-
-    def learning_rate(self, step: int) -> float:
-        """The learning rate of update `step` (0-based)."""
-        if step < self.warmup_steps:
-            return self.peak * (step + 1) / self.warmup_steps
-        progress = (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps)
-        final = self.peak * self.final_ratio
-        return final + (self.peak - final) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
@@ -40,7 +20,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0}]
 
 
-def make_optimizer(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
+def build_optimizer(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
     """Fused AdamW, the one kernel that can skip a bad update on the device."""
     return torch.optim.AdamW(parameter_groups(model, weight_decay), lr=learning_rate, fused=True)
 
@@ -50,10 +30,10 @@ class Updater:
 
     An update whose loss or gradient norm is not finite is left out by the fused kernel itself (`found_inf`), and the
     buffers (the projector's batch norm statistics, which forward has moved already) go back to what they were: the
-    weights and the moments are never spoilt and the host learns of it when it reads the meters, not a step earlier.
+    weights and the moments are never spoiled and the host learns of it when it reads the meters, not a step earlier.
     """
 
-    def __init__(self, accelerator, optimizer, step_module: nn.Module, clip_norm: float):
+    def __init__(self, accelerator: Accelerator, optimizer, step_module: nn.Module, clip_norm: float):
         self.accelerator = accelerator
         self.optimizer = getattr(optimizer, "optimizer", optimizer)  # AdamW itself reads found_inf, not its wrapper
         self.parameters = list(step_module.parameters())

@@ -14,12 +14,12 @@ import torch
 
 from ..data import BadDataError
 from ..data.shards import StreamLostError
+from ..distributed import lost_another_rank
 from ..errors import RunStopped, one_line
-from .ranks import lost_another
 
 
 @contextmanager
-def run_stopped() -> Iterator[None]:
+def end_in_one_line() -> Iterator[None]:
     """What the outside world does to a run (data, disk, memory, other ranks, a compiler) ends it in one line.
 
     Raises:
@@ -33,7 +33,7 @@ def run_stopped() -> Iterator[None]:
         message = "the device's memory is full: a smaller --micro_batch_size is exact, and needs less"
         raise RunStopped(message) from error
     except RuntimeError as error:
-        if lost_another(error):
+        if lost_another_rank(error):
             raise RunStopped("another process of the run ended; its own message says why") from error
         kinds = [kind.__name__ for kind in type(error).__mro__]  # by name: the class's module takes a second to load
         if "BackendCompilerFailed" in kinds:
@@ -47,13 +47,18 @@ def run_stopped() -> Iterator[None]:
 class FiniteGuard:
     """Updates that were not finite were left out on the device (`Updater`); this decides what happens next.
 
-    The identifiers of the offending batches are appended to `nonfinite.jsonl`, one object a batch.
+    The identifiers of the offending batches are appended to `path`, one object a batch.
+
+    Args:
+        path: of the list.
+        action: "stop" or "skip".
+        skipped: updates left out before a resume.
     """
 
-    def __init__(self, path: Path, action: str):
+    def __init__(self, path: Path, action: str, skipped: int = 0):
         self.path = path
         self.action = action
-        self.skipped = 0
+        self.skipped = skipped
 
     def check(self, bad: list[bool], batches: list[tuple[int, list[str]]], last_checkpoint: str | None) -> None:
         """`bad`: one flag an update of the interval; `batches`: (step, image ids) of the same updates.

@@ -8,6 +8,8 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from ..run_folder import atomic_file
+
 
 # Panel title -> the metrics drawn in it, with the names of its legend.
 PANELS = {
@@ -24,7 +26,7 @@ PANELS = {
     "images a second": {"images_per_second": "images/s"},
 }
 LOGARITHMIC = ("terms", "gradient norm")
-COLOURS = ("#1f5fa8", "#d1602b", "#3a8a4d", "#8c4fa3")
+COLORS = ("#1f5fa8", "#d1602b", "#3a8a4d", "#8c4fa3")
 
 
 def draw_curves(rows: list[dict[str, Any]], path: Path, title: str = "") -> None:
@@ -43,18 +45,17 @@ def draw_curves(rows: list[dict[str, Any]], path: Path, title: str = "") -> None
         axis.set_axis_off()
     if title:
         figure.suptitle(title)
-    part = path.with_suffix(".part.png")
-    figure.savefig(part, dpi=110)
-    part.replace(path)
+    with atomic_file(path) as part:
+        figure.savefig(part, dpi=110)
 
 
 def draw_panel(axis, rows: list[dict[str, Any]], name: str, series: dict[str, str]) -> None:
-    for colour, (key, label) in zip(COLOURS, series.items(), strict=False):
+    for color, (key, label) in zip(COLORS, series.items(), strict=False):
         points = [
             (row["epoch"] if "epoch" in row else row["step"], row[key]) for row in rows if row.get(key) is not None
         ]
         if points:
-            axis.plot(*zip(*points, strict=True), label=label, color=colour, linewidth=1.6)
+            axis.plot(*zip(*points, strict=True), label=label, color=color, linewidth=1.6)
     if name in LOGARITHMIC:
         axis.set_yscale("log")
     axis.set_title(name, fontsize=10)

@@ -1,16 +1,16 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""A step never makes the host wait for the device: synchronisations are counted over a whole run, on a CPU.
+"""A step never makes the host wait for the device: synchronizations are counted over a whole run, on a CPU.
 
 What would live on an accelerator is followed from operation to operation: the parameters, the augmented views, and
-whatever is computed from either. Reading such a value on the host would be a synchronisation. What is drawn and
+whatever is computed from either. Reading such a value on the host would be a synchronization. What is drawn and
 decided on the CPU on purpose (augmentation parameters, the order of images) is not followed, and an operator of ours
 counts as one operation: inside, its kernel for the CPU may do as it likes.
 """
 
 import contextlib
+import importlib
 import importlib.util
-import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,16 +22,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from visreg_training.data import DeviceAugment
-from visreg_training.loop.monitors import Meters
 from visreg_training.loop.views import StepAugment
+from visreg_training.monitoring.metrics import Meters
 from visreg_training.pretrain import pretrain
 
 
-_spec = importlib.util.spec_from_file_location("forked", Path(__file__).with_name("forked.py"))
+_spec = importlib.util.spec_from_file_location("forked", Path(__file__).parent.parent / "loop" / "forked.py")
 forked = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(forked)
 
 
+updates_module = importlib.import_module("visreg_training.loop.updates")  # the package has a function of this name
 STEPS, INTERVAL = 6, 3
 RUN = forked.SMALL | {"eval_split": None, "max_steps": STEPS, "log_every": INTERVAL, "save_every": 100}
 READING = {"_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "unique_dim"}
@@ -39,7 +40,7 @@ PAST_THE_DISPATCHER = ("tolist", "numpy", "__array__")  # on a CPU these look in
 
 
 class Followed(TorchDispatchMode):
-    """Follows memory of the device; `reads` holds the names of the functions around each synchronisation."""
+    """Follows memory of the device; `reads` holds the names of the functions around each synchronization."""
 
     def __init__(self):
         super().__init__()
@@ -96,7 +97,7 @@ def following(monkeypatch) -> Iterator[Followed]:
 
 @pytest.fixture
 def reads_of_a_run(monkeypatch, tmp_path):
-    """The synchronisations of a whole run with online probes."""
+    """The synchronizations of a whole run with online probes."""
 
     def run() -> list[list[str]]:
         with following(monkeypatch) as mode, monkeypatch.context() as patch:
@@ -109,8 +110,7 @@ def reads_of_a_run(monkeypatch, tmp_path):
 
                 return followed
 
-            module = sys.modules[pretrain.__module__]
-            patch.setattr(module, "make_step", follow_result(module.make_step))
+            patch.setattr(updates_module, "build_step", follow_result(updates_module.build_step))
             patch.setattr(StepAugment, "__call__", follow_result(StepAugment.__call__))
             pretrain(**RUN, output_dir=tmp_path / "run")
         return [names for names in mode.reads if "train" in names]
@@ -118,14 +118,14 @@ def reads_of_a_run(monkeypatch, tmp_path):
     return run
 
 
-def test_an_interval_has_one_synchronisation_and_it_is_the_report(reads_of_a_run):
+def test_an_interval_has_one_synchronization_and_it_is_the_report(reads_of_a_run):
     reads = reads_of_a_run()
     reports = [names for names in reads if "read" in names]
     assert [names[names.index("train") :] for names in reads if names not in reports] == []
     assert len(reports) == STEPS // INTERVAL
 
 
-def test_a_synchronisation_would_be_noticed(reads_of_a_run, monkeypatch):
+def test_a_synchronization_would_be_noticed(reads_of_a_run, monkeypatch):
     add = Meters.add
 
     def curious(meters, values, skipped):
@@ -137,7 +137,7 @@ def test_a_synchronisation_would_be_noticed(reads_of_a_run, monkeypatch):
     assert sum("curious" in names for names in reads_of_a_run()) == 2 * STEPS
 
 
-def test_colours_are_decided_on_the_cpu_and_nothing_is_read_back():
+def test_colors_are_decided_on_the_cpu_and_nothing_is_read_back():
     """The path of an accelerator on the meta device, which has no memory that could be read."""
     images = torch.empty(12, 3, 32, 32, dtype=torch.uint8, device="meta")
     views = DeviceAugment()(images, torch.Generator().manual_seed(0))

@@ -1,22 +1,22 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""Sharing a run on the Hub while it trains and when it ends; the Hub being away never blocks or ends a training."""
-
-from typing import Any
+"""Pushing a run to the Hub while it trains and when it ends; the Hub being away never blocks or ends a training."""
 
 from visreg_hub_cards import BackgroundPush, try_push
 
+from .run import Run
 
-class Sharing:
+
+class HubPusher:
     """Pushes every n-th checkpoint from another process, and the finished run. Does nothing unless asked to.
 
     Args:
-        parts: the run; only its main process pushes.
+        run: only its main process pushes.
     """
 
-    def __init__(self, parts: Any):
-        options, self.folder = parts.arguments.run, parts.folder
-        self.wanted = options.push_to_hub and parts.accelerator.is_main_process
+    def __init__(self, run: Run):
+        options, self.folder = run.options, run.folder.path
+        self.wanted = options.push_to_hub and run.is_main
         self.repo_id, self.every, self.private = options.repo_id, options.push_every, options.private
         self.background = BackgroundPush(self.folder, self.repo_id, private=self.private) if self.wanted else None
         self.checkpoints = 0
@@ -24,11 +24,10 @@ class Sharing:
     def checkpoint_written(self) -> None:
         """After each checkpoint; says how the push before it went."""
         self.checkpoints += 1
-        if not self.wanted or not self.every or self.checkpoints % self.every:
+        if self.background is None or not self.every or self.checkpoints % self.every:
             return
-        said = self.background.message()
-        if said:
-            print(said)
+        if message := self.background.message():
+            print(message)
         self.background.start()
 
     def run_finished(self) -> None:
@@ -39,6 +38,5 @@ class Sharing:
 
     def close(self) -> None:
         """End a push that is under way, and say how it went."""
-        said = self.background.finish() if self.wanted else None
-        if said:
-            print(said)
+        if self.background is not None and (message := self.background.finish()):
+            print(message)

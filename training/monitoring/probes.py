@@ -1,6 +1,6 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""Online probes: how linearly readable, and how clustered, the features are while they are being learnt.
+"""Online probes: how linearly readable, and how clustered, the features are while they are being learned.
 
 Vg global views, B images of the whole batch, d width of the backbone, n other images. The probes see detached
 features, draw from generators of their own and have an optimizer of their own: pretraining with and without them is
@@ -16,6 +16,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ..loop.checkpoint import RunState
+from ..loop.run import Run
+
 
 class OnlineProbes:
     """The linear probe of the paper, LayerNorm + Linear on the CLS tokens of the last two blocks (AdamW, lr 2e-2,
@@ -27,11 +30,11 @@ class OnlineProbes:
         width: d.
         num_classes: labels are 0 .. num_classes - 1; -1 marks an image without one.
         memory: images that the kNN looks back on.
-        neighbours: k.
+        neighbors: k.
         temperature: of the kNN's exponential weights (DINO: 0.07).
     """
 
-    def __init__(self, width: int, num_classes: int, device, seed: int, memory=4096, neighbours=20, temperature=0.07):
+    def __init__(self, width: int, num_classes: int, device, seed: int, memory=4096, neighbors=20, temperature=0.07):
         generator = torch.Generator().manual_seed(seed)
         head = nn.utils.skip_init(nn.Linear, 2 * width, num_classes)
         nn.init.normal_(head.weight, std=0.01, generator=generator)
@@ -39,7 +42,7 @@ class OnlineProbes:
         self.probe = nn.Sequential(nn.LayerNorm(2 * width), head).to(device)
         self.optimizer = torch.optim.AdamW(self.probe.parameters(), lr=2e-2, weight_decay=1e-6)
         self.num_classes = num_classes
-        self.neighbours, self.temperature = neighbours, temperature
+        self.neighbors, self.temperature = neighbors, temperature
         self.bank = torch.zeros(memory, width, device=device)
         self.bank_labels = torch.full((memory,), -1, device=device)
         self.cursor = 0
@@ -84,7 +87,7 @@ class OnlineProbes:
         """The class that the weighted nearest images of the memory vote for: (B,)."""
         similarity = directions @ self.bank.T
         similarity = similarity.masked_fill(self.bank_labels < 0, -torch.inf)
-        top, index = similarity.topk(min(self.neighbours, len(self.bank)), dim=1)
+        top, index = similarity.topk(min(self.neighbors, len(self.bank)), dim=1)
         votes = torch.zeros(len(directions), self.num_classes, device=directions.device)
         weights = (top / self.temperature).exp()
         return votes.scatter_add_(1, self.bank_labels[index].clamp(min=0), weights).argmax(1)
@@ -116,3 +119,14 @@ class OnlineProbes:
         self.bank_labels.copy_(state["bank_labels"])
         self.cursor = state["cursor"]
         return True
+
+
+def build_probes(run: Run, state: RunState) -> OnlineProbes | None:
+    """Online probes where there are labels, or None; with their state in the checkpoint, if it fits."""
+    if not run.probed:
+        return None
+    width, classes = run.model.config.hidden_size, len(run.source.label_names)
+    probes = OnlineProbes(width, classes, run.accelerator.device, seed=run.options.seed)
+    if state.probe and not probes.load_state_dict(state.probe) and run.is_main:
+        print("probes   of another shape in the checkpoint: they begin anew, and change nothing in the run")
+    return probes

@@ -15,7 +15,7 @@ from visreg_training.errors import UserError
 from visreg_training.pretrain import pretrain
 
 
-_spec = importlib.util.spec_from_file_location("forked", Path(__file__).with_name("forked.py"))
+_spec = importlib.util.spec_from_file_location("forked", Path(__file__).parent.parent / "loop" / "forked.py")
 forked = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(forked)
 

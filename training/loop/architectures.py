@@ -1,0 +1,52 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""Backbones by name (paper: models table; vit_tiny is ours)."""
+
+from typing import Any
+
+from transformers import PretrainedConfig
+
+from modeling_visreg import VISRegViTConfig
+
+
+# width, depth, heads, patch, drop path, projection dimension; the MLP is 4 x width unless named.
+ARCHITECTURES: dict[str, dict[str, Any]] = {
+    "vit_tiny": {"size": (192, 12, 3), "patch_size": 16, "drop_path_rate": 0.1, "projection_size": 128},
+    "vit_small": {"size": (384, 12, 6), "patch_size": 8, "drop_path_rate": 0.1, "projection_size": 128},
+    "vit_base": {"size": (768, 12, 12), "patch_size": 16, "drop_path_rate": 0.1, "projection_size": 256},
+    "vit_large": {"size": (1024, 24, 16), "patch_size": 14, "drop_path_rate": 0.1, "projection_size": 384},
+    "vit_huge": {"size": (1280, 32, 16), "patch_size": 14, "drop_path_rate": 0.2, "projection_size": 426},
+    "vit_giant": {
+        "size": (1408, 40, 16),
+        "patch_size": 14,
+        "drop_path_rate": 0.3,
+        "projection_size": 469,
+        "intermediate_size": 6144,
+    },
+}
+
+
+def model_config(name: str, image_size: int, **overrides: Any) -> VISRegViTConfig:
+    """The configuration of a named backbone; an override that is None keeps the name's own value.
+
+    Raises:
+        ValueError: the patch does not divide the image, or the heads the width.
+    """
+    values = dict(ARCHITECTURES[name])
+    width, depth, heads = values.pop("size")
+    values |= {"hidden_size": width, "num_hidden_layers": depth, "num_attention_heads": heads}
+    values |= {key: value for key, value in overrides.items() if value is not None}
+    values.setdefault("intermediate_size", 4 * values["hidden_size"])
+    if overrides.get("hidden_size") is not None:
+        values["intermediate_size"] = 4 * values["hidden_size"]
+    return VISRegViTConfig(image_size=image_size, **values)
+
+
+def architecture_name(config: PretrainedConfig) -> str | None:
+    """The name of the architecture whose width, depth, heads and MLP a configuration has, if there is one."""
+    sizes = (config.hidden_size, config.num_hidden_layers, config.num_attention_heads)
+    for name, values in ARCHITECTURES.items():
+        hidden = values.get("intermediate_size", 4 * values["size"][0])
+        if values["size"] == sizes and hidden == config.intermediate_size:
+            return name
+    return None

@@ -1,0 +1,111 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""Defaults for one's own images: what a run without a recipe uses, chosen from the data and the device, with reasons.
+
+These are ours, not the paper's, which has no recipe for small sets but Imagenette's (9,469 images, ViT-S/8, 128 px,
+lambda 0.6, 800 epochs). What is chosen lands in recipe.yaml, and can be run again and changed there.
+"""
+
+import os
+import statistics
+from typing import Any, NamedTuple
+
+import torch
+
+
+SAMPLE = 32  # images whose size is looked at
+
+
+class Choice(NamedTuple):
+    """One option, the value chosen for it, and why."""
+
+    option: str
+    value: Any
+    reason: str
+
+
+def choose(source: Any, device: torch.device, processes: int, patch_size: int | None = None) -> list[Choice]:
+    """Options for a run on the images of `source`; the caller keeps what the user gave.
+
+    Args:
+        source: from `open_stream`.
+        device: of one process.
+        processes: how many there are.
+        patch_size: of the checkpoint that the run starts from, if it does; it brings the model.
+
+    Raises:
+        ValueError: not one image can be read.
+    """
+    count = source.num_examples
+    sides = [min(image.size) for image, _label, _id in source.examples(limit=SAMPLE, seed=0)]
+    if not sides:
+        raise ValueError("not one of the images can be read")
+    side = statistics.median(sides)
+    on_gpu = device.type == "cuda"
+    size, patch, size_reason = view_size(side, on_gpu)
+    if patch_size is not None:
+        patch = patch_size
+        size = max(2, round(size / patch)) * patch
+    model, model_reason = model_name(count, on_gpu)
+    small = count is not None and count < 200_000
+    local = max(patch, round(size * 3 / 7 / patch) * patch)
+    batch = -(-batch_size(count, on_gpu) // processes) * processes
+    architecture = [
+        Choice("model", model, model_reason),
+        Choice("patch_size", patch, f"{(size // patch) ** 2} patches in a global view of {size} px"),
+    ]
+    return [
+        *([] if patch_size is not None else architecture),
+        Choice("global_size", size, size_reason),
+        Choice("local_size", local, "three sevenths of the global view, as 96 of 224 in the paper"),
+        Choice("num_global", 4 if on_gpu else 2, "the paper's 4" if on_gpu else "2 views cost half of 4"),
+        Choice("num_local", 6 if on_gpu else 4, "the paper's 6" if on_gpu else "a CPU is slow"),
+        Choice(
+            "regularization_weight", 0.6 if small else 0.9, f"lambda for a {'small' if small else 'large'} set (paper)"
+        ),
+        Choice("global_batch_size", batch, "the terms are statistics over the batch; at most a quarter of the images"),
+        Choice("learning_rate", 5e-4 if batch < 128 else 1e-3, "Imagenette's 1e-3, halved for a small batch"),
+        *lengths(count, on_gpu),
+        Choice("num_workers", min(8, max(1, (os.cpu_count() or 2) - 1)), f"{os.cpu_count()} CPU cores here"),
+        *([] if on_gpu else [Choice("log_every", 3, "a CPU is slow: a sign of life within seconds")]),
+    ]
+
+
+def view_size(side: float, on_gpu: bool) -> tuple[int, int, str]:
+    """Pixels of a global view, of a patch, and why."""
+    seen = f"the shorter side of the images is {side:g} px (median of {SAMPLE})"
+    for least, size, patch in ((160, 224, 16), (96, 128, 8), (48, 64, 8)):
+        if side >= least:
+            return (
+                (size, patch, seen) if on_gpu else (min(size, 96), 16 if size >= 128 else 8, f"{seen}; a CPU is slow")
+            )
+    return (32, 4, seen) if side >= 24 else (16, 2, seen)
+
+
+def model_name(count: int | None, on_gpu: bool) -> tuple[str, str]:
+    if not on_gpu:
+        return "vit_tiny", "no GPU"
+    if count is None or count >= 500_000:
+        return "vit_base", "half a million images or more"
+    return "vit_small", "fewer than half a million images"
+
+
+def batch_size(count: int | None, on_gpu: bool) -> int:
+    """The largest power of two up to 256 (64 on a CPU) that is at most a quarter of the images, and at least 8."""
+    batch = 256 if on_gpu else 64
+    while count is not None and batch > max(8, count // 4):
+        batch //= 2
+    return batch
+
+
+def lengths(count: int | None, on_gpu: bool) -> list[Choice]:
+    """Epochs and warmup, or a number of steps where the size of the data is unknown."""
+    if count is None:
+        return [Choice("max_steps", 100_000 if on_gpu else 1000, "the number of images is unknown")]
+    if not on_gpu:
+        return [Choice("epochs", 30, "no GPU: a first result today"), Choice("warmup_epochs", 2, "of 30 epochs")]
+    epochs = 100 if count >= 500_000 else 400 if count >= 50_000 else 800
+    return [
+        Choice("epochs", epochs, f"{count:,} images (paper: 100 for ImageNet, 800 for Imagenette)"),
+        Choice("warmup_epochs", 5, "the paper's"),
+    ]

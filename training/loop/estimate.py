@@ -1,0 +1,148 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""What a step will cost, counted by running it on the meta device: no memory, no arithmetic, real operators.
+
+V views, B images; everything here is an estimate of time and memory, and an exact count of operations.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from ..compat import is_activation_checkpointing
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """Memory in GiB and peak of dense bf16 matrix products in TFLOP/s, from the makers' data sheets."""
+
+    memory: float
+    tflops: float
+
+
+USABLE = 0.9  # share of a GPU's memory that a step may fill; the rest goes to CUDA, fragments and buckets
+
+GPUS = {
+    "a10g": Gpu(24, 70),
+    "l4": Gpu(24, 121),
+    "rtx4090": Gpu(24, 165),
+    "l40s": Gpu(48, 362),
+    "a100-40": Gpu(40, 312),
+    "a100-80": Gpu(80, 312),
+    "h100": Gpu(80, 989),
+    "h200": Gpu(141, 989),
+    "b200": Gpu(180, 2250),
+}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one rank's step. FLOPs count a multiply-add as 2; memory is in bytes."""
+
+    parameters: int
+    tokens: int
+    flops: int
+    state_bytes: int
+    activation_bytes: int
+    objective_bytes: int
+
+    @property
+    def total_bytes(self) -> int:
+        return self.state_bytes + self.activation_bytes + self.objective_bytes
+
+
+def step_cost(
+    step: nn.Module, resolutions: list[tuple[int, int]], images: int, micro: int, bytes_each: int, ranks: int = 1
+) -> Cost:
+    """The cost of a step of `images` images, `micro` at once.
+
+    Args:
+        step: a `PretrainingStep` on the meta device.
+        resolutions: (views, pixels of a side) of each, global first.
+        images: B of the rank.
+        micro: images whose activations are held at once.
+        bytes_each: of an activation: 2 under bf16 autocast, 4 in float32.
+        ranks: N; every rank projects the images of all, and sorts its part of the slices.
+    """
+    model = step.model
+    patch = model.config.patch_size
+    tokens = sum(count * (1 + (side // patch) ** 2) for count, side in resolutions)
+    # Two counts tell what an image adds from what a step costs anyhow (the position embedding is resampled once).
+    (flops, saved), (more_flops, more_saved) = [count_step(model, make_views(model, resolutions, n)) for n in (1, 2)]
+    flops += (more_flops - flops) * (images - 1)
+    saved += (more_saved - saved) * (micro - 1)
+    if micro < images:
+        flops += count_forward(model, make_views(model, resolutions, 1)) * images  # features are computed twice
+    count = sum(parameter.numel() for parameter in model.parameters())
+    dimension, slices = model.config.projection_size, step.objective.num_slices
+    all_views = sum(number for number, _side in resolutions)
+    sliced = 6 * all_views * images * dimension * slices  # two products, the second in the gradient, both 2 FLOPs
+    projector = sum(parameter.numel() for parameter in model.projector.parameters())
+    projected = 6 * projector * all_views * images * (ranks - 1)  # this rank's own images are in the count above
+    hidden = 5 * model.config.projector_hidden_size  # what its two hidden layers keep, in float32
+    features = 4 * all_views * images * ranks * (4 * model.config.hidden_size + 4 * dimension + hidden)
+    return Cost(
+        parameters=count,
+        tokens=tokens * images,
+        flops=flops + sliced + projected,
+        state_bytes=16 * count,  # weight, gradient, two moments, 4 bytes each
+        activation_bytes=(saved + checkpointed(model, tokens) * micro) * bytes_each // 4,
+        objective_bytes=features + 4 * dimension * slices,
+    )
+
+
+def make_views(model: nn.Module, resolutions: list[tuple[int, int]], images: int) -> list[torch.Tensor]:
+    """Views (V_r, images, C, H, W) without content, one tensor a resolution."""
+    channels = model.config.num_channels
+    return [torch.empty(count, images, channels, side, side, device="meta") for count, side in resolutions]
+
+
+def count_step(model: nn.Module, views: list[torch.Tensor]) -> tuple[int, int]:
+    """FLOPs of forward and backward of the backbone and projector, and bytes that autograd keeps in between."""
+    kept: dict[int, int] = {}
+    weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights:
+            kept[storage._cdata] = storage.nbytes()
+        alive.append(storage)  # so that no identity is used twice
+        return tensor
+
+    alive: list[Any] = []
+    model.train()
+    with FlopCounterMode(display=False) as counter:
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            features = torch.cat([model.encode(group) for group in views])
+            projections = model.projector.eval()(features.flatten(0, 1))
+        projections.sum().backward()
+    model.zero_grad(set_to_none=True)
+    return counter.get_total_flops(), sum(kept.values())
+
+
+def checkpointed(model: nn.Module, tokens: int) -> int:
+    """Bytes (float32) of the blocks' inputs, which are what activation checkpointing keeps of an image."""
+    if not is_activation_checkpointing(model):
+        return 0
+    return 4 * tokens * model.config.hidden_size * model.config.num_hidden_layers
+
+
+def count_forward(model: nn.Module, views: list[torch.Tensor]) -> int:
+    """FLOPs of the backbone's forward."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        for group in views:
+            model.encode(group)
+    return counter.get_total_flops()
+
+
+def largest_micro_batch(step, resolutions, images: int, bytes_each: int, room: float, ranks: int = 1) -> int | None:
+    """The largest micro-batch, all or a power of two, that fits into `room` bytes, or None if none does."""
+    sizes = [images]
+    while sizes[-1] > 1:
+        sizes.append(1 << ((sizes[-1] - 1).bit_length() - 1))
+    one = step_cost(step, resolutions, images, 1, bytes_each, ranks)
+    fixed = one.total_bytes - one.activation_bytes
+    return next((size for size in sizes if fixed + size * one.activation_bytes <= room), None)

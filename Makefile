@@ -61,12 +61,12 @@ soak: .venv/tested
 	$(BIN)/python tests/loop/soak.py
 
 bench: .venv/benched
-	$(BIN)/python tests/benchmarks/objective.py --output tests/benchmarks/figures
+	$(BIN)/python -m benchmarks.objective --output benchmarks/figures
 
 # Whole steps beside lightly: make bench-step CIFAR10=folder PHOTOS=folder, each with data/train-*.parquet as on the Hub.
 bench-step: .venv/benched
-	$(BIN)/python tests/benchmarks/step.py --setting cifar10 --data $(CIFAR10) --output tests/benchmarks/figures
-	$(BIN)/python tests/benchmarks/step.py --setting photos --data $(PHOTOS) --output tests/benchmarks/figures
+	$(BIN)/python -m benchmarks.step --setting cifar10 --data $(CIFAR10) --output benchmarks/figures
+	$(BIN)/python -m benchmarks.step --setting photos --data $(PHOTOS) --output benchmarks/figures
 
 clean:
 	rm -rf .venv .venv-oldest .venv-newest build dist *.egg-info runs

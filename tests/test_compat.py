@@ -4,6 +4,7 @@
 
 import pytest
 import torch
+from accelerate import Accelerator
 from datasets import IterableDataset
 from torch.utils.data import DataLoader
 
@@ -52,3 +53,16 @@ def test_transformers_checkpoints_activations():
     compat.enable_activation_checkpointing(model)
     assert compat.is_activation_checkpointing(model)
     assert model.encoder.layer[0].gradient_checkpointing
+
+
+def test_accelerate_starts_a_second_run_with_another_precision():
+    for precision in ("no", "bf16"):
+        compat.reset_accelerate()
+        assert Accelerator(cpu=True, mixed_precision=precision).mixed_precision == precision
+    compat.reset_accelerate()
+
+
+def test_transformers_installs_the_hooks_that_collect_hidden_states():
+    encoder = VISRegViTModel(VISRegViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1)).encoder
+    compat.install_capturing_hooks(encoder)
+    assert any(module._forward_hooks or "forward" in vars(module) for module in encoder.modules())

@@ -22,7 +22,7 @@ from threadpoolctl import threadpool_limits
 
 from modeling_visreg import VISRegViTConfig, VISRegViTModel, save_checkpoint, to_timm_state_dict
 from visreg_training import cli
-from visreg_training.loop.config import parse
+from visreg_training.config import parse
 
 
 ROOT = Path(__file__).parent.parent

@@ -17,6 +17,16 @@ if TYPE_CHECKING:
     from datasets import IterableDataset
 
 
+# --- accelerate
+
+
+def reset_accelerate() -> None:
+    """Forget the precision of an earlier run of this program; Accelerate has no public way to start a second one."""
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state()
+
+
 # --- datasets
 
 
@@ -93,3 +103,10 @@ def is_activation_checkpointing(model: "torch.nn.Module") -> bool:
     if hasattr(model, "is_activation_checkpointing"):
         return model.is_activation_checkpointing
     return model.is_gradient_checkpointing
+
+
+def install_capturing_hooks(encoder: "torch.nn.Module") -> None:
+    """Install the hooks that collect hidden states now: at the first forward, a lock around it breaks the graph."""
+    from transformers.utils.output_capturing import maybe_install_capturing_hooks
+
+    maybe_install_capturing_hooks(encoder)

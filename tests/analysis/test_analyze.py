@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from visreg_training.analysis import cost, figures, hard_data, pool, records, runs
-from visreg_training.analysis.options import ANALYSES, Options, module_of
+from visreg_training.analysis.options import ANALYSES, AnalysisOptions, module_of
 from visreg_training.cli import main
 
 
@@ -58,7 +58,7 @@ def test_the_record_has_values_a_seed_spread_and_versions(folder):
 
 
 def test_another_analysis_reuses_equal_runs(folder, monkeypatch):
-    options = Options(folder, "small", (0, 1), 1, "digits", None, 2)
+    options = AnalysisOptions(folder, "small", 2, 1, "digits", None, 2)
     needed = {run.key for run in module_of("weights").runs(options)}
     kept = {path.stem for path in (folder / "runs").glob("*.json")}
     assert len(needed & kept) == 4  # the base run and the untrained one
@@ -86,17 +86,17 @@ def test_verdicts_follow_from_the_numbers():
 @pytest.mark.parametrize("name", [name for name in ANALYSES if hasattr(module_of(name), "runs")])
 def test_every_option_of_every_run_is_one_that_pretrain_takes(name, tmp_path):
     for scale in ("small", "paper"):
-        listed = module_of(name).runs(Options(tmp_path, scale, (0, 1)))
+        listed = module_of(name).runs(AnalysisOptions(tmp_path, scale, 2))
         assert len({run.key for run in listed}) == len(listed)
         for run in listed:
-            arguments = runs.arguments_of(run)
-            assert arguments.run.seed in (0, 1) and arguments.data.eval_split
-            assert arguments.objective.num_slices >= 1
+            options = runs.options_of(run)
+            assert options.seed in (0, 1) and options.eval_split
+            assert options.num_slices >= 1
 
 
 def test_every_training_analysis_draws_and_judges_made_up_results(tmp_path):
     """All figures and tables from invented numbers: no training, but every line that makes a record of it."""
-    options = Options(tmp_path, "small", (0, 1, 2))
+    options = AnalysisOptions(tmp_path, "small", 3)
     for name in ANALYSES:
         module = module_of(name)
         if not hasattr(module, "runs"):
@@ -111,7 +111,7 @@ def test_every_training_analysis_draws_and_judges_made_up_results(tmp_path):
 def invented(run, number):
     """A result as `perform` gives it."""
     accuracy = 0.3 + 0.001 * (number * 37 % 50)
-    readings = [
+    evaluations = [
         {
             "step": step,
             "terms": {"total": 1 / step},
@@ -121,7 +121,7 @@ def invented(run, number):
         }
         for step in (1, 2, 3)
     ]
-    return {"readings": readings, **readings[-1], "feature_rank": 5.0, "seconds": 1.0}
+    return {"evaluations": evaluations, **evaluations[-1], "feature_rank": 5.0, "seconds": 1.0}
 
 
 def test_hard_data_names_each_regularizer_once():
@@ -146,7 +146,7 @@ def test_cost_measures_and_is_kept(tmp_path, monkeypatch):
         (["colapse"], "there is no analysis 'colapse'"),
         (["collapse", "--seeds", "0"], "seeds must be above 0"),
         (["weights", "--workers", "-1"], "workers must be above 0"),
-        (["weights", "--scale", "huge"], "invalid choice"),
+        (["weights", "--scale", "huge"], "small, paper"),
         (["weights", "--dataset", "no_such_folder"], "no_such_folder"),
         (["weights", "--dataset", "digits", "--config", "no_such_recipe"], "no recipe at 'no_such_recipe'"),
     ],

@@ -10,7 +10,7 @@ import pytest
 
 import visreg_training
 from visreg_training.config import PretrainOptions, free_on_resume, option_names, parse, recipe, shown_on_card
-from visreg_training.data.options import ColorOptions, CropOptions, SubsetOptions
+from visreg_training.data.options import ColorOptions, CropOptions, SourceOptions, SubsetOptions
 from visreg_training.errors import UserError
 from visreg_training.objective.options import ObjectiveOptions
 from visreg_training.option import POSITIVE, about, declared, option, take
@@ -86,7 +86,13 @@ def test_a_part_takes_its_own_options():
 
 def test_every_option_is_read_somewhere():
     """An option that nothing reads would do nothing."""
-    groups = (CropOptions, ColorOptions, SubsetOptions, ObjectiveOptions)  # handed on to their parts as a whole
+    groups = (
+        SourceOptions,
+        CropOptions,
+        ColorOptions,
+        SubsetOptions,
+        ObjectiveOptions,
+    )  # handed on to their parts as a whole
     read = {spec.name for kind in groups for spec in fields(kind)}
     for path in ROOT.rglob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))

@@ -12,8 +12,9 @@ from markdown_it import MarkdownIt
 
 from visreg_hub_cards import check_card, write_card, write_converted_card
 from visreg_hub_cards.markup import escaped, fenced, plain
-from visreg_training.evaluation.reports.published import PUBLISHED
-from visreg_training.loop.results import describe
+from visreg_training.evaluation.published import PUBLISHED
+from visreg_training.monitoring.record import describe
+from visreg_training.run_folder import RunFolder
 
 
 HOSTILE = [
@@ -214,7 +215,7 @@ def test_a_card_is_whole_or_as_it_was(run):
 
 def test_no_card_makes_no_failed_run(tmp_path, capsys):
     streamed = SimpleNamespace(is_map_style=False)
-    describe(SimpleNamespace(folder=tmp_path, held_out=None, source=streamed))
+    describe(SimpleNamespace(folder=RunFolder(tmp_path), held_out=None, source=streamed))
     said = capsys.readouterr().out
     assert "no card: " in said and f"To try again: visreg card {tmp_path}" in said
 

@@ -33,8 +33,8 @@ import yaml
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 
+from visreg_training.config import from_keywords
 from visreg_training.data.sources.digits import load_digits_dataset
-from visreg_training.loop.config import as_flags, parse
 from visreg_training.pretrain import main as pretrain
 
 
@@ -70,10 +70,20 @@ FSDP = {
 }
 
 
+def as_flags(options: dict) -> list[str]:
+    """Options as flags of `visreg pretrain`; what is None is left out."""
+    words = {True: "yes", False: "no"}
+    flags = []
+    for name, value in options.items():
+        if value is not None:
+            items = value if isinstance(value, list | tuple) else [value]
+            flags += [f"--{name}", *(words[item] if isinstance(item, bool) else str(item) for item in items)]
+    return flags
+
+
 def write_recipe(path: Path, **changes) -> str:
     """SMALL as a recipe file, without held-out images; None leaves an option out."""
-    arguments = parse(as_flags(SMALL | {"output_dir": "unused"}))
-    recipe = arguments.as_recipe() | {"eval_split": None} | changes
+    recipe = from_keywords(**SMALL, output_dir="unused").as_recipe() | {"eval_split": None} | changes
     path.write_text(yaml.safe_dump({name: value for name, value in recipe.items() if value is not None}))
     return str(path)
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""`--augment_backend torchvision`: the reference pipeline colours in the workers, and the device does not again."""
+"""`--augment_backend torchvision`: the reference pipeline colors in the workers, and the device does not again."""
 
 import json
 
@@ -14,7 +14,7 @@ from visreg_training.pretrain import pretrain
 @pytest.fixture
 def no_device_augment(monkeypatch):
     def refuse(*_given):
-        raise AssertionError("coloured on the device")
+        raise AssertionError("colored on the device")
 
     monkeypatch.setattr(DeviceAugment, "apply_parameters", refuse)
 

@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from visreg_training.loop.config import as_flags
 from visreg_training.pretrain import pretrain
 
 
@@ -40,7 +39,7 @@ def test_two_resolutions_are_two_graphs(tmp_path, monkeypatch):
 
 def command(folder, **options) -> list[str]:
     options = RUN | {"output_dir": folder, "max_steps": 8, "save_every": 4, **options}
-    return [sys.executable, "-m", "visreg_training.pretrain", *as_flags(options)]
+    return [sys.executable, "-m", "visreg_training.pretrain", *forked.as_flags(options)]
 
 
 @pytest.mark.slow

@@ -14,7 +14,7 @@ from datasets import Dataset, Image
 from transformers import AutoModel
 
 import modeling_visreg  # noqa: F401  (registers the Auto classes)
-from visreg_training.loop.config import RECIPES
+from visreg_training.config import RECIPES
 from visreg_training.pretrain import pretrain
 
 

@@ -14,10 +14,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from visreg_training.config import from_keywords
 from visreg_training.errors import RunStopped, UserError
-from visreg_training.loop.checkpoint import Checkpoints, check_same_run
-from visreg_training.loop.guards import CollapseGuard
+from visreg_training.loop.checkpoint import Checkpoints, RunState, check_same_run
+from visreg_training.monitoring.guards import CollapseGuard
 from visreg_training.pretrain import pretrain
+from visreg_training.run_folder import RunFolder
 
 
 _spec = importlib.util.spec_from_file_location("forked", Path(__file__).with_name("forked.py"))
@@ -74,11 +76,11 @@ def test_a_run_leaves_what_it_promises(unbroken):
 
 def test_the_best_checkpoint_is_kept_beside_the_last(tmp_path):
     for step, loss in ((1, 0.9), (2, 0.2), (3, 0.5), (4, 0.4)):
-        folder = tmp_path / f"step-{step:08d}"
-        folder.mkdir()
+        folder = tmp_path / "checkpoints" / f"step-{step:08d}"
+        folder.mkdir(parents=True)
         (folder / "state.json").write_text(json.dumps({"scores": {"total": loss}}))
-    Checkpoints(tmp_path, 1, "loss", None).prune()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000002", "step-00000004"]
+    Checkpoints(RunFolder(tmp_path), 1, "loss", None).prune()
+    assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["step-00000002", "step-00000004"]
 
 
 def test_probes_change_nothing(recipe, tmp_path):
@@ -156,16 +158,25 @@ def test_a_changed_recipe_is_named_and_refused(recipe, unbroken):
 
 
 def test_free_changes_are_named_and_accepted():
-    state = {"recipe": {"save_every": 3, "seed": 0}, "positions": [{}]}
-    assert check_same_run(state, {"save_every": 5, "seed": 0}, 1) == ["save_every: 3 -> 5"]
+    options = from_keywords(dataset="digits", output_dir="out", save_every=3)
+    state = RunState(recipe=options.as_recipe(), positions=[{}])
+    assert check_same_run(state, options.replace(save_every=5), 1) == ["save_every: 3 -> 5"]
     with pytest.raises(UserError, match="started with 1 processes, not 2"):
-        check_same_run(state, {"save_every": 3, "seed": 0}, 2)
+        check_same_run(state, options, 2)
+
+
+def test_a_range_in_a_saved_recipe_is_the_same_range():
+    """JSON and YAML know lists only, the options hold tuples."""
+    options = from_keywords(dataset="digits", output_dir="out", global_scale=[0.2, 0.9])
+    state = RunState(recipe=json.loads(json.dumps(options.as_recipe())), positions=[{}])
+    assert check_same_run(state, options, 1) == []
 
 
 def test_unfinished_checkpoints_are_not_seen(tmp_path):
-    (tmp_path / "step-00000003").mkdir()
-    (tmp_path / "step-00000009.unfinished").mkdir()
-    assert Checkpoints(tmp_path, 2, "none", None).latest().name == "step-00000003"
+    folder = RunFolder(tmp_path)
+    for name in ("step-00000003", "step-00000009.unfinished", ".step-00000009.1a2b3c4d.new"):
+        (folder.checkpoints / name).mkdir(parents=True)
+    assert folder.newest_checkpoint().name == "step-00000003"
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_spoils_nothing(recipe, tmp_path):
@@ -210,7 +221,7 @@ def test_a_second_signal_ends_at_once_but_the_same_one_passed_on_does_not():
     """A launcher forwards the signal that its children got too: one request, not two."""
     code = (
         "import os, signal, time\n"
-        "from visreg_training.loop.guards import Signals\n"
+        "from visreg_training.monitoring.guards import Signals\n"
         "with Signals() as signals:\n"
         "    os.kill(os.getpid(), signal.SIGTERM); os.kill(os.getpid(), signal.SIGTERM)\n"
         "    print(signals.received, flush=True)\n"

@@ -12,8 +12,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from benchmarks.measuring import allocated_peak
 from modeling_visreg import VISRegViTConfig, VISRegViTForPreTraining
-from visreg_training.loop.optimization import Updater, make_optimizer
+from visreg_training.loop.optimizer import Updater, build_optimizer
 from visreg_training.loop.step import PretrainingStep
 from visreg_training.objective import VISRegObjective
 
@@ -28,7 +29,6 @@ def load(path: Path):
 
 SCRIPT = Path(__file__).with_name("step_on_ranks.py")
 ranks = load(SCRIPT)
-allocated_peak = load(Path(__file__).parents[1] / "benchmarks" / "peak.py").allocated_peak
 
 
 CASES = {
@@ -113,7 +113,7 @@ def test_a_skipped_update_leaves_nothing_behind():
     """Weights, moments and the batch norm statistics, which forward has moved by then, stay as they were."""
     step, views = ranks.make_step(), ranks.make_views()
     step.objective.check_finite = False  # as the loop has it
-    optimizer = make_optimizer(step, 1e-3, 0.05)
+    optimizer = build_optimizer(step, 1e-3, 0.05)
     update = Updater(SimpleNamespace(backward=lambda loss: loss.backward()), optimizer, step, clip_norm=1.0)
 
     def state():

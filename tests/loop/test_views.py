@@ -1,6 +1,6 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""Views coloured one batch ahead, on a CPU: what a run sees, and where it resumes, are those of the loader's."""
+"""Views colored one batch ahead, on a CPU: what a run sees, and where it resumes, are those of the loader's."""
 
 from contextlib import closing
 
@@ -11,9 +11,10 @@ from datasets import Dataset, Features
 from datasets import Image as ImageFeature
 from PIL import Image
 
+from visreg_training.config import from_keywords
 from visreg_training.data import DeviceAugment, MultiCrop, MultiViewBatch, PretrainingLoader, open_stream
-from visreg_training.loop.randomness import AUGMENTATION, generator
-from visreg_training.loop.views import StepAugment, ViewBatches
+from visreg_training.loop.views import StepAugment, ViewBatches, build_augment, build_multi_crop
+from visreg_training.seeding import color_generator
 
 
 SEED, RANK = 3, 0
@@ -44,14 +45,14 @@ def make_batches(
 
 
 def expected(source, workers: int = 0) -> list[tuple[MultiViewBatch, dict]]:
-    """Each step's batch and the place after it: from the loader, coloured by the definition."""
+    """Each step's batch and the place after it: from the loader, colored by the definition."""
     found = []
     with closing(make_loader(source, workers=workers)) as loader:
         for step in range(STEPS):
             batch = next(loader)
-            colours = generator("cpu", SEED, step, RANK, AUGMENTATION)
-            coloured = [DeviceAugment()(group.flatten(0, 1), colours).view(group.shape) for group in batch.views]
-            found.append((batch._replace(views=coloured), loader.position()))
+            colors = color_generator(SEED, step, RANK)
+            colored = [DeviceAugment()(group.flatten(0, 1), colors).view(group.shape) for group in batch.views]
+            found.append((batch._replace(views=colored), loader.position()))
     return found
 
 
@@ -73,7 +74,7 @@ def test_batches_ahead_are_those_of_the_loader(source, workers):
 def test_views_stay_until_the_next_step_is_asked_for(source):
     with closing(make_batches(source)) as batches:
         batch = next(batches)
-        batches.waiting[1].result()  # the colours of the next batch are on
+        batches.waiting[1].result()  # the colors of the next batch are on
         assert_equal(batch, expected(source)[0][0])
 
 
@@ -97,7 +98,7 @@ def test_nothing_is_asked_of_the_data_after_the_last_step(source):
     assert ahead == [*range(2, STEPS + 1), STEPS]
 
 
-def test_an_accelerator_colours_when_the_step_comes(source):
+def test_an_accelerator_colors_when_the_step_comes(source):
     """Its path, on the meta device: nothing is made ahead, and the views are where the model is."""
     right = expected(source)
     with closing(make_batches(source, device="meta")) as batches:
@@ -109,10 +110,19 @@ def test_an_accelerator_colours_when_the_step_comes(source):
     assert batches.waited == 0
 
 
-def test_a_failure_of_the_colours_reaches_the_run(source, monkeypatch):
+def test_a_failure_of_the_colors_reaches_the_run(source, monkeypatch):
     def broken(*_):
         raise MemoryError("no room for the views")
 
     monkeypatch.setattr(DeviceAugment, "forward", broken)
     with closing(make_batches(source)) as batches, pytest.raises(MemoryError, match="no room"):
         next(batches)
+
+
+def test_the_augmentation_is_what_the_options_say():
+    given = {"num_local": 3, "local_scale": (0.1, 0.2), "rotation": 5.0, "hue": 0.05, "solarize_probability": 0.3}
+    options = from_keywords(("dataset",), dataset="digits", **given)
+    reference = build_multi_crop(options.replace(augment_backend="torchvision"))
+    assert reference.multi_crop == build_multi_crop(options) and reference.options == build_augment(options).options
+    made = vars(reference.multi_crop) | vars(reference.options)
+    assert {name: made[name] for name in given} == given and made["num_global"] == 4

@@ -2,14 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Golden values from another implementation, in float64; tests/golden keeps the gradients of one view only."""
 
-import sys
 from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
 
-
-sys.path.insert(0, str(Path(__file__).parent))  # `import plain` in the tests of this folder
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

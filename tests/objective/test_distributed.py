@@ -4,16 +4,15 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-from ranks import trained
 
+from helpers import objective_on_ranks
+from helpers.objective_on_ranks import trained
 from visreg_training.objective import VISRegObjective, draw_directions, gather_batch
 
 
-SCRIPT = Path(__file__).with_name("ranks.py")
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(3, 24, 12, generator=GENERATOR)
 WEIGHT = torch.randn(8, 12, generator=GENERATOR) / 3
@@ -37,7 +36,7 @@ def ranks(request, tmp_path_factory) -> list:
     """What each of N processes returned for each job of CASE."""
     folder, world = tmp_path_factory.mktemp("ranks"), request.param
     torch.save(CASE, folder / "case.pt")
-    command = [sys.executable, str(SCRIPT), str(folder)]
+    command = [sys.executable, objective_on_ranks.__file__, str(folder)]
     processes = [subprocess.Popen([*command, str(rank), str(world)]) for rank in range(world)]
     assert [process.wait(timeout=120) for process in processes] == [0] * world
     return [torch.load(folder / f"rank{rank}.pt") for rank in range(world)]

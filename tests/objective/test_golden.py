@@ -4,8 +4,8 @@
 
 import pytest
 import torch
-from plain import relative_error
 
+from benchmarks.plain import relative_error
 from visreg_training.objective import (
     VISRegObjective,
     barlow_twins_loss,

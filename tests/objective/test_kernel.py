@@ -2,10 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The fused kernels against plain autograd, on sizes and data that the golden values do not cover."""
 
-import plain
 import pytest
 import torch
 
+from benchmarks import plain
 from visreg_training.objective import sample_directions, shape_loss, sigreg_loss, sliced_wasserstein_loss
 from visreg_training.objective.kernels import accumulate, device
 from visreg_training.objective.kernels.cpu import PackedOrder

@@ -2,24 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Nothing of size V * B * K is kept: peak memory in a process of its own, as the benchmark takes it."""
 
-import json
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
+from benchmarks.measuring import in_fresh_process
 
-BENCHMARK = Path(__file__).parents[1] / "benchmarks" / "objective.py"
+
 VIEWS, BATCH, DIM = 10, 256, 64
 
 
 def extra_peak(side: str, slices: int) -> int:
     """Bytes above the inputs during one forward and backward."""
-    job = json.dumps([side, {"B": BATCH, "D": DIM, "K": slices}, 1])
-    command = [sys.executable, str(BENCHMARK), "--measure", job]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
-    return json.loads(result.stdout.splitlines()[-1])["peak"]
+    return in_fresh_process("objective", side, {"B": BATCH, "D": DIM, "K": slices}, 1)["peak"]
 
 
 @pytest.mark.slow

@@ -7,11 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import plain
 import pytest
 import torch
 
 import visreg_training.objective
+from benchmarks import plain
 from visreg_training.objective import (
     REGULARIZERS,
     VISRegObjective,

@@ -27,7 +27,7 @@ from ..objective import (
     shape_loss,
 )
 from . import figures
-from .options import Options
+from .options import AnalysisOptions
 from .records import claim, number, spread, table
 
 
@@ -40,10 +40,10 @@ STEP = 0.01  # length of the step that is tried at low rank, as a share of the l
 SEEDS_AT_LEAST = 3  # draws cost nothing here
 
 
-def measure(options: Options) -> dict[str, Any]:
+def measure(options: AnalysisOptions) -> dict[str, Any]:
     """Gradient norms over RADII and RANKS for each seed; some seconds on a CPU core."""
     started = time.perf_counter()
-    seeds = list(range(max(SEEDS_AT_LEAST, len(options.seeds))))
+    seeds = list(range(max(SEEDS_AT_LEAST, len(options.all_seeds))))
     radii = {seed: [gradient_norms(sphere(radius, seed), seed) for radius in RADII] for seed in seeds}
     around = [apart_norms(sphere(SMALL, seed) + point(seed), seed) for seed in seeds]
     ranks = {seed: [rank_facts(rank, seed) for rank in RANKS] for seed in seeds}
@@ -62,9 +62,9 @@ def measure(options: Options) -> dict[str, Any]:
     }
 
 
-def settings(options: Options) -> dict[str, Any]:
+def settings(options: AnalysisOptions) -> dict[str, Any]:
     """What the result depends on."""
-    return {"views": V, "images": B, "dimension": D, "slices": K, "draws": max(SEEDS_AT_LEAST, len(options.seeds))}
+    return {"views": V, "images": B, "dimension": D, "slices": K, "draws": max(SEEDS_AT_LEAST, len(options.all_seeds))}
 
 
 def functions() -> dict[str, Callable[[Tensor, Tensor], Tensor]]:
@@ -249,8 +249,8 @@ def draw_norms(record: dict[str, Any], path: Path) -> str:
     series, radii = record["gradient_norm"], record["radii"]
     for name in figures.TITLES:
         figures.band(left, radii, series[name], name, markersize=3)
-    for name, colour in (("shape", "#1f5fa8"), ("scale", "#e0a020"), ("center", figures.GREY)):
-        figures.band(right, radii, series[name], "visreg", f"{name} term", color=colour, markersize=3)
+    for name, color in (("shape", "#1f5fa8"), ("scale", "#e0a020"), ("center", figures.GREY)):
+        figures.band(right, radii, series[name], "visreg", f"{name} term", color=color, markersize=3)
     right.axhline(CLIP, color="black", linestyle="--", linewidth=1)
     right.annotate("clipping of the recipes: 1.0", (1e-5, CLIP), (0, -11), textcoords="offset points", fontsize=8)
     for axis, title in ((left, "five regularizers"), (right, "the terms of VISReg")):
@@ -262,8 +262,8 @@ def draw_norms(record: dict[str, Any], path: Path) -> str:
 def draw_ranks(record: dict[str, Any], path: Path) -> str:
     figure, (left, right) = figures.sheet("At low rank VICReg and the scale term open no new direction; shape does", 2)
     series, ranks = record["by_rank"], record["ranks"]
-    for name, colour in (("shape", "#1f5fa8"), ("scale", "#e0a020")):
-        figures.band(left, ranks, series[name], "visreg", f"{name} term", color=colour)
+    for name, color in (("shape", "#1f5fa8"), ("scale", "#e0a020")):
+        figures.band(left, ranks, series[name], "visreg", f"{name} term", color=color)
     lowered = ranks[1:]
     for name in figures.TITLES:
         figures.band(right, lowered, [row[1:] for row in series[f"opened_{name}"]], name)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import figures
-from .options import Options
+from .options import AnalysisOptions
 from .records import percent, table
 from .runs import Training, base_recipe, training
 
@@ -20,36 +20,36 @@ OWN_LAMBDA = {"sigreg": 0.05, "vicreg": 0.05}
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of a comparison: options that differ from the base run, by name; `colour` of its regularizer."""
+    """One line of a comparison: options that differ from the base run, by name; `color` of its regularizer."""
 
     label: str
     changes: dict[str, Any]
     regularizer: str = "visreg"
 
-    def run(self, options: Options, seed: int) -> Training:
+    def run(self, options: AnalysisOptions, seed: int) -> Training:
         return training(options, seed, **self.changes)
 
     @property
-    def colour(self) -> str:
-        return figures.GREY if self.label == UNTRAINED else figures.COLOURS[self.regularizer]
+    def color(self) -> str:
+        return figures.GREY if self.label == UNTRAINED else figures.COLORS[self.regularizer]
 
 
 def untrained(**changes: Any) -> Entry:
-    """The model as it is initialised: what any accuracy has to be compared with."""
+    """The model as it is initialized: what any accuracy has to be compared with."""
     return Entry(UNTRAINED, {"trained": False, **changes})
 
 
-def runs_of(options: Options, entries: list[Entry]) -> list[Training]:
-    return [entry.run(options, seed) for entry in entries for seed in options.seeds]
+def runs_of(options: AnalysisOptions, entries: list[Entry]) -> list[Training]:
+    return [entry.run(options, seed) for entry in entries for seed in options.all_seeds]
 
 
 class Outcomes:
     """The results of some entries: `linear["label"]` are accuracies on the test images (shares), one a seed."""
 
-    def __init__(self, options: Options, entries: list[Entry], results: dict[str, dict[str, Any]]):
+    def __init__(self, options: AnalysisOptions, entries: list[Entry], results: dict[str, dict[str, Any]]):
         self.options, self.entries = options, entries
         self.results = {
-            entry.label: [results[entry.run(options, seed).key] for seed in options.seeds] for entry in entries
+            entry.label: [results[entry.run(options, seed).key] for seed in options.all_seeds] for entry in entries
         }
 
     def values(self, name: str) -> dict[str, list[float]]:
@@ -69,7 +69,7 @@ class Outcomes:
         seconds = sum(row["seconds"] for rows in self.results.values() for row in rows)
         return {
             "settings": {"scale": self.options.scale, "base": base_recipe(self.options)},
-            "seeds": list(self.options.seeds),
+            "seeds": list(self.options.all_seeds),
             "entries": [entry.label for entry in self.entries],
             "changes": {entry.label: entry.changes for entry in self.entries},
             "values": {name: self.values(name) for name in names},
@@ -92,18 +92,18 @@ class Outcomes:
             for label in self.results
         ]
         columns = ["", "20-NN, %", "linear, %", "effective rank of features"]
-        return table(f"{title} ({len(self.options.seeds)} seeds; mean ± standard deviation)", columns, rows)
+        return table(f"{title} ({len(self.options.all_seeds)} seeds; mean ± standard deviation)", columns, rows)
 
 
-def draw_entries(record: dict[str, Any], message: str, path: Any, colours: dict[str, str] | None = None) -> list[str]:
+def draw_entries(record: dict[str, Any], message: str, path: Any, colors: dict[str, str] | None = None) -> list[str]:
     """Both accuracies of every entry, side by side."""
     labels = record["entries"]
     height = 1.6 + 0.36 * len(labels)
     figure, axes = figures.sheet(message, 2, height=height)
-    picked = [(colours or {}).get(label, figures.COLOURS["visreg"]) for label in labels]
-    picked = [figures.GREY if label == UNTRAINED else colour for label, colour in zip(labels, picked, strict=True)]
-    for axis, name, words in ((axes[0], "linear", "linear accuracy, %"), (axes[1], "knn", "20-NN accuracy, %")):
+    picked = [(colors or {}).get(label, figures.COLORS["visreg"]) for label in labels]
+    picked = [figures.GREY if label == UNTRAINED else color for label, color in zip(labels, picked, strict=True)]
+    for axis, name, label in ((axes[0], "linear", "linear accuracy, %"), (axes[1], "knn", "20-NN accuracy, %")):
         figures.dots(axis, labels, [record["values"][name][label] for label in labels], picked)
-        axis.set_xlabel(f"{words} (diamond: mean; dots: seeds)")
+        axis.set_xlabel(f"{label} (diamond: mean; dots: seeds)")
     axes[1].set_yticklabels([])
     return [figures.save(figure, path)]

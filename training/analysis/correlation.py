@@ -13,7 +13,7 @@ import numpy as np
 
 from . import figures
 from .comparison import Entry, Outcomes, runs_of
-from .options import Options
+from .options import AnalysisOptions
 from .records import claim, number, spread, table
 from .runs import Training, base_value
 
@@ -23,7 +23,7 @@ PUBLISHED = -0.996  # paper, figure 7: ViT-L/14, 100 epochs, linear accuracy
 TIGHT = -0.9
 
 
-def entries(options: Options) -> list[Entry]:
+def entries(options: AnalysisOptions) -> list[Entry]:
     rate = base_value(options, "learning_rate")
     return [
         Entry(f"learning rate {rate * factor:g}", {} if factor == 1 else {"learning_rate": rate * factor})
@@ -31,11 +31,11 @@ def entries(options: Options) -> list[Entry]:
     ]
 
 
-def runs(options: Options) -> list[Training]:
+def runs(options: AnalysisOptions) -> list[Training]:
     return runs_of(options, entries(options))
 
 
-def measure(options: Options, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def measure(options: AnalysisOptions, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
     outcomes = Outcomes(options, entries(options), results)
     curves = {label: [curve(row) for row in rows] for label, rows in outcomes.results.items()}
     within = {
@@ -65,9 +65,9 @@ def measure(options: Options, results: dict[str, dict[str, Any]]) -> dict[str, A
 
 def curve(result: dict[str, Any]) -> dict[str, list[float]]:
     """Loss and accuracies at each reading of a run."""
-    readings = result["readings"]
-    found = {"step": [one["step"] for one in readings], "loss": [one["terms"]["total"] for one in readings]}
-    return found | {name: [one[name] for one in readings] for name in ("linear", "knn")}
+    evaluations = result["evaluations"]
+    found = {"step": [one["step"] for one in evaluations], "loss": [one["terms"]["total"] for one in evaluations]}
+    return found | {name: [one[name] for one in evaluations] for name in ("linear", "knn")}
 
 
 def pearson(x: list[float], y: list[float]) -> float:
@@ -86,11 +86,11 @@ def on_scale(values: list[float]) -> tuple[float, float, float]:
     return tuple(float(np.tanh(value)) for value in (found["mean"], *(found["interval"] or (-np.inf, np.inf))))
 
 
-def below(words: str, values: list[float], bound: float) -> dict[str, Any]:
+def below(statement: str, values: list[float], bound: float) -> dict[str, Any]:
     """Whether correlations, one a run, lie below `bound`."""
     mean, low, high = on_scale(values)
     evidence = f"{number(mean)} [{number(low)}, {number(high)}]; bound: below {number(bound)}"
-    return claim(words, fisher(values), float(np.arctanh(bound)), below=True) | {"evidence": evidence}
+    return claim(statement, fisher(values), float(np.arctanh(bound)), below=True) | {"evidence": evidence}
 
 
 def interval_cells(values: list[float]) -> list[str]:
@@ -103,12 +103,12 @@ def draw(record: dict[str, Any], folder: Path) -> list[str]:
     within = record["within"]["linear"]
     message = f"Training loss against accuracy: r = {on_scale(within)[0]:.2f} within a run, on average"
     figure, (axis,) = figures.sheet(message)
-    for (label, rows), colour in zip(record["curves"].items(), ("#e0a020", "#1f5fa8", "#8c4fa3"), strict=False):
+    for (label, rows), color in zip(record["curves"].items(), ("#e0a020", "#1f5fa8", "#8c4fa3"), strict=False):
         for place, one in enumerate(rows):
             accuracy = [100 * value for value in one["linear"]]
-            axis.plot(one["loss"], accuracy, "-", color=colour, alpha=0.35, linewidth=1)
-            axis.plot(one["loss"], accuracy, "o", color=colour, markersize=4, label=None if place else label)
-            axis.plot(one["loss"][-1], accuracy[-1], "D", color=colour, markersize=8)
+            axis.plot(one["loss"], accuracy, "-", color=color, alpha=0.35, linewidth=1)
+            axis.plot(one["loss"], accuracy, "o", color=color, markersize=4, label=None if place else label)
+            axis.plot(one["loss"][-1], accuracy[-1], "D", color=color, markersize=8)
     axis.set(xlabel="training loss since the last checkpoint", ylabel="linear accuracy, %")
     axis.legend(frameon=False, fontsize=8, title="a line a run, its end a diamond", title_fontsize=8)
     return [figures.save(figure, folder / "correlation.png")]

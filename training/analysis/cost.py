@@ -20,7 +20,7 @@ from ..objective import sample_directions
 from ..objective.regularizers import TABLE
 from . import figures
 from .memory import extra_peak
-from .options import Options
+from .options import AnalysisOptions
 from .records import claim, number, table
 
 
@@ -32,7 +32,7 @@ REPEATS = 5  # timings of a case, as many estimates of the exponent; each is the
 CALLS = 3  # calls
 
 
-def settings(options: Options) -> dict[str, Any]:
+def settings(options: AnalysisOptions) -> dict[str, Any]:
     """What the result depends on; the number of threads and the device are part of it."""
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     sizes = options.pick(SMALL, PAPER)
@@ -40,7 +40,7 @@ def settings(options: Options) -> dict[str, Any]:
     return listed | {"device": device.type, "threads": torch.get_num_threads(), "repeats": REPEATS, "calls": CALLS}
 
 
-def measure(options: Options) -> dict[str, Any]:
+def measure(options: AnalysisOptions) -> dict[str, Any]:
     """Median seconds and extra peak bytes of every regularizer; cases are visited in turn, repeat after repeat."""
     started, sizes = time.perf_counter(), settings(options)
     device = torch.device(sizes["device"])
@@ -111,8 +111,8 @@ def claims(rows: list[dict], sizes: dict[str, Any]) -> list[dict]:
         )
         for name, title in figures.TITLES.items()
     ]
-    words = "Time of VISReg is at most linear in the dimension: exponent below 1.25"
-    found.append(claim(words, exponents(rows, "visreg", "D", sizes), 1.25, below=True))
+    statement = "Time of VISReg is at most linear in the dimension: exponent below 1.25"
+    found.append(claim(statement, exponents(rows, "visreg", "D", sizes), 1.25, below=True))
     found += [
         claim(
             f"Time of {figures.TITLES[name]} grows faster than linearly in the dimension: exponent above 1.25",
@@ -161,7 +161,7 @@ def draw(record: dict[str, Any], folder: Path) -> list[str]:
             y = [
                 factor * (statistics.median(row[key]) if key == "seconds" else max(row[key], 2**16)) for row in chosen
             ]
-            look = {"color": figures.COLOURS[name], "marker": figures.MARKERS[name], "markersize": 4}
+            look = {"color": figures.COLORS[name], "marker": figures.MARKERS[name], "markersize": 4}
             axis.plot([row[along_axis] for row in chosen], y, label=title, **look)
         ticks = [row[along_axis] for row in along(rows, "visreg", along_axis, sizes)]
         axis.set_xscale("log", base=2)

@@ -7,7 +7,7 @@ from typing import Any
 
 from . import figures
 from .comparison import MARGIN, UNTRAINED, Entry, Outcomes, runs_of, untrained
-from .options import Options
+from .options import AnalysisOptions
 from .records import points
 from .runs import Training, base_value
 
@@ -16,17 +16,17 @@ SMALL = (16, 64, 256)
 PAPER = (64, 128, 256, 512, 1024, 2048)
 
 
-def entries(options: Options) -> list[Entry]:
+def entries(options: AnalysisOptions) -> list[Entry]:
     base = base_value(options, "projection_size")
     sizes = options.pick(SMALL, PAPER)
     return [Entry(f"D {D}", {"projection_size": None if base == D else D}) for D in sizes] + [untrained()]
 
 
-def runs(options: Options) -> list[Training]:
+def runs(options: AnalysisOptions) -> list[Training]:
     return runs_of(options, entries(options))
 
 
-def measure(options: Options, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def measure(options: AnalysisOptions, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
     outcomes = Outcomes(options, entries(options), results)
     sizes, linear = options.pick(SMALL, PAPER), outcomes.linear
     low, middle, high = (f"D {D}" for D in (sizes[0], sizes[len(sizes) // 2], sizes[-1]))
@@ -48,8 +48,8 @@ def draw(record: dict[str, Any], folder: Path) -> list[str]:
         rows = zip(*(values[name][f"D {D}"] for D in dims), strict=True)
         figures.band(axis, dims, [[100 * value for value in row] for row in rows], "visreg", title, **look)
         floor = values[name][UNTRAINED]
-        colour = look.get("color", figures.COLOURS["visreg"])
-        axis.axhline(100 * sum(floor) / len(floor), color=colour, linestyle=":", label=f"{title}, untrained")
+        color = look.get("color", figures.COLORS["visreg"])
+        axis.axhline(100 * sum(floor) / len(floor), color=color, linestyle=":", label=f"{title}, untrained")
     axis.set_xscale("log", base=2)
     axis.set_xticks(dims, map(str, dims))
     axis.set(xlabel="projection dimension D", ylabel="accuracy, % (band: range over seeds)")

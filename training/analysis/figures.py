@@ -1,6 +1,6 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""The look of every figure: one size of type, one colour a regularizer, one sentence above."""
+"""The look of every figure: one size of type, one color a regularizer, one sentence above."""
 
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from ..objective.regularizers import TABLE
+from ..run_folder import atomic_file
 
 
 TITLES = {name: regularizer.title for name, regularizer in TABLE.items()}
-COLOURS = {"visreg": "#1f5fa8", "sigreg": "#d1602b", "swd": "#3a8a4d", "vicreg": "#8c4fa3", "barlow": "#7a6a4f"}
+COLORS = {"visreg": "#1f5fa8", "sigreg": "#d1602b", "swd": "#3a8a4d", "vicreg": "#8c4fa3", "barlow": "#7a6a4f"}
 MARKERS = {"visreg": "o", "sigreg": "s", "swd": "^", "vicreg": "D", "barlow": "v"}
 GREY = "#777777"
 
@@ -32,9 +33,8 @@ def sheet(message: str, columns: int = 1, width: float = 6.4, height: float = 4.
 
 def save(figure: Figure, path: Path) -> str:
     """Write a PNG, whole or not at all; returns its name."""
-    part = path.with_suffix(".part.png")
-    figure.savefig(part, dpi=120)
-    part.replace(path)
+    with atomic_file(path) as part:
+        figure.savefig(part, dpi=120)
     return path.name
 
 
@@ -42,21 +42,21 @@ def band(axis, x, rows: list[list[float]], key: str, label: str | None = None, *
     """Mean of `rows` (one a seed) against x, the range over seeds shaded; `key` is a regularizer."""
     columns = list(zip(*rows, strict=True))
     mean = [sum(column) / len(column) for column in columns]
-    look = {"color": COLOURS[key], "marker": MARKERS[key], "markersize": 4, "linewidth": 1.6} | style
+    look = {"color": COLORS[key], "marker": MARKERS[key], "markersize": 4, "linewidth": 1.6} | style
     axis.plot(x, mean, label=label or TITLES[key], **look)
     axis.fill_between(
         x, list(map(min, columns)), list(map(max, columns)), color=look["color"], alpha=0.15, linewidth=0
     )
 
 
-def dots(axis, labels: list[str], groups: list[list[float]], colours: list[str]) -> None:
+def dots(axis, labels: list[str], groups: list[list[float]], colors: list[str]) -> None:
     """A line an entry: the mean of its values (shares, in percent) large, each seed small, the range as a bar."""
-    for place, (group, colour) in enumerate(zip(groups, colours, strict=True)):
+    for place, (group, color) in enumerate(zip(groups, colors, strict=True)):
         values = [100 * value for value in group]
-        axis.plot([min(values), max(values)], [place, place], color=colour, linewidth=5, alpha=0.25)
-        axis.plot(values, [place] * len(values), "o", color=colour, markersize=4, alpha=0.7)
+        axis.plot([min(values), max(values)], [place, place], color=color, linewidth=5, alpha=0.25)
+        axis.plot(values, [place] * len(values), "o", color=color, markersize=4, alpha=0.7)
         mean = sum(values) / len(values)
-        axis.plot(mean, place, "D", color=colour, markersize=8)
+        axis.plot(mean, place, "D", color=color, markersize=8)
         axis.annotate(f"{mean:.1f}", (mean, place), (0, 7), textcoords="offset points", ha="center", fontsize=8)
     axis.set_yticks(range(len(labels)), labels)
     axis.set_ylim(len(labels) - 0.5, -0.7)

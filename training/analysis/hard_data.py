@@ -8,7 +8,7 @@ from typing import Any
 from ..objective import REGULARIZERS
 from . import figures
 from .comparison import OWN_LAMBDA, UNTRAINED, Entry, Outcomes, draw_entries, untrained
-from .options import Options
+from .options import AnalysisOptions
 from .records import points
 
 
@@ -26,7 +26,7 @@ def entries(data: dict[str, Any], probe: dict[str, Any]) -> list[Entry]:
 
 
 def measure(
-    options: Options, listed: list[Entry], results: dict[str, dict[str, Any]], kind: str, **more: Any
+    options: AnalysisOptions, listed: list[Entry], results: dict[str, dict[str, Any]], kind: str, **more: Any
 ) -> dict[str, Any]:
     """The record; `kind` names the data in the claims."""
     outcomes = Outcomes(options, listed, results)
@@ -38,11 +38,11 @@ def measure(
     ]
     for name in REGULARIZERS[1:]:
         title = figures.TITLES[name]
-        words = f"On {kind} the better of the two VISReg ({best}, by validation) is above {title} (linear)"
-        claims.append(points(words, linear[best], linear[title]))
+        statement = f"On {kind} the better of the two VISReg ({best}, by validation) is above {title} (linear)"
+        claims.append(points(statement, linear[best], linear[title]))
     return outcomes.record([outcomes.accuracy_table(f"Regularizers on {kind}")], claims, **more)
 
 
 def draw(record: dict[str, Any], message: str, path: Path) -> list[str]:
-    colours = {title: figures.COLOURS[name] for name, title in figures.TITLES.items()}
-    return draw_entries(record, message, path, colours)
+    colors = {title: figures.COLORS[name] for name, title in figures.TITLES.items()}
+    return draw_entries(record, message, path, colors)

@@ -7,22 +7,22 @@ from typing import Any
 
 from . import hard_data
 from .comparison import Entry, runs_of
-from .options import Options
+from .options import AnalysisOptions
 from .runs import Training
 
 
 SMALL, PAPER = 100.0, 256.0  # largest over smallest class; ImageNet-LT: 1280 to 5 images
 
 
-def entries(options: Options) -> list[Entry]:
+def entries(options: AnalysisOptions) -> list[Entry]:
     return hard_data.entries({"imbalance_factor": options.pick(SMALL, PAPER)}, {})
 
 
-def runs(options: Options) -> list[Training]:
+def runs(options: AnalysisOptions) -> list[Training]:
     return runs_of(options, entries(options))
 
 
-def measure(options: Options, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def measure(options: AnalysisOptions, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
     factor = options.pick(SMALL, PAPER)
     return hard_data.measure(options, entries(options), results, "long-tailed data", imbalance=factor)
 

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from PIL import Image as PILImage
 
-from ..loop.assembly import open_evaluation_source
-from ..loop.folder import read_json, write_json
+from ..loop.run import open_evaluation_source
+from ..run_folder import read_json, write_json
 from . import hard_data
 from .comparison import Entry, runs_of
-from .options import Options
-from .runs import Training, arguments_of, training
+from .options import AnalysisOptions
+from .runs import Training, options_of, training
 
 
 COMPONENTS = 16  # of P = 3072
@@ -27,38 +27,39 @@ COUNTS = {"train": 20_000, "test": 5_000}
 GALAXIES = "matthieulel/galaxy10_decals"  # paper, low-rank regime
 
 
-def changes(options: Options) -> dict[str, Any]:
+def changes(options: AnalysisOptions) -> dict[str, Any]:
     """The options that put low-rank images in the place of the base run's."""
     if not options.small:
         return {"dataset": GALAXIES, "split": "train", "eval_split": "test"}
     return {"dataset": str(options.output_dir / "data" / f"rank{COMPONENTS}"), "split": "train", "eval_split": "test"}
 
 
-def entries(options: Options) -> list[Entry]:
+def entries(options: AnalysisOptions) -> list[Entry]:
     return hard_data.entries(changes(options), changes(options))
 
 
-def prepare(options: Options) -> None:
+def prepare(options: AnalysisOptions) -> None:
     """Write the images of low rank once, as parquet files beside the results."""
     folder = options.output_dir / "data" / f"rank{COMPONENTS}"
     origin = {
         key: value for key, value in training(options, 0).options.items() if key in ("dataset", "split", "eval_split")
     }
-    if not options.small or (read_json(folder / "facts.json") or {}).get("origin") == origin:
+    if not options.small or (read_json(folder / "origin.json") or {}).get("origin") == origin:
         return
-    arguments = arguments_of(training(options, 0))
-    side = arguments.data.global_size
-    sources = {"train": arguments.data.split, "test": arguments.data.eval_split}
+    base = options_of(training(options, 0))
+    side = base.global_size
+    splits = {"train": base.split, "test": base.eval_split}
     images = {
-        name: pixels(open_evaluation_source(arguments.data, split), COUNTS[name], side)
-        for name, split in sources.items()
+        name: pixels(open_evaluation_source(base, split), COUNTS[name], side)
+        for name, split in splits.items()
+        if split
     }
     mean, basis, kept = principal_components(images["train"][0])
     folder.mkdir(parents=True, exist_ok=True)
     for name, (rows, labels, names) in images.items():
         flat = ((rows - mean) @ basis) @ basis.T + mean
         write_parquet(folder / f"{name}-00000-of-00001.parquet", flat.view(-1, 3, side, side), labels, names)
-    write_json(folder / "facts.json", {"origin": origin, "components": COMPONENTS, "variance_kept": kept})
+    write_json(folder / "origin.json", {"origin": origin, "components": COMPONENTS, "variance_kept": kept})
 
 
 def pixels(source: Any, limit: int, side: int) -> tuple[torch.Tensor, list[int], list[str]]:
@@ -96,12 +97,12 @@ def png(row: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def runs(options: Options) -> list[Training]:
+def runs(options: AnalysisOptions) -> list[Training]:
     return runs_of(options, entries(options))
 
 
-def measure(options: Options, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    kept = (read_json(Path(changes(options)["dataset"]) / "facts.json") or {}).get("variance_kept")
+def measure(options: AnalysisOptions, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    kept = (read_json(Path(changes(options)["dataset"]) / "origin.json") or {}).get("variance_kept")
     return hard_data.measure(options, entries(options), results, "low-rank data", variance_kept=kept)
 
 

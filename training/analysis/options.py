@@ -1,12 +1,14 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""What every analysis is told, and which analyses there are."""
+"""The options of every analysis, and which analyses there are."""
 
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from ..option import POSITIVE, option
 
 
 # Name -> what it shows (method, section 6). A module of this folder each; `all` runs them in this order.
@@ -27,28 +29,26 @@ SCALES = ("small", "paper")
 
 
 @dataclass(frozen=True)
-class Options:
-    """What the user asked for.
+class AnalysisOptions:
+    """What the user asked for."""
 
-    Attributes:
-        output_dir: folder of results, figures, report and the cache of training runs.
-        scale: `small` for CPU cores, `paper` for GPUs.
-        seeds: every training and every draw is repeated with each.
-        workers: trainings at a time.
-        dataset: what `open_stream` opens; None for the scale's.
-        config: recipe that the runs start from; None for the scale's.
-        max_steps: updates of a run; None for the recipe's.
-        eval_split: held-out split; None for the recipe's.
-    """
+    output_dir: Path = option(Path("runs/analysis"), "folder of results, figures, report and the cache of trainings")
+    scale: str = option("small", "small: minutes on CPU cores; paper: its sizes, for GPUs", SCALES)
+    seeds: int = option(3, "repetitions of every training and draw, seeds from 0 on; intervals need 2", POSITIVE)
+    workers: int | None = option(None, "trainings at a time; default: one a GPU, or a CPU core", POSITIVE)
+    dataset: str | None = option(
+        None, "Hub id, folder or 'digits'; default: uoft-cs/cifar10, at paper scale the recipe's"
+    )
+    config: str | None = option(
+        None, "recipe that trainings start from; default: ours, at paper scale vit_small_imagenette"
+    )
+    max_steps: int | None = option(None, "updates of a training; default: the recipe's", POSITIVE)
+    eval_split: str | None = option(None, "held-out split; default: the recipe's")
 
-    output_dir: Path
-    scale: str = "small"
-    seeds: tuple[int, ...] = (0, 1, 2)
-    workers: int = 1
-    dataset: str | None = None
-    config: str | None = None
-    max_steps: int | None = None
-    eval_split: str | None = None
+    @property
+    def all_seeds(self) -> range:
+        """The seeds themselves."""
+        return range(self.seeds)
 
     @property
     def small(self) -> bool:

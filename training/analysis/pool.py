@@ -1,6 +1,6 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""Many runs, some at a time: kept results are not made again, and whoever is cut off goes on where it was.
+"""Many runs, some at a time: cached results are not made again, and whoever is cut off goes on where it was.
 
 Runs of one process go to a pool of workers that import the package once; those of N processes are trained one after
 the other by N processes that are started for them and find each other as under `accelerate launch`.
@@ -23,18 +23,22 @@ import torch
 from tqdm import tqdm
 
 from ..errors import RunStopped
-from ..loop.monitors import clock
+from ..monitoring.progress import clock
 from .runs import Training, perform
 
 
-def perform_all(runs: Iterable[Training], folder: Path, workers: int) -> dict[str, dict[str, Any]]:
-    """The results of all runs by key, from `folder` where they are kept.
+def perform_all(runs: Iterable[Training], folder: Path, workers: int | None) -> dict[str, dict[str, Any]]:
+    """The results of all runs by key, from `folder` where they are cached.
+
+    Args:
+        workers: trainings at a time; None for one a GPU, or a CPU core.
 
     Raises:
-        RunStopped: a run of several processes failed; the others' results are kept.
+        RunStopped: a run of several processes failed; the others' results are cached.
     """
+    workers = workers or torch.cuda.device_count() or os.cpu_count() or 1
     wanted = {run.key: run for run in runs}
-    results = {key: run.kept(folder) for key, run in wanted.items()}
+    results = {key: run.cached(folder) for key, run in wanted.items()}
     missing = [run for key, run in wanted.items() if results[key] is None]
     # Runs that share a seed share their views, which a worker keeps while the next run wants the same.
     missing.sort(key=lambda run: (run.processes, run.options["dataset"], run.options["seed"], run.recipe))
@@ -96,15 +100,15 @@ def perform_together(runs: list[Training], folder: Path) -> Iterator[tuple[Train
         place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(world)}
         processes.append(subprocess.Popen(command, env=os.environ | shared | place, stderr=subprocess.PIPE, text=True))
     try:
-        words = [process.communicate()[1] for process in processes]
+        errors = [process.communicate()[1] for process in processes]
     except BaseException:
         for process in processes:
             process.kill()
         raise
     for run in runs:
-        result = run.kept(folder)
+        result = run.cached(folder)
         if result is None:
-            last = next((text.strip().splitlines()[-1] for text in words if text.strip()), "no word of why")
+            last = next((text.strip().splitlines()[-1] for text in errors if text.strip()), "it said nothing")
             raise RunStopped(f"a run of {world} processes failed: {last}")
         yield run, result
 
@@ -123,7 +127,7 @@ class Counter:
         self.lines = not sys.stderr.isatty()
         self.bar = tqdm(total=missing, unit="run", desc="training", disable=self.lines or not missing)
         if wanted:
-            print(f"{wanted} runs, {wanted - missing} of them kept from before", file=sys.stderr, flush=True)
+            print(f"{wanted} runs, {wanted - missing} of them cached before", file=sys.stderr, flush=True)
 
     def add(self) -> None:
         self.done += 1

@@ -7,7 +7,7 @@ from typing import Any
 
 from . import figures
 from .comparison import MARGIN, UNTRAINED, Entry, Outcomes, runs_of, untrained
-from .options import Options
+from .options import AnalysisOptions
 from .records import points
 from .runs import Training, base_value
 
@@ -16,12 +16,12 @@ SMALL = (1, 2, 4)
 PAPER = (1, 2, 4, 8)
 
 
-def slices_each(options: Options) -> int:
+def slices_each(options: AnalysisOptions) -> int:
     """K of a process: D / 8 at small scale, where 4 processes are few; D / 4 at the paper's."""
     return max(1, base_value(options, "projection_size") // options.pick(8, 4))
 
 
-def entries(options: Options) -> list[Entry]:
+def entries(options: AnalysisOptions) -> list[Entry]:
     K = slices_each(options)
     found = [Entry("1 process", {"num_slices": K})]  # alone, shared and own slices are the same thing
     found += [
@@ -31,11 +31,11 @@ def entries(options: Options) -> list[Entry]:
     return [*found, Entry("1 process, many slices", {}), untrained()]
 
 
-def runs(options: Options) -> list[Training]:
+def runs(options: AnalysisOptions) -> list[Training]:
     return runs_of(options, entries(options))
 
 
-def measure(options: Options, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def measure(options: AnalysisOptions, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
     outcomes = Outcomes(options, entries(options), results)
     linear, K = outcomes.linear, slices_each(options)
     alone, most, many = "1 process", f"{options.pick(SMALL, PAPER)[-1]} processes", "1 process, many slices"

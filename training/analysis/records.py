@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from ..evaluation.intervals import of_draws
-from ..loop.folder import read_json, write_json
-from ..loop.results import environment
+from ..evaluation.bootstrap import of_draws
+from ..monitoring.record import environment
+from ..run_folder import read_json, write_json
 
 
 FORMAT = 1  # of the records
@@ -36,12 +36,18 @@ def spread(values: Iterable[float]) -> dict[str, Any]:
 
 
 def claim(
-    words: str, values: Iterable[float], bound: float = 0.0, *, below: bool = False, unit: str = "", scale: float = 1.0
+    statement: str,
+    values: Iterable[float],
+    bound: float = 0.0,
+    *,
+    below: bool = False,
+    unit: str = "",
+    scale: float = 1.0,
 ) -> dict[str, Any]:
     """Whether the mean of `values` (one a seed; paired differences, ratios, ...) lies above `bound`, or below it.
 
     Args:
-        words: the claim, as a sentence about this scale.
+        statement: the claim, as a sentence about this scale.
         unit, scale: values are shown times `scale`, with the unit behind.
     """
     found = spread(values)
@@ -51,13 +57,13 @@ def claim(
     interval = f" [{shown[1]}, {shown[2]}]" if math.isfinite(low) else " (fewer than 3 seeds: no interval)"
     evidence = f"{shown[0]}{interval}{unit}; bound: {'below' if below else 'above'} {shown[3]}{unit}"
     verdict = HOLDS if holds else FAILS if fails else OPEN
-    return {"claim": words, "verdict": verdict, "evidence": evidence, "bound": bound, "below": below, **found}
+    return {"claim": statement, "verdict": verdict, "evidence": evidence, "bound": bound, "below": below, **found}
 
 
-def points(words: str, better: Sequence[float], worse: Sequence[float], margin: float = 0.0) -> dict[str, Any]:
+def points(statement: str, better: Sequence[float], worse: Sequence[float], margin: float = 0.0) -> dict[str, Any]:
     """A claim about accuracies paired by seed: `better` is above `worse` less `margin` (shares; shown in points)."""
     differences = [one - other for one, other in zip(better, worse, strict=True)]
-    return claim(words, differences, 0.0 - margin, unit=" points", scale=100)
+    return claim(statement, differences, 0.0 - margin, unit=" points", scale=100)
 
 
 def number(value: float) -> str:

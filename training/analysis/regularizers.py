@@ -12,7 +12,7 @@ from typing import Any
 from ..objective import REGULARIZERS
 from . import figures
 from .comparison import UNTRAINED, Entry, Outcomes, draw_entries, runs_of, untrained
-from .options import Options
+from .options import AnalysisOptions
 from .records import points, table
 from .runs import Training, base_value
 
@@ -20,7 +20,7 @@ from .runs import Training, base_value
 OTHER_LAMBDA = 0.05  # LeJEPA (arXiv 2511.08544)
 
 
-def lambdas(options: Options) -> tuple[float, float]:
+def lambdas(options: AnalysisOptions) -> tuple[float, float]:
     return base_value(options, "regularization_weight"), OTHER_LAMBDA
 
 
@@ -28,7 +28,7 @@ def label(name: str, weight: float) -> str:
     return f"{figures.TITLES[name]}, λ {weight:g}"
 
 
-def entries(options: Options) -> list[Entry]:
+def entries(options: AnalysisOptions) -> list[Entry]:
     base = lambdas(options)[0]
     found = []
     for name in REGULARIZERS:
@@ -39,11 +39,11 @@ def entries(options: Options) -> list[Entry]:
     return [*found, untrained()]
 
 
-def runs(options: Options) -> list[Training]:
+def runs(options: AnalysisOptions) -> list[Training]:
     return runs_of(options, entries(options))
 
 
-def measure(options: Options, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def measure(options: AnalysisOptions, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
     outcomes = Outcomes(options, entries(options), results)
     linear, knn, base = outcomes.linear, outcomes.knn, lambdas(options)[0]
     chosen = {name: better_lambda(outcomes, name, lambdas(options)) for name in REGULARIZERS}
@@ -62,9 +62,9 @@ def measure(options: Options, results: dict[str, dict[str, Any]]) -> dict[str, A
     for name in REGULARIZERS[1:]:
         title = figures.TITLES[name]
         mine, theirs = label("visreg", chosen["visreg"]), label(name, chosen[name])
-        words = f"Each at its better λ, {ours} is above {title}"
-        claims.append(points(f"{words} (linear)", linear[mine], linear[theirs]))
-        claims.append(points(f"{words} (20-NN)", knn[mine], knn[theirs]))
+        statement = f"Each at its better λ, {ours} is above {title}"
+        claims.append(points(f"{statement} (linear)", linear[mine], linear[theirs]))
+        claims.append(points(f"{statement} (20-NN)", knn[mine], knn[theirs]))
     picked = [[figures.TITLES[name], f"{weight:g}"] for name, weight in chosen.items()]
     tables = [
         outcomes.accuracy_table("Five regularizers, everything else equal"),
@@ -80,10 +80,10 @@ def better_lambda(outcomes: Outcomes, name: str, weights: tuple[float, float]) -
 
 def draw(record: dict[str, Any], folder: Path) -> list[str]:
     """regularizers.png"""
-    colours = {
-        one: figures.COLOURS[name]
+    colors = {
+        one: figures.COLORS[name]
         for one in record["entries"]
         for name in REGULARIZERS
         if one.startswith(f"{figures.TITLES[name]},")
     }
-    return draw_entries(record, "Only the regularizer and its weight λ change", folder / "regularizers.png", colours)
+    return draw_entries(record, "Only the regularizer and its weight λ change", folder / "regularizers.png", colors)

@@ -5,9 +5,9 @@
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.reports.results import markdown
-from ..loop.folder import read_json, write_text
-from ..loop.monitors import clock
+from ..evaluation.results import markdown
+from ..monitoring.progress import clock
+from ..run_folder import read_json, write_text
 from .options import ANALYSES
 from .records import FAILS, FORMAT, HOLDS, OPEN
 
@@ -50,7 +50,7 @@ def summary(records: list[dict[str, Any]]) -> str:
 def section(record: dict[str, Any], folder: Path) -> str:
     """Figures, claims and tables of one analysis."""
     name, where = record["analysis"], record["environment"]
-    figures = sorted(path.name for path in folder.glob(f"{name}*.png") if not path.name.endswith(".part.png"))
+    figures = sorted(path.name for path in folder.glob(f"{name}*.png"))
     seconds = f"{clock(record['seconds'])} of wall time summed over its runs, {len(record['seeds'])} seeds or repeats"
     lines = [
         f"## {name}: {ANALYSES[name]}",

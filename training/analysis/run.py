@@ -1,23 +1,23 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""`analyze`: what the analyses need is trained once and kept, then each writes its record and figures."""
+"""`analyze`: what the analyses need is trained once and cached, then each writes its record and figures."""
 
 import sys
 from typing import Any
 
 from ..errors import setting_up
-from .options import Options, module_of
+from .options import AnalysisOptions, module_of
 from .pool import perform_all
 from .records import finished, write_record
 from .report import write_report
-from .runs import arguments_of, assemble_run, training
+from .runs import build_training_run, options_of, training
 
 
-def analyze(names: list[str], options: Options) -> dict[str, dict[str, Any]]:
+def analyze(names: list[str], options: AnalysisOptions) -> dict[str, dict[str, Any]]:
     """Run analyses and write `NAME.json`, their figures and `report.md` into `options.output_dir`.
 
-    What an earlier call finished with the same settings is kept: results of collapse and cost as they are, trainings
-    by the hash of their options.
+    What an earlier call finished with the same settings is not done again: results of collapse and cost as they are,
+    trainings by the hash of their options.
 
     Raises:
         UserError: the data or an option will not do.
@@ -42,13 +42,13 @@ def analyze(names: list[str], options: Options) -> dict[str, dict[str, Any]]:
     return records
 
 
-def check(options: Options) -> None:
+def check(options: AnalysisOptions) -> None:
     """Refuse what the first run would refuse, before any starts."""
-    assemble_run(arguments_of(training(options, options.seeds[0])), options.output_dir)
+    build_training_run(options_of(training(options, options.all_seeds[0])), options.output_dir)
 
 
-def computed(name: str, module: Any, options: Options) -> dict[str, Any]:
-    """The record of an analysis that trains nothing, measured or kept from before."""
+def computed(name: str, module: Any, options: AnalysisOptions) -> dict[str, Any]:
+    """The record of an analysis that trains nothing, measured now or before."""
     record = finished(options.output_dir, name, module.settings(options))
     if record is None:
         print(f"{name} ...", file=sys.stderr, flush=True)
@@ -57,7 +57,7 @@ def computed(name: str, module: Any, options: Options) -> dict[str, Any]:
     return record
 
 
-def draw(name: str, module: Any, record: dict[str, Any], options: Options) -> None:
+def draw(name: str, module: Any, record: dict[str, Any], options: AnalysisOptions) -> None:
     figures = module.draw(record, options.output_dir)
     verdicts = [found["verdict"] for found in record["claims"]]
     counted = ", ".join(f"{verdicts.count(one)} {one}" for one in dict.fromkeys(verdicts))

@@ -8,7 +8,7 @@ from typing import Any
 from ..objective.regularizers import TABLE
 from . import figures
 from .comparison import MARGIN, OWN_LAMBDA, UNTRAINED, Entry, Outcomes, runs_of, untrained
-from .options import Options
+from .options import AnalysisOptions
 from .records import claim, points
 from .runs import Training, base_value
 
@@ -18,7 +18,7 @@ SMALL = (1 / 8, 1, 16)  # K / D (paper: D / 8 to 16 D at D 256)
 PAPER = (1 / 8, 1 / 4, 1 / 2, 1, 2, 4, 8, 16)
 
 
-def counts(options: Options) -> list[int]:
+def counts(options: AnalysisOptions) -> list[int]:
     D = base_value(options, "projection_size")
     return [max(1, int(D * share)) for share in options.pick(SMALL, PAPER)]
 
@@ -27,31 +27,31 @@ def label(name: str, slices: int) -> str:
     return f"{figures.TITLES[name]}, K {slices}"
 
 
-def changed(options: Options, name: str, slices: int) -> dict[str, Any]:
+def changed(options: AnalysisOptions, name: str, slices: int) -> dict[str, Any]:
     """What differs from the base run; each regularizer has its own lambda."""
     base = base_value(options, "num_slices")
     changes = {"regularizer": None if name == "visreg" else name, "num_slices": None if slices == base else slices}
     return changes | {"regularization_weight": OWN_LAMBDA.get(name)}
 
 
-def entries(options: Options) -> list[Entry]:
+def entries(options: AnalysisOptions) -> list[Entry]:
     found = [Entry(label(name, K), changed(options, name, K), name) for name in SLICED for K in counts(options)]
     return [*found, untrained()]
 
 
-def runs(options: Options) -> list[Training]:
+def runs(options: AnalysisOptions) -> list[Training]:
     return runs_of(options, entries(options))
 
 
-def measure(options: Options, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def measure(options: AnalysisOptions, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
     outcomes = Outcomes(options, entries(options), results)
     linear, few, many = outcomes.linear, counts(options)[0], counts(options)[-1]
     ours = (linear[label("visreg", few)], linear[label("visreg", many)])
     claims = [points(f"VISReg at K {few} (D / 8) loses less than 1 point to K {many} (linear)", *ours, MARGIN)]
     for name in SLICED[1:]:
         lost = [a - b for a, b in zip(linear[label(name, many)], linear[label(name, few)], strict=True)]
-        words = f"{figures.TITLES[name]} loses more than 1 point at K {few} (D / 8) against K {many} (linear)"
-        claims.append(claim(words, lost, MARGIN, unit=" points", scale=100))
+        statement = f"{figures.TITLES[name]} loses more than 1 point at K {few} (D / 8) against K {many} (linear)"
+        claims.append(claim(statement, lost, MARGIN, unit=" points", scale=100))
         other = linear[label(name, few)]
         claims.append(points(f"At K {few} VISReg is above {figures.TITLES[name]} (linear)", ours[0], other))
     return outcomes.record(

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .comparison import MARGIN, Entry, Outcomes, draw_entries, runs_of, untrained
-from .options import Options
+from .options import AnalysisOptions
 from .records import points
 from .runs import Training
 
@@ -25,11 +25,11 @@ def entries() -> list[Entry]:
     ]
 
 
-def runs(options: Options) -> list[Training]:
+def runs(options: AnalysisOptions) -> list[Training]:
     return runs_of(options, entries())
 
 
-def measure(options: Options, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
+def measure(options: AnalysisOptions, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
     outcomes = Outcomes(options, entries(), results)
     linear = outcomes.linear
     claims = [

@@ -8,91 +8,108 @@
         probe.pt                         state of the online probes, if there are any
         state.json                       step, scores, position of every rank in the data, recipe
 
-Model and optimizer are written as whole state dicts by parameter name, so that a checkpoint of one parallel layout
+Model and optimizer are written as full state dicts by parameter name, so that a checkpoint of one parallel layout
 loads in another. The directory is filled under a name that no reader looks at, flushed to the disk and renamed.
 """
 
 import json
-import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
+from accelerate import Accelerator
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 from torch.distributed.checkpoint import state_dict as distributed_state
 from torch.distributed.tensor import DTensor
 
+from modeling_visreg import VISRegViTForPreTraining
+from modeling_visreg.checkpoint import atomic_directory
+
 from ..backbones import build_pretraining_model
+from ..config import PretrainOptions, free_on_resume
+from ..distributed import all_gather_object, broadcast_object
 from ..errors import RunStopped, UserError
-from .ranks import from_main
+from ..run_folder import RunFolder, write_text
+from .run import Run
 
 
-WHOLE = distributed_state.StateDictOptions(full_state_dict=True, cpu_offload=True)
-PREFIX, UNFINISHED = "step-", ".unfinished"
+FULL = distributed_state.StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 # keep_best -> the scores that rank checkpoints, with their signs; the first one there is counts.
 RANKED_BY = {"none": (), "loss": (("total", -1),), "probe": (("held_out_linear", 1), ("probe_linear", 1))}
 
-# Options that may change between a run and its continuation; every other one would break it.
-FREE_ON_RESUME = {
-    "output_dir", "resume", "overwrite", "save_every", "keep_last", "keep_best", "log_every", "report_to",
-    "num_workers", "max_bad_share", "on_nonfinite", "on_collapse", "collapse_rank", "collapse_sigma",
-    "collapse_intervals", "compile", "activation_checkpointing", "micro_batch_size", "online_probe",
-    "eval_dataset", "eval_split", "eval_images", "probe_every", "probe_images",
-    "push_to_hub", "repo_id", "push_every", "private",
-}  # fmt: skip
+
+@dataclass
+class RunState:
+    """Where a run stands; the default is its beginning.
+
+    Attributes:
+        step: updates made.
+        positions: place of every rank in the data, None at the beginning.
+        recipe: the options it was made with.
+        seconds: of training so far.
+        scores: that rank checkpoints, by name.
+        skipped_updates: updates that were not finite and therefore left out.
+        intervals_below: logging intervals in a row that count as collapsed.
+        probe: state of the online probes, None without any.
+    """
+
+    step: int = 0
+    positions: list[dict] | None = None
+    recipe: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    scores: dict[str, float] = field(default_factory=dict)
+    skipped_updates: int = 0
+    intervals_below: int = 0
+    probe: dict[str, Any] | None = None
+
+    def as_json(self) -> str:
+        """The content of state.json: everything but the probe, whose tensors lie beside it."""
+        content = {spec.name: getattr(self, spec.name) for spec in fields(self) if spec.name != "probe"}
+        return json.dumps(content, indent=1)
 
 
 class Checkpoints:
     """Writes, prunes and reads the checkpoints of one run.
 
     Args:
-        directory: the run's `checkpoints` folder.
+        folder: of the run.
         keep_last: how many of the newest are kept.
         keep_best: "loss" or "probe" also keeps the best by it (the loss ranks checkpoints: paper, figure 7); "none".
         accelerator: its main process writes; the others wait and learn whether it worked.
     """
 
-    def __init__(self, directory: Path, keep_last: int, keep_best: str, accelerator):
-        self.directory = directory
+    def __init__(self, folder: RunFolder, keep_last: int, keep_best: str, accelerator: Accelerator):
+        self.folder = folder
         self.keep_last, self.keep_best = keep_last, keep_best
         self.accelerator = accelerator
 
-    def latest(self) -> Path | None:
-        """The newest whole checkpoint, or None."""
-        found = sorted(path for path in self.directory.glob(f"{PREFIX}*") if path.suffix != UNFINISHED)
-        return found[-1] if found else None
-
-    def write(
-        self, step: int, parts: Any, optimizer, positions: list[dict], probes: Any, made: dict[str, Any]
-    ) -> Path:
-        """All ranks call this after `step` updates; `positions`: one a rank; `made`: what the run has to show so far.
+    def write(self, model: nn.Module, optimizer: torch.optim.Optimizer, state: RunState) -> Path:
+        """All ranks call this after `state.step` updates.
 
         Raises:
             RunStopped: on every rank, if the main process could not write (a full disk, say).
         """
-        before = self.latest()
-        target = self.directory / f"{PREFIX}{step:08d}"
-        weights, moments = distributed_state.get_state_dict(parts.model, optimizer, options=WHOLE)
-        state = {"step": step, "positions": positions, "recipe": parts.arguments.as_recipe(), **made}
+        before, target = self.folder.newest_checkpoint(), self.folder.checkpoint(state.step)
+        weights, moments = distributed_state.get_state_dict(model, optimizer, options=FULL)
         problem = None
         if self.accelerator.is_main_process:
             try:
-                with unfinished(target) as part:
-                    parts.model.save_pretrained(part, state_dict=weights)
+                with atomic_directory(target, overwrite=True, durable=True) as part:
+                    model.save_pretrained(part, state_dict=weights)
                     torch.save(moments, part / "optimizer.pt")
-                    if probes is not None:
-                        torch.save(probes.state_dict(), part / "probe.pt")
-                    (part / "state.json").write_text(json.dumps(state, indent=1), encoding="utf-8")
+                    if state.probe is not None:
+                        torch.save(state.probe, part / "probe.pt")
+                    (part / "state.json").write_text(state.as_json(), encoding="utf-8")
             except (OSError, RuntimeError, SafetensorError) as error:
                 intact = f"{before} is intact" if before else "there is none before it"
-                problem = f"the checkpoint of step {step} could not be written ({error}); {intact}"
-        problem = from_main(self.accelerator, problem)
+                problem = f"the checkpoint of step {state.step} could not be written ({error}); {intact}"
+        problem = broadcast_object(problem)
         if problem is not None:
             raise RunStopped(problem)
         if self.accelerator.is_main_process:
@@ -101,112 +118,105 @@ class Checkpoints:
 
     def prune(self) -> None:
         """Remove what is neither among the last nor the best, and what a kill left unfinished."""
-        for part in [*self.directory.glob(f"*{UNFINISHED}"), *self.directory.glob(f".*{UNFINISHED}")]:
-            shutil.rmtree(part, ignore_errors=True)
-        found = sorted(self.directory.glob(f"{PREFIX}*"))
+        for pattern in (".step-*", "*.unfinished"):
+            for part in self.folder.checkpoints.glob(pattern):
+                shutil.rmtree(part, ignore_errors=True)
+        found = self.folder.all_checkpoints()
         kept = {*found[-self.keep_last :], *self.best(found)}
         for path in set(found) - kept:
-            remove_whole(path)
+            # Renamed first: a kill in the middle of the removal leaves no half checkpoint under a good name.
+            doomed = path.with_name(f".{path.name}.old")
+            path.rename(doomed)
+            shutil.rmtree(doomed)
 
     def best(self, found: list[Path]) -> list[Path]:
         """The checkpoint with the lowest loss or the best probe, as `keep_best` asks, if one is scored."""
-        scores = {path: read_state(path)["scores"] for path in found}
+        scores = {path: read_state(path).scores for path in found}
         for name, sign in RANKED_BY[self.keep_best]:
             scored = [(sign * scores[path][name], path) for path in found if name in scores[path]]
             if scored:
                 return [max(scored)[1]]
         return []
 
-    def restore(self, path: Path | None, model: nn.Module, optimizer) -> dict[str, Any]:
-        """Load `path` into model and optimizer; returns its state, or that of a beginning if there is no path."""
-        if path is None:
-            return {"step": 0, "seconds": 0.0, "positions": None, "skipped_updates": 0}
-        weights = {name: tensor for file in path.glob("*.safetensors") for name, tensor in load_file(file).items()}
-        moments = torch.load(path / "optimizer.pt", weights_only=True, map_location="cpu")
-        distributed_state.set_state_dict(
-            model, optimizer, model_state_dict=weights, optim_state_dict=moments, options=WHOLE
-        )
-        probe = path / "probe.pt"
-        probes = {"probe": torch.load(probe, weights_only=True, map_location="cpu")} if probe.exists() else {}
-        return read_state(path) | probes
+
+def restore(path: Path | None, model: nn.Module, optimizer: torch.optim.Optimizer) -> RunState:
+    """Load a checkpoint into model and optimizer; returns its state, or that of a beginning if there is no path."""
+    if path is None:
+        return RunState()
+    weights = {name: tensor for file in path.glob("*.safetensors") for name, tensor in load_file(file).items()}
+    moments = torch.load(path / "optimizer.pt", weights_only=True, map_location="cpu")
+    distributed_state.set_state_dict(
+        model, optimizer, model_state_dict=weights, optim_state_dict=moments, options=FULL
+    )
+    state, probe = read_state(path), path / "probe.pt"
+    if probe.exists():
+        state.probe = torch.load(probe, weights_only=True, map_location="cpu")
+    return state
 
 
-def whole_model(model: nn.Module, accelerator) -> nn.Module | None:
+def read_state(path: Path) -> RunState:
+    """The content of a checkpoint's state.json."""
+    return RunState(**json.loads((path / "state.json").read_text(encoding="utf-8")))
+
+
+def full_model(model: VISRegViTForPreTraining, accelerator: Accelerator) -> VISRegViTForPreTraining | None:
     """The model to save or measure, on the main process; all ranks call this.
 
     It is the model itself, unless FSDP keeps its parameters in shards: then a copy that they are put together in.
     """
     if not any(isinstance(parameter, DTensor) for parameter in model.parameters()):
         return model
-    weights = distributed_state.get_model_state_dict(model, options=WHOLE)
+    weights = distributed_state.get_model_state_dict(model, options=FULL)
     if not accelerator.is_main_process:
         return None
-    whole = build_pretraining_model(model.config)
-    whole.load_state_dict(weights)
-    return whole
+    full = build_pretraining_model(model.config)
+    full.load_state_dict(weights)
+    return full
 
 
-@contextmanager
-def unfinished(target: Path) -> Iterator[Path]:
-    """A directory to fill; it becomes `target`, flushed, when the block ends, and vanishes if the block raises."""
-    part = target.with_suffix(UNFINISHED)
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    try:
-        yield part
-        flush(part)
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
-    if target.exists():
-        remove_whole(target)
-    part.rename(target)
-    flush_directory(target.parent)
+def claim_folder(run: Run) -> Path | None:
+    """Make the run's folder ready and return the checkpoint to go on from, or None for a beginning.
+
+    Raises:
+        UserError: the folder holds a run that is neither to be continued nor overwritten, or cannot be continued.
+    """
+    options, folder, accelerator = run.options, run.folder, run.accelerator
+    found = (folder.recipe.exists(), folder.model.exists(), folder.newest_checkpoint())
+    occupied, finished, newest = broadcast_object(found)  # one disk decides for all ranks
+    resumed = newest if options.resume == "auto" else None
+    if not all(all_gather_object(resumed is None or resumed.is_dir())):
+        raise UserError(f"not every process sees {resumed}: output_dir has to lie on a disk that all machines share")
+    if resumed is not None:
+        for line in check_same_run(read_state(resumed), options, accelerator.num_processes):
+            accelerator.print(f"changed on resume: {line}")
+    elif occupied and not options.overwrite and (finished or options.resume != "auto"):
+        raise UserError(
+            f"{folder} holds a run: --resume auto continues one that has checkpoints, --overwrite deletes it, "
+            "or choose another output_dir"
+        )
+    if run.is_main:
+        if occupied and resumed is None:
+            folder.remove_run()
+        write_text(folder.recipe, yaml.safe_dump(options.as_recipe(), sort_keys=False))
+    accelerator.wait_for_everyone()
+    return resumed
 
 
-def remove_whole(path: Path) -> None:
-    """Renamed first, so that a kill in the middle of the removal leaves no half checkpoint under a good name."""
-    doomed = path.with_name(f".{path.name}{UNFINISHED}")
-    path.rename(doomed)
-    shutil.rmtree(doomed)
-
-
-def read_state(path: Path) -> dict[str, Any]:
-    return json.loads((path / "state.json").read_text(encoding="utf-8"))
-
-
-def check_same_run(state: dict[str, Any], recipe: dict[str, Any], processes: int) -> list[str]:
+def check_same_run(state: RunState, options: PretrainOptions, processes: int) -> list[str]:
     """Lines that name the options changed since the checkpoint and allowed to.
 
     Raises:
         UserError: an option changed that the continuation could not survive, or the number of processes did.
     """
-    before = state["recipe"]
+    before, recipe = state.recipe, options.as_recipe()
     changed = [name for name, value in recipe.items() if name in before and before[name] != value]
-    fatal = [name for name in changed if name not in FREE_ON_RESUME]
+    fatal = [name for name in changed if name not in free_on_resume()]
     if fatal:
         named = ", ".join(f"{name} ({before[name]} -> {recipe[name]})" for name in fatal)
         raise UserError(f"the run cannot be continued with another {named}: use the old value, or another output_dir")
-    if len(state["positions"]) != processes:
+    if len(state.positions or []) != processes:
         raise UserError(
-            f"the run was started with {len(state['positions'])} processes, not {processes}: "
+            f"the run was started with {len(state.positions or [])} processes, not {processes}: "
             "its data order needs the same number"
         )
     return [f"{name}: {before[name]} -> {recipe[name]}" for name in changed]
-
-
-def flush(directory: Path) -> None:
-    """Every file of a directory, and the directory, to the disk."""
-    for path in directory.rglob("*"):
-        if path.is_file():
-            with path.open("rb+") as file:
-                os.fsync(file.fileno())
-    flush_directory(directory)
-
-
-def flush_directory(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -1,0 +1,14 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""Measures against peers, side by side in one run, from the root of the repository: `python -m benchmarks.objective`.
+
+    objective.py      time and memory of the objective: ours, lightly's, plain.py's, and the arithmetic floor
+    step.py           images a second and memory of whole steps; lightly_loop.py is the peer's loop
+    quality.py        accuracy of the features after the same steps
+    micro_batches.py  exact micro-batches against the undivided batch
+    data.py           images a second that one core prepares
+    evaluation.py     all learning rates of a linear classifier as one product
+    measuring.py      a fresh process a side; peak memory
+
+RESULTS.md holds what was measured, with the machine, and figures/ its figures.
+"""

@@ -1,0 +1,192 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""Linear heads: one product is as good as one optimizer each, and nothing leaks from the test images."""
+
+from itertools import chain
+
+import pytest
+import torch
+from torch import nn
+
+from visreg_training.evaluation import linear as module
+from visreg_training.evaluation.features import Features
+from visreg_training.evaluation.heads import EPS, LEARNING_RATES, MOMENTUM, BatchedHeads, schedule, train_heads
+from visreg_training.evaluation.linear import STRENGTHS, HeadOptions, linear, linear_accuracy, linear_full_batch
+from visreg_training.evaluation.task import hold_out, make_task
+
+
+FAST = HeadOptions(epochs=8, batch_size=64)
+
+
+def separate(heads: BatchedHeads, features, targets, epochs: int, batch_size: int) -> list[nn.Module]:
+    """The same heads with one module and one optimizer each."""
+    width, classes = features.shape[1], heads.num_classes
+    modules, optimizers = [], []
+    for index, (rate, decay) in enumerate(heads.settings):
+        module = nn.Sequential(nn.BatchNorm1d(width, eps=EPS, affine=False), nn.Linear(width, classes)).double()
+        with torch.no_grad():
+            module[1].weight.copy_(heads.weight.view(-1, classes, width)[index])
+            module[1].bias.zero_()
+        modules.append(module)
+        optimizers.append(torch.optim.SGD(module.parameters(), rate, momentum=MOMENTUM, weight_decay=decay))
+    generator = torch.Generator().manual_seed(0)
+    count = -(-len(features) // batch_size)
+    for epoch in range(epochs):
+        for number, rows in enumerate(torch.randperm(len(features), generator=generator).tensor_split(count)):
+            factor = schedule(epoch * count + number, epochs * count, batch_size)
+            for module, optimizer, (rate, _decay) in zip(modules, optimizers, heads.settings, strict=True):
+                optimizer.param_groups[0]["lr"] = rate * factor
+                logits = module(features[rows])
+                if heads.multi_label:
+                    loss = nn.functional.binary_cross_entropy_with_logits(logits, targets[rows].float())
+                else:
+                    loss = nn.functional.cross_entropy(logits, targets[rows])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+    return [module.eval() for module in modules]
+
+
+def as_double(heads: BatchedHeads) -> BatchedHeads:
+    for name in ("weight", "bias", "weight_momentum", "bias_momentum", "rates", "decays", "mean", "var"):
+        setattr(heads, name, getattr(heads, name).double())
+    return heads
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+@pytest.mark.parametrize("decays", [(0.0,), (0.0, 1e-2)])
+def test_heads_as_one_product_are_those_of_one_optimizer_each(blobs, multi_label, decays):
+    features = blobs(3.0).train.features.double()
+    labels = blobs(3.0).train.labels
+    targets = torch.nn.functional.one_hot(labels) if multi_label else labels
+    heads = as_double(BatchedHeads(8, 4, LEARNING_RATES, decays, multi_label))
+    modules = separate(heads, features, targets, epochs=3, batch_size=64)
+    train_heads(heads, features, targets, epochs=3, batch_size=64)
+    scores = torch.cat(list(heads.scores(features)))
+    with torch.no_grad():
+        for index, module in enumerate(modules):
+            torch.testing.assert_close(scores[:, index], module(features), rtol=1e-6, atol=1e-6)  # rates are float32
+
+
+def test_learning_rates_are_those_of_the_paper():
+    assert len(LEARNING_RATES) == 13
+    assert LEARNING_RATES[0] == pytest.approx(1e-4) and LEARNING_RATES[-1] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("count", [1, 63, 64, 65, 129])
+def test_every_epoch_sees_every_image_whatever_the_batch_size(count):
+    seen = []
+
+    class Recorder(BatchedHeads):
+        def step(self, features, targets, factor):
+            seen.append(features[:, 0].tolist())
+
+    heads = Recorder(2, 2)
+    features = torch.arange(count).float()[:, None].repeat(1, 2)
+    train_heads(heads, features, torch.zeros(count, dtype=torch.long), epochs=2, batch_size=64)
+    assert sorted(chain.from_iterable(seen)) == sorted(list(range(count)) * 2)
+    assert max(map(len, seen)) <= 64 and max(map(len, seen)) - min(map(len, seen)) <= 1
+
+
+def test_linear_solves_what_is_separable_and_says_how_it_chose(blobs):
+    outcome = linear(blobs(0.5), FAST)
+    assert outcome.value == 1.0 and outcome.interval == (1.0, 1.0)
+    assert outcome.selection["on"] == "validation" and len(outcome.selection["candidates"]) == 13
+    assert linear(blobs(0.5), FAST, "test").selection["on"] == "test"
+    assert linear_full_batch(blobs(0.5)).value == 1.0
+
+
+def with_test_labels(task, labels):
+    return make_task(task.train, task.test._replace(labels=labels), task.validation)
+
+
+@pytest.mark.parametrize("validation", [0, 90])
+@pytest.mark.parametrize("run", [lambda task: linear(task, FAST), linear_full_batch])
+def test_shuffled_test_labels_change_no_choice(blobs, run, validation):
+    task = blobs(4.0, validation=validation)
+    shuffled = task.test.labels[torch.randperm(len(task.test.labels), generator=torch.Generator().manual_seed(1))]
+    honest, leaking = run(task), run(with_test_labels(task, shuffled))
+    assert leaking.selection == honest.selection
+    assert (leaking.predictions == honest.predictions).all()
+    assert leaking.value < honest.value
+
+
+def test_choosing_on_the_test_images_does_depend_on_their_labels(blobs):
+    """The leak that the test above looks for is one that it would find."""
+    task = blobs(4.0)
+    shuffled = task.test.labels[torch.randperm(len(task.test.labels), generator=torch.Generator().manual_seed(1))]
+    honest, leaking = linear(task, FAST, "test"), linear(with_test_labels(task, shuffled), FAST, "test")
+    assert leaking.selection["candidates"] != honest.selection["candidates"]
+
+
+def test_constant_features_give_chance(blobs):
+    task = blobs(1.0, test=400)
+    flat = [part._replace(features=torch.ones_like(part.features)) for part in (task.train, task.test)]
+    assert linear(make_task(*flat), FAST).value == pytest.approx(0.25)
+
+
+def test_several_labels_an_image_are_measured_by_auroc():
+    generator = torch.Generator().manual_seed(0)
+    directions = torch.randn(8, 3, generator=generator)
+
+    def split(count):
+        features = torch.randn(count, 8, generator=generator)
+        return Features(features, (features @ directions > 0).to(torch.uint8), [str(i) for i in range(count)])
+
+    train, test = split(300), split(200)
+    outcome = linear(make_task(train, test), FAST)
+    assert outcome.metric == "macro_auroc" and outcome.value > 0.98
+    assert outcome.interval[0] < outcome.value < outcome.interval[1]
+    flat = [part._replace(features=torch.ones_like(part.features)) for part in (train, test)]
+    assert linear(make_task(*flat), FAST).value == pytest.approx(0.5)
+    with pytest.raises(ValueError, match="one class an image"):
+        linear_full_batch(make_task(train, test))
+
+
+def test_hold_out_takes_of_every_class():
+    labels = torch.arange(200) % 4
+    fit, held = hold_out(labels)
+    assert sorted(torch.cat([fit, held]).tolist()) == list(range(200))
+    assert labels[held].bincount().tolist() == [5, 5, 5, 5]
+
+
+def test_linear_accuracy_of_the_loop(blobs):
+    task = blobs(0.5)
+    found = linear_accuracy(task.train.features, task.train.labels, task.test.features, task.test.labels)
+    assert found.accuracy == 1.0 and found.validation == 1.0
+    unlabelled = task.train.labels.clone()
+    unlabelled[:3] = -1
+    with pytest.raises(ValueError, match="3 of 203 training images have no label"):
+        linear_accuracy(task.train.features, unlabelled, task.test.features, task.test.labels)
+    with pytest.raises(ValueError, match="1 of 1 test images have no label"):
+        linear_accuracy(task.train.features, task.train.labels, task.test.features[:1], torch.tensor([-1]))
+
+
+@pytest.mark.parametrize("limit", ["_MANY", "_FULL_BATCH"])
+def test_large_sets_are_left_to_heads_which_do_as_well(blobs, monkeypatch, limit):
+    task = blobs(3.0, train=4003, test=3001)
+    arguments = (task.train.features, task.train.labels, task.test.features, task.test.labels)
+    exact = linear_accuracy(*arguments)
+    assert exact.strength in STRENGTHS
+    monkeypatch.setattr(module, limit, 100)
+    monkeypatch.setattr(module, "LogisticRegression", None)
+    found = linear_accuracy(*arguments)
+    assert found.strength in LEARNING_RATES and 0.5 < exact.accuracy < 0.99
+    assert found.accuracy == pytest.approx(exact.accuracy, abs=0.01)
+
+
+def test_linear_accuracy_warns_of_nothing(blobs, recwarn):
+    task = blobs(3.0)
+    few = torch.arange(203) // 2 % 90  # classes of two or three images, far from separable
+    linear_accuracy(task.train.features, few, task.test.features, few[:151])
+    assert [str(warning.message) for warning in recwarn.list] == []
+
+
+@pytest.mark.parametrize(
+    "options", [{"learning_rates": (0.0,)}, {"weight_decays": (-1.0,)}, {"epochs": 0}, {"batch_size": 0}]
+)
+def test_values_out_of_range_are_refused(blobs, options):
+    with pytest.raises(ValueError, match=r"must|at least"):
+        linear(blobs(), FAST._replace(**options))
+    with pytest.raises(ValueError, match="validation, test"):
+        linear(blobs(), FAST, "train")

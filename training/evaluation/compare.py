@@ -1,0 +1,83 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""Results side by side, with the published figures of the same protocol as reference rows."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from .published import OTHER_METRIC, PUBLISHED, Published
+from .results import markdown, percent
+from .suite_table import ENTRIES, entry_of
+
+
+REFERENCES = ("matching", "all", "none")
+
+
+def compare(results: Iterable[dict[str, Any]], references: str = "matching") -> str:
+    """Markdown: one table a protocol and metric, one row a model and way of choosing, one column a data set.
+
+    Args:
+        references: `matching` adds published rows that have a figure for a data set shown, `all` adds every published
+            table, `none` nothing.
+
+    Raises:
+        ValueError: for another word, or without results.
+    """
+    if references not in REFERENCES:
+        raise ValueError(f"references is one of {', '.join(REFERENCES)}, not {references!r}")
+    results = list(results)
+    if not results:
+        raise ValueError("there is no result to show")
+    groups: dict[tuple[str, str], list[dict]] = {}
+    for result in results:
+        groups.setdefault((result["protocol"], result["metric"]), []).append(result)
+    parts = [table(*key, group, references) for key, group in sorted(groups.items())]
+    return "\n\n".join(parts) + "\n"
+
+
+def table(protocol: str, metric: str, results: list[dict[str, Any]], references: str) -> str:
+    """The table of one protocol and metric."""
+    columns = list(dict.fromkeys(column(result) for result in results))
+    published = [] if references == "none" else [row for row in PUBLISHED if row.protocol == protocol]
+    if references == "matching":
+        published = [row for row in published if row.figures.keys() & set(columns)]
+    else:
+        columns += [key for row in published for key in row.figures if key not in columns]
+        columns = list(dict.fromkeys(columns))
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for result in results:
+        rows.setdefault((result["model"]["name"], way(result)), {})[column(result)] = percent(result)
+    body = [[name, how, *(cells.get(key, "") for key in columns)] for (name, how), cells in rows.items()]
+    body += [reference(row, columns, metric) for row in published]
+    titles = [ENTRIES[key].title if key in ENTRIES else key for key in columns]
+    return f"### {protocol}: {metric}, %\n\n" + markdown(["model", "protocol", *titles], body)
+
+
+def column(result: dict[str, Any]) -> str:
+    """Key of the data set in the table of suites, or its name."""
+    key = result.get("entry") or entry_of(result["dataset"])
+    return key or " ".join(part for part in (result["dataset"], result.get("config"), result.get("split")) if part)
+
+
+def published_figures(result: dict[str, Any]) -> list[tuple[Published, float]]:
+    """Published rows of the same protocol, data set and metric as a result, each with its figure in percent."""
+    key = column(result)
+    rows = [] if key in OTHER_METRIC else [row for row in PUBLISHED if row.protocol == result["protocol"]]
+    return [(row, row.figures[key]) for row in rows if key in row.figures]
+
+
+def way(result: dict[str, Any]) -> str:
+    """How what had to be chosen was chosen."""
+    on = (result.get("selection") or {}).get("on")
+    return {"test": "chosen on test", "validation": "chosen on validation"}.get(on, "nothing chosen")
+
+
+def reference(row: Published, columns: list[str], metric: str) -> list[str]:
+    """A published row. Figures of another metric than ours carry a mark."""
+    cells = []
+    for key in columns:
+        figure = row.figures.get(key)
+        mark = "*" if key in OTHER_METRIC else ""
+        cells.append("" if figure is None else f"{figure:.1f}{mark}")
+    starred = " (* another metric than ours)" if any(cell.endswith("*") for cell in cells) else ""
+    return [row.method, row.note + starred, *cells]

@@ -1,0 +1,139 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""A result as one JSON file, and several of them as one markdown table.
+
+Every file has `protocol`, `dataset`, `config`, `split`, `revision`, `fingerprint`, `metric`, `value` (a share of 1),
+`interval` (two shares), `metrics`, `selection` (null, or what was chosen `on` which images), `settings`, `features`,
+`model`, `data`, `versions`, `device`, `processes`, `seconds` and `created` (UTC).
+"""
+
+import json
+import math
+import os
+import platform
+from dataclasses import asdict
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from .features import FeatureSettings
+from .processes import processes
+from .task import Outcome
+from .transform import EvaluationTransform
+
+
+SCHEMA = 1
+_PACKAGES = ("visreg", "torch", "transformers", "datasets", "accelerate", "scikit-learn", "timm")
+
+
+def make_result(
+    protocol: str,
+    outcome: Outcome,
+    model: dict[str, Any],
+    data: dict[str, Any],
+    features: dict[str, Any] | None,
+    seconds: dict[str, float],
+    entry: str | None = None,
+) -> dict[str, Any]:
+    """The content of the file.
+
+    Args:
+        model: `Backbone.description()`.
+        data: description of each source; the test split is named at the top level too.
+        features: what features were taken and how, None where the protocol takes none.
+        entry: the key of the data set in the table of suites.
+    """
+    test = data["test"]
+    state = processes()
+    result = {"schema": SCHEMA, "protocol": protocol}
+    result |= {name: test.get(name) for name in ("dataset", "config", "split", "revision", "fingerprint")}
+    result |= {"entry": entry, "metric": outcome.metric, "value": outcome.value, "interval": list(outcome.interval)}
+    result |= {"interval_level": 0.95, "metrics": outcome.metrics, "selection": outcome.selection}
+    result |= {"settings": outcome.settings, "features": features, "model": model, "data": data}
+    result |= {"versions": versions(), "device": str(state.device), "processes": state.num_processes}
+    result |= {"seconds": {name: round(value, 3) for name, value in seconds.items()}}
+    result["created"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return without_nan(result)
+
+
+def feature_record(settings: FeatureSettings, transform: EvaluationTransform) -> dict[str, Any]:
+    return asdict(settings) | {"transform": transform.description()}
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages that are installed."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def without_nan(content: Any) -> Any:
+    """The same with null for numbers that JSON does not have."""
+    if isinstance(content, dict):
+        return {key: without_nan(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [without_nan(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def write_result(result: dict[str, Any], path: Path) -> Path:
+    """One JSON file, whole or absent.
+
+    Args:
+        path: a file ending in .json, or a folder, where the file is named after protocol, data and split.
+    """
+    if path.suffix != ".json":
+        path = path / f"{file_name(result)}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    os.replace(part, path)
+    return path
+
+
+def file_name(result: dict[str, Any]) -> str:
+    name = result.get("entry") or Path(str(result["dataset"])).name
+    parts = [result["protocol"], name, result.get("split") or "test"]
+    settings = result.get("settings") or {}
+    if settings.get("solver") == "lbfgs" or str(settings.get("images", "")).startswith("random"):
+        parts.append("lbfgs" if settings["solver"] == "lbfgs" else "augmented")
+    if (result.get("selection") or {}).get("on") == "test":
+        parts.append("chosen-on-test")
+    return "-".join("".join(c if c.isalnum() or c in "._-" else "_" for c in part) for part in parts)
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """The content of a file of `write_result`.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"there is no file {path}") from None
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is no result of `visreg evaluate`: {error}") from error
+    if not isinstance(content, dict) or not {"protocol", "dataset", "metric", "value", "model"} <= content.keys():
+        raise ValueError(f"{path} is no result of `visreg evaluate`")
+    return content
+
+
+def percent(result: dict[str, Any], interval: bool = True) -> str:
+    """`75.7 (74.9 to 76.4)`."""
+    if result["value"] is None:
+        return "undefined"
+    shown = f"{100 * result['value']:.1f}"
+    low, high = result.get("interval") or (None, None)
+    return f"{shown} ({100 * low:.1f} to {100 * high:.1f})" if interval and low is not None else shown
+
+
+def markdown(header: list[str], rows: list[list[str]]) -> str:
+    """A table; the first column is text, the others are aligned to the right."""
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "/") for cell in line) + " |" for line in lines)

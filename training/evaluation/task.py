@@ -1,0 +1,263 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""A classification task on frozen features: the splits, who may look at which, and how scores are judged.
+
+n images, d features, C classes.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.model_selection import train_test_split
+
+from ..backbones import Backbone
+from ..data import NoSuchSplit, open_stream
+from . import bootstrap
+from .features import FeatureCache, Features, FeatureSettings, cached_features
+from .metrics.accuracy.accuracy import accuracy
+from .metrics.macro_auroc.macro_auroc import macro_auroc
+from .metrics.top5_accuracy.top5_accuracy import top_k_right
+
+
+SELECTIONS = ("validation", "test")
+VALIDATION_SHARE = 0.1  # of the training images, where the data set has no validation split
+
+
+@dataclass
+class Outcome:
+    """What a protocol found.
+
+    Attributes:
+        metric, value, interval: the result and its 95 % interval.
+        metrics: further figures.
+        selection: what was chosen, on what, and how it did there; None where nothing was chosen.
+        settings: of the protocol.
+        predictions: (n,) classes of the test images, where the task has one class an image.
+    """
+
+    metric: str
+    value: float
+    interval: tuple[float, float]
+    metrics: dict[str, Any] = field(default_factory=dict)
+    selection: dict[str, Any] | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    predictions: np.ndarray | None = None
+
+
+@dataclass
+class Sources:
+    """The data of a task.
+
+    Attributes:
+        validation: None where it is split off `train`.
+        train_share: where `train` and `test` are the same split, the share of it that is trained on.
+    """
+
+    train: Any
+    test: Any
+    validation: Any = None
+    train_share: float | None = None
+
+    def descriptions(self) -> dict[str, Any]:
+        sources = {"train": self.train, "test": self.test, "validation": self.validation}
+        described = {name: source.description() for name, source in sources.items() if source is not None}
+        return described | ({"train_share": self.train_share} if self.train_share else {})
+
+
+@dataclass
+class Task:
+    """Features and labels of the splits. Labels are (n,) classes, or (n, C) of 0 and 1."""
+
+    train: Features
+    test: Features
+    validation: Features | None
+    num_classes: int
+    label_names: list[str] | None = None
+
+    @property
+    def multi_label(self) -> bool:
+        return self.train.labels.ndim == 2
+
+
+def open_sources(
+    dataset: str,
+    train_split: str = "train",
+    test_split: str = "test",
+    validation_split: str | None = None,
+    train_share: float | None = None,
+    **options: Any,
+) -> Sources:
+    """Opens the splits of a data set.
+
+    Args:
+        validation_split: None takes the split `validation` where there is one (and it is not the one tested on).
+        train_share: where a data set has one split only (train and test are named the same): the share of it, class by
+            class, that is trained on; the rest is tested on.
+        **options: of `open_stream`.
+
+    Raises:
+        ValueError: a split is missing, or two of them are the same.
+    """
+    if train_share is not None:
+        if train_split != test_split or validation_split is not None or not 0 < train_share < 1:
+            raise ValueError(
+                "train_share is between 0 and 1 and shares out one split: name it as train and as test split"
+            )
+        source = open_stream(dataset, split=train_split, **options)
+        return Sources(source, source, None, train_share)
+    if len({train_split, test_split, validation_split}) < 3:
+        raise ValueError("train, test and validation have to be different splits: one would leak into another")
+    train = open_stream(dataset, split=train_split, **options)
+    test = open_stream(dataset, split=test_split, **options)
+    if validation_split is not None:
+        return Sources(train, test, open_stream(dataset, split=validation_split, **options))
+    if "validation" in (train_split, test_split):
+        return Sources(train, test)
+    try:
+        return Sources(train, test, open_stream(dataset, split="validation", **options))
+    except NoSuchSplit:
+        return Sources(train, test)
+
+
+def load_task(
+    model: Backbone,
+    sources: Sources,
+    settings: FeatureSettings | None = None,
+    cache: FeatureCache | None = None,
+    batch_size: int = 256,
+) -> Task:
+    """Features of every split.
+
+    Raises:
+        ValueError: a split has no labels.
+    """
+
+    def read(source):
+        features = labelled(cached_features(model, source, settings, cache, batch_size), source)
+        return renumbered(features, label_map(sources.train.label_names, source.label_names))
+
+    if sources.train_share is not None:
+        whole = read(sources.train)
+        test, train = hold_out(whole.labels, portion=sources.train_share)
+        return make_task(subset(whole, train), subset(whole, test), None, sources.train.label_names)
+    held = None if sources.validation is None else read(sources.validation)
+    return make_task(read(sources.train), read(sources.test), held, sources.train.label_names)
+
+
+def make_task(train: Features, test: Features, validation: Features | None = None, label_names=None) -> Task:
+    """A task from features in memory.
+
+    Raises:
+        ValueError: the splits disagree on the kind of labels.
+    """
+    parts = [part for part in (train, test, validation) if part is not None]
+    if len({part.labels.ndim for part in parts}) > 1:
+        raise ValueError("one split has one class an image, another has several")
+    named = len(label_names or [])
+    if train.labels.ndim == 2:
+        return Task(train, test, validation, max(named, train.labels.shape[1]), label_names)
+    return Task(train, test, validation, max(named, *(int(part.labels.max()) + 1 for part in parts)), label_names)
+
+
+def labelled(features: Features, source: Any) -> Features:
+    """Without the images that have no label.
+
+    Raises:
+        ValueError: none has one.
+    """
+    if features.labels.ndim == 2:
+        return features
+    known = (features.labels >= 0).nonzero().flatten()
+    if len(known) == 0:
+        raise ValueError(f"{source.name}, split {source.split}: no labels; name their column with --label_column")
+    return features if len(known) == len(features.labels) else subset(features, known)
+
+
+def subset(features: Features, rows: torch.Tensor) -> Features:
+    """The images of the given numbers."""
+    return Features(features.features[rows], features.labels[rows], [features.ids[row] for row in rows.tolist()])
+
+
+def label_map(names: list[str] | None, theirs: list[str] | None) -> dict[int, int] | None:
+    """Number in `names` of each class of another split; None where both number alike.
+
+    Folders and text labels are numbered split by split: a class that one of them lacks shifts all that follow.
+
+    Raises:
+        ValueError: the other split has classes that the training split does not know.
+    """
+    if not names or not theirs or names == theirs:
+        return None
+    if unknown := sorted(set(theirs) - set(names)):
+        raise ValueError(
+            f"classes {', '.join(unknown[:5])} are in a split that is tested, but not in the training split"
+        )
+    return {number: names.index(name) for number, name in enumerate(theirs)}
+
+
+def renumbered(features: Features, mapping: dict[int, int] | None) -> Features:
+    """With the numbers of the training split's classes."""
+    if mapping is None:
+        return features
+    if features.labels.ndim == 2:
+        raise ValueError("the splits have different classes")
+    numbers = torch.tensor([mapping[number] for number in range(len(mapping))])
+    return features._replace(labels=numbers[features.labels])
+
+
+def check_selection(selection: str) -> None:
+    if selection not in SELECTIONS:
+        raise ValueError(f"selection is one of {', '.join(SELECTIONS)}, not {selection!r}")
+
+
+def fit_and_choose(task: Task, seed: int = 0) -> tuple[Features, Features]:
+    """What candidates are trained on and what they are compared on; the test images are neither."""
+    if task.validation is not None:
+        return task.train, task.validation
+    fit, held = hold_out(task.train.labels, seed)
+    return subset(task.train, fit), subset(task.train, held)
+
+
+def hold_out(
+    labels: torch.Tensor, seed: int = 0, portion: float = VALIDATION_SHARE
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Numbers of the images to train on and of those to choose on, by class where each class has enough.
+
+    Raises:
+        ValueError: fewer than two images.
+    """
+    if len(labels) < 2:
+        raise ValueError("one training image cannot be split: give a validation split")
+    strata = None
+    if labels.ndim == 1:
+        counts = labels.bincount()
+        held = max(1, round(portion * len(labels)))
+        fits = counts[counts > 0].min() >= 2 and min(held, len(labels) - held) >= (counts > 0).sum()
+        strata = labels.numpy() if fits else None
+    fit, kept = train_test_split(np.arange(len(labels)), test_size=portion, random_state=seed, stratify=strata)
+    return torch.from_numpy(np.sort(fit)), torch.from_numpy(np.sort(kept))
+
+
+def figure(scores: torch.Tensor, labels: torch.Tensor) -> float:
+    """Accuracy of scores (n, C) for classes (n,), macro AUROC for labels (n, C)."""
+    if labels.ndim == 2:
+        return macro_auroc(scores.numpy(), labels.numpy())
+    return accuracy(scores.argmax(1).numpy(), labels.numpy())
+
+
+def judge(scores: torch.Tensor, labels: torch.Tensor, seed: int = 0) -> Outcome:
+    """The result of scores (n, C) with its interval over the test images."""
+    points, truth = scores.float().numpy(), labels.numpy()
+    if labels.ndim == 2:
+        value = macro_auroc(points, truth)
+        interval = bootstrap.of_statistic(lambda weights: macro_auroc(points, truth, weights), len(truth), seed)
+        return Outcome("macro_auroc", value, interval)
+    predictions = points.argmax(1)
+    metrics = {}
+    if points.shape[1] > 5:
+        metrics["top5_accuracy"] = float(top_k_right(points, truth).mean())
+    value = accuracy(predictions, truth)
+    interval = bootstrap.of_mean(predictions == truth, seed)
+    return Outcome("accuracy", value, interval, metrics, predictions=predictions)

@@ -1,0 +1,102 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""The one test transform of every protocol and model: shortest edge to 256/224 of the size, centre crop (method, 5).
+
+B images, C channels; uint8 on the CPU, normalised floats on the device.
+"""
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..backbones import Backbone
+
+
+RESIZE_RATIO = 256 / 224  # the paper tests at 224 of 256
+
+
+@dataclass(frozen=True)
+class EvaluationTransform:
+    """Bicubic (antialiased) resize, centre crop, then normalisation with the model's own statistics.
+
+    Attributes:
+        size: (height, width) of the crop in pixels.
+        mean, std: one value a channel, for values from 0 to 1.
+    """
+
+    size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __call__(self, image: Image.Image) -> torch.Tensor:
+        """RGB image -> uint8 (C, H, W)."""
+        height, width = self.size
+        scale = round(max(self.size) * RESIZE_RATIO) / min(image.size)
+        resized = image.resize(
+            (max(width, round(image.width * scale)), max(height, round(image.height * scale))),
+            Image.Resampling.BICUBIC,
+        )
+        left, top = round((resized.width - width) / 2), round((resized.height - height) / 2)
+        return to_tensor(resized.crop((left, top, left + width, top + height)))
+
+    def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
+        """uint8 (B, C, H, W) -> floats on the same device."""
+        return normalise(pixels, self.mean, self.std)
+
+    def description(self) -> dict[str, Any]:
+        return {"size": list(self.size), "resize_ratio": RESIZE_RATIO, "mean": list(self.mean), "std": list(self.std)}
+
+
+def transform_for(model: Backbone, image_size: int | None = None) -> EvaluationTransform:
+    """The transform of a model at its native size, or at `image_size` pixels.
+
+    Raises:
+        ValueError: the model's patch does not divide `image_size`.
+    """
+    size = model.native_size if image_size is None else (image_size, image_size)
+    patch = model.patch_size
+    if patch and any(side % patch for side in size):
+        below = min(size) // patch * patch
+        near = " or ".join(str(side) for side in (below, below + patch) if side)
+        raise ValueError(f"image_size: patches of {patch} pixels do not divide {min(size)}; {near} would do")
+    return EvaluationTransform(size, model.mean, model.std)
+
+
+def to_tensor(image: Image.Image) -> torch.Tensor:
+    """RGB image -> uint8 (C, H, W)."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+
+def normalise(pixels: torch.Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> torch.Tensor:
+    """uint8 (B, C, H, W) -> (values / 255 - mean) / std."""
+    shape = (1, -1, 1, 1)
+    mean_tensor = torch.tensor(mean, device=pixels.device).view(shape)
+    return (pixels.float() / 255 - mean_tensor) / torch.tensor(std, device=pixels.device).view(shape)
+
+
+def threaded(function: Callable, items: Iterable, workers: int | None = None, ahead: int = 512) -> Iterator:
+    """`map` in threads, in order, never more than `ahead` results waiting. Pillow and NumPy release the lock.
+
+    Args:
+        workers: threads; None for one a CPU, 16 at most.
+    """
+    workers = min(16, os.cpu_count() or 1) if workers is None else workers
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        waiting: deque = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) >= ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()

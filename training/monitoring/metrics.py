@@ -1,0 +1,73 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""Meters on the device, and metrics.jsonl: a line a logging interval."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..run_folder import read_rows, write_text
+
+
+class Meters:
+    """Means of device scalars over an interval. `add` never synchronizes; `read` does, once."""
+
+    def __init__(self):
+        self.names: tuple[str, ...] = ()
+        self.total: torch.Tensor | None = None
+        self.skipped: list[torch.Tensor] = []
+        self.count = 0
+
+    def add(self, values: dict[str, torch.Tensor], skipped: torch.Tensor) -> None:
+        """`skipped`: 0/1 flag of an update that was left out; its values do not enter the means."""
+        self.names = tuple(values)
+        row = torch.stack([value.detach().float() for value in values.values()])
+        row = torch.where(skipped > 0, torch.zeros_like(row), row)
+        self.total = row if self.total is None else self.total + row
+        self.skipped.append(skipped)
+        self.count += 1
+
+    def read(self, extra: dict[str, torch.Tensor]) -> tuple[dict[str, float], list[bool]]:
+        """The means and `extra` as numbers, and which updates of the interval were skipped; starts the next."""
+        flags = torch.stack(self.skipped)
+        used = self.count - flags.sum()  # 0 of them make a mean of NaN
+        more = [value.detach().float().reshape(()) for value in extra.values()]
+        packed = torch.cat([self.total / used, flags, torch.stack(more) if more else flags[:0]]).tolist()
+        split = len(self.names)
+        values = dict(zip(self.names, packed[:split], strict=True))
+        values |= dict(zip(extra, packed[split + self.count :], strict=True))
+        bad = [flag > 0 for flag in packed[split : split + self.count]]
+        self.total, self.skipped, self.count = None, [], 0
+        return values, bad
+
+
+class MetricsLog:
+    """metrics.jsonl: one JSON object a logging interval, appended whole and flushed."""
+
+    def __init__(self, path: Path, resume_step: int):
+        self.path = path
+        self.rows = [row for row in read_rows(path) if row["step"] <= resume_step] if resume_step else []
+        write_text(path, "".join(json.dumps(row) + "\n" for row in self.rows))
+
+    def write(self, row: dict[str, Any]) -> None:
+        """Append a row."""
+        self.rows.append(row)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def finite_or_none(value: Any) -> Any:
+    """JSON knows no NaN."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def peak_memory(device: torch.device) -> float:
+    """Peak memory in MiB: of the device on CUDA, of this process elsewhere."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

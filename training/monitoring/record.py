@@ -1,0 +1,185 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""What a run says at its start and leaves at its end: run.json, summary.json, accuracies, pictures, the card."""
+
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from modeling_visreg import VISRegViTForPreTraining, image_processor_for, save_checkpoint
+from visreg_hub_cards import write_card
+
+from ..backbones import open_backbone
+from ..config import architecture_name
+from ..errors import one_line
+from ..evaluation.frozen import frozen_accuracy
+from ..evaluation.pictures import write_pca
+from ..evaluation.task import label_map
+from ..loop.checkpoint import full_model
+from ..loop.run import Run
+from ..run_folder import RunFolder, read_json, read_rows, write_json
+from .progress import clock
+
+
+PICTURES = 6  # images of pca.png
+
+
+def announce(run: Run, resumed: Path | None) -> None:
+    """Print what the run will do, once, and record it in run.json."""
+    if not run.is_main:
+        return
+    config, schedule = run.model.config, run.schedule
+    parameters = sum(parameter.numel() for parameter in run.model.base_model.parameters())
+    model = {"name": architecture_name(config), "parameters": parameters, "config": config.to_dict()}
+    record = {
+        "plan": schedule.as_dict(),
+        "source": run.source.description(),
+        "held_out": run.held_out.description() if run.held_out else None,
+        "model": model,
+        "environment": environment(),
+    }
+    write_json(run.folder.record, record)
+    size = f"{config.num_hidden_layers} blocks of width {config.hidden_size}, patch {config.patch_size}"
+    images = run.source.num_examples or "an unknown number of"
+    print(f"data     {run.options.dataset}, {run.options.split}: {images} images")
+    print(f"model    ViT, {size}, {parameters:,} parameters")
+    print("\n".join(schedule.lines()))
+    print(f"device   {run.accelerator.device}, {run.accelerator.mixed_precision} mixed precision")
+    if resumed:
+        print(f"resumed  from {resumed}")
+
+
+def first_accuracy(run: Run) -> dict[str, float]:
+    """kNN and linear accuracy before the first step, measured once in a run's life; {} without held-out images."""
+    path = run.folder.before
+    if run.held_out is not None and run.is_main:
+        images = run.held_out.description()
+        known = read_json(path)
+        if known is None or known["images"] != images:
+            write_json(path, {"images": images, "accuracy": held_out_accuracy(run, run.model)})
+    run.accelerator.wait_for_everyone()
+    return read_json(path)["accuracy"] if run.held_out is not None else {}
+
+
+def held_out_accuracy(run: Run, model: VISRegViTForPreTraining) -> dict[str, float]:
+    """20-NN and linear accuracy (shares) of the frozen features on the held-out images, which are touched once."""
+    options = run.options
+    backbone: nn.Module = model.base_model.to(run.accelerator.device)
+    with torch.compiler.set_stance("force_eager"):  # another batch and size than the steps': not worth compiling for
+        return frozen_accuracy(
+            backbone,
+            image_processor_for(backbone.config),
+            run.probe_source.examples(limit=options.eval_images, seed=options.seed),
+            run.held_out.examples(),
+            label_map(run.probe_source.label_names, run.held_out.label_names),
+        )
+
+
+def finish(run: Run, before: dict[str, float], seconds: float) -> dict[str, Any]:
+    """Write the models, the summary and the card; print how it ended. Returns the summary, on every rank."""
+    model = full_model(run.model, run.accelerator)
+    if run.is_main:
+        # model/ is the backbone, pretraining/ has the projector too.
+        save_checkpoint(model.base_model, run.folder.model, overwrite=True)
+        save_checkpoint(model, run.folder.pretraining, overwrite=True)
+        after = held_out_accuracy(run, model) if run.held_out is not None else {}
+        summary = {f"{name}_before": value for name, value in before.items()}
+        summary |= {f"{name}_after": value for name, value in after.items()} | training_cost(run, seconds)
+        write_json(run.folder.summary, summary)
+        describe(run)
+        print("\n".join(closing_lines(run.folder, summary)))
+    run.accelerator.wait_for_everyone()
+    return read_json(run.folder.summary)
+
+
+def describe(run: Run) -> None:
+    """pca.png and the card. The models are on the disk by now, and no failure here may make a failure of the run."""
+    try:
+        draw_patches(run)
+        write_card(run.folder.path)
+    except Exception as error:  # whatever it is, `visreg card` can write the card later
+        print(f"\nno card: {one_line(error)}. To try again: visreg card {run.folder}")
+
+
+def draw_patches(run: Run) -> None:
+    """pca.png: what the patches of the finished model see in a few images. A training stream is not opened for it."""
+    source = run.held_out or run.source
+    if run.held_out is None and not source.is_map_style:
+        return
+    examples = source.examples(limit=PICTURES, max_bad_share=1.0, seed=run.options.seed)
+    if images := [image for image, _label, _id in examples]:
+        write_pca([open_backbone(str(run.folder.model))], images, run.folder.patches)
+
+
+def training_cost(run: Run, seconds: float) -> dict[str, Any]:
+    """Time, rate and images of the whole run, those before a resume included."""
+    rows, schedule = read_rows(run.folder.metrics), run.schedule
+    return {
+        "train_seconds": round(seconds, 2),
+        "images_per_second": round(schedule.images_seen / seconds, 2),
+        "data_wait": data_wait(rows),
+        "images_seen": schedule.images_seen,
+        "steps": schedule.total_steps,
+        "final_loss": rows[-1]["total"] if rows else None,
+    }
+
+
+def data_wait(rows: list[dict[str, Any]]) -> float | None:
+    """Share of the steps' time that went into waiting for data, over all logging intervals, resumed ones included."""
+    starts = [0, *(row["images"] for row in rows)]
+    seconds = [
+        (row["images"] - start) / row["images_per_second"] for row, start in zip(rows, starts[:-1], strict=True)
+    ]
+    waited = sum(row["data_wait"] * spent for row, spent in zip(rows, seconds, strict=True))
+    return round(waited / sum(seconds), 4) if rows else None
+
+
+def closing_lines(folder: RunFolder, summary: dict[str, Any]) -> list[str]:
+    """Accuracies before and after, where things lie, and the exact lines that load the model."""
+    lines = [f"\ntrained  {clock(summary['train_seconds'])}, {summary['images_per_second']:.0f} images a second"]
+    if summary["data_wait"] is not None:
+        lines[0] += f", {summary['data_wait']:.1%} of it waiting for data"
+    for name, title in (("knn", "20-NN accuracy"), ("linear", "linear accuracy")):
+        if f"{name}_after" in summary:
+            before, after = summary[f"{name}_before"], summary[f"{name}_after"]
+            lines.append(f"{title:<16} on held-out images: {before:.3f} before, {after:.3f} after")
+    lines.append(f"curves   {folder.curves}")
+    if (card := folder.model / "README.md").is_file():
+        lines.append(f"card     {card}")
+    return [*lines, "", "Load the model:", "", *(f"    {line}" for line in loading_lines(folder.model))]
+
+
+def loading_lines(directory: Path) -> list[str]:
+    """The exact lines of Python that load a checkpoint with this package installed."""
+    return [
+        "import modeling_visreg",
+        "from transformers import AutoImageProcessor, AutoModel",
+        f'processor = AutoImageProcessor.from_pretrained("{directory}")',
+        f'model = AutoModel.from_pretrained("{directory}").eval()',
+    ]
+
+
+def cpu_name() -> str:
+    """`CPU (x86_64), 2 threads`: platforms do not agree on how to name a processor."""
+    return f"CPU ({platform.machine()}), {torch.get_num_threads()} threads"
+
+
+def environment() -> dict[str, Any]:
+    """Versions and device, recorded with the run."""
+    import accelerate
+    import datasets
+    import transformers
+
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "accelerate": accelerate.__version__,
+        "datasets": datasets.__version__,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else cpu_name(),
+        "visreg": version("visreg"),
+    }

@@ -9,6 +9,7 @@ unless its owner says otherwise.
 from pathlib import Path
 from typing import NamedTuple
 
+import yaml
 from huggingface_hub import ModelCard
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
@@ -67,8 +68,11 @@ def origin_of_file(name: str) -> Origin:
 
 
 def origin_of_card(text: str) -> Origin:
-    """The origin that the text of a card states."""
-    data = ModelCard(text, ignore_metadata_errors=True).data
+    """The origin that the text of a card states; unknown, too, if its header cannot be read."""
+    try:
+        data = ModelCard(text, ignore_metadata_errors=True).data
+    except (ValueError, TypeError, yaml.YAMLError):
+        return Origin(None, None)
     base = data.base_model if isinstance(data.base_model, str) and is_hub_id(data.base_model) else None
     license = data.license if isinstance(data.license, str) and data.license in KNOWN else None
     return Origin(base, license)

@@ -52,7 +52,7 @@ class VISRegViTConfig(BackboneConfigMixin, PreTrainedConfig):
             `drop_path_rate * i / (L - 1)`.
         hidden_dropout_prob (`float`, defaults to 0.0): dropout on embeddings and on the output of each branch.
         attention_probs_dropout_prob (`float`, defaults to 0.0): dropout on the attention probabilities.
-        initializer_range (`float`, defaults to 0.02): standard deviation of the truncated normal initialisation.
+        initializer_range (`float`, defaults to 0.02): standard deviation of the truncated normal initialization.
         projector_hidden_size (`int`, defaults to 2048): width of the projector's two hidden layers.
         projection_size (`int`, defaults to 256): dimension D of the projections.
         out_features (`list[str]`, *optional*): stages that `VISRegViTBackbone` returns, of `"stem"`, `"stage1"`, ...

@@ -256,7 +256,7 @@ class VISRegViTLayer(GradientCheckpointingLayer):
 
 
 class VISRegViTProjectorLinear(nn.Linear):
-    """A linear layer that `_init_weights` leaves with PyTorch's initialisation, unlike those of the blocks."""
+    """A linear layer that `_init_weights` leaves with PyTorch's initialization, unlike those of the blocks."""
 
 
 class VISRegViTProjector(nn.Sequential):
@@ -276,7 +276,7 @@ class VISRegViTProjector(nn.Sequential):
 
 
 class VISRegViTPreTrainedModel(PreTrainedModel):
-    """Initialisation, and what transformers may do with these models."""
+    """Initialization, and what transformers may do with these models."""
 
     config: VISRegViTConfig
     base_model_prefix = "vit"
@@ -294,7 +294,7 @@ class VISRegViTPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
-        """As timm initialises its ViT; patch convolution and projector as PyTorch initialises them."""
+        """As timm initializes its ViT; patch convolution and projector as PyTorch initializes them."""
         super()._init_weights(module)
         if isinstance(module, VISRegViTEmbeddings):
             init.normal_(module.cls_token, std=1e-6)
@@ -372,7 +372,7 @@ class VISRegViTModel(VISRegViTPreTrainedModel):
         """Features of a batch of images.
 
         Args:
-            pixel_values: (B, C, H, W), normalised; H and W any multiples of the patch size.
+            pixel_values: (B, C, H, W), normalized; H and W any multiples of the patch size.
             attention_mask: (B, 1 + N), 0 for tokens that are not attended to; all are by default.
             **kwargs: `output_hidden_states`, `output_attentions`, `return_dict`; the rest reaches the attention.
 

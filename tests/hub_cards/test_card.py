@@ -203,6 +203,16 @@ def test_an_edited_card_is_not_lost(run):
     assert "One more word" not in path.read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("header", ["license: [mit", "- mit", "license: mit"])
+def test_a_card_with_another_header_is_an_edited_one(run, header):
+    path = run / "model" / "README.md"
+    path.write_text(f"---\n{header}\n---\n")
+    with pytest.raises(ValueError, match="edited by hand"):
+        write_card(run)
+    write_card(run, overwrite=True)
+    assert header_of(path)["license"] == ("mit" if header == "license: mit" else "apache-2.0")
+
+
 def test_a_card_is_whole_or_as_it_was(run):
     path = write_card(run)
     before = path.read_bytes()

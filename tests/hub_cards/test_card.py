@@ -85,6 +85,15 @@ def test_what_was_not_measured_is_left_out(run):
     assert check_card(path) == []
 
 
+def test_a_model_that_does_not_say_its_transformers_has_a_card(run):
+    path = run / "model" / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    minimum = config.pop("minimum_transformers_version")
+    assert f"`transformers` {minimum} or newer and `torch` are all" in write_card(run).read_text(encoding="utf-8")
+    path.write_text(json.dumps(config), encoding="utf-8")
+    assert "`transformers` and `torch` are all it needs" in write_card(run).read_text(encoding="utf-8")
+
+
 def test_numbers_that_are_not_finite_are_left_out(run, records):
     (recipe, record, summary), write = records
     summary |= {"knn_after": float("nan"), "linear_after": None, "train_seconds": float("inf")}

@@ -13,7 +13,7 @@ from PIL import Image
 
 
 def make_photo(width: int = 500, height: int = 375, seed: int = 0) -> np.ndarray:
-    """Something like a photo: smooth colours, edges, texture. (height, width, 3) uint8."""
+    """Something like a photo: smooth colors, edges, texture. (height, width, 3) uint8."""
     generator = np.random.default_rng(seed)
     small = generator.uniform(0, 255, (6, 8, 3)).astype(np.uint8)
     base = np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)).astype(np.float64)

@@ -69,7 +69,7 @@ def test_the_seed_decides(source):
 def test_crops_change_with_the_epoch_and_only_with_it(source):
     batches = take(loader(source), 30)
     images = [
-        {name: batch.views[0][:, place] for batch in part for place, name in enumerate(batch.ids)}
+        {name: batch.views[0][:, column] for batch in part for column, name in enumerate(batch.ids)}
         for part in (batches[:15], batches[15:])
     ]
     assert not any(torch.equal(images[0][name], images[1][name]) for name in images[0])
@@ -98,6 +98,19 @@ def test_workers_change_nothing_of_a_map_style_order(five_shards):
     batches = [take(loader(source, num_workers=workers), 5) for workers in (0, 1, 2)]
     assert_same(batches[0], batches[1])
     assert_same(batches[0], batches[2])
+
+
+def test_a_position_has_the_names_that_checkpoints_hold(source):
+    """Renaming one would leave every checkpoint that was written before without a way to resume."""
+    batches = loader(source)
+    next(batches)
+    position = batches.position()
+    names = {"seed", "rank", "world_size", "batch_size", "data", "batch", "skipped"}
+    if not source.is_map_style:
+        names |= {"readers"}
+        assert set(position["readers"][0]) == {"epoch", "block", "dealt", "cursors", "given", "taken"}
+    assert set(position) == names
+    assert set(position["skipped"]) == {"seen", "counts", "listed", "lost"}
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -190,7 +203,7 @@ def test_two_processes_over_five_shards_of_unequal_size(five_shards):
     ranks = [subprocess.Popen([*command, str(rank)], stdout=subprocess.PIPE, text=True) for rank in range(2)]
     names = [json.loads(process.communicate(timeout=120)[0].splitlines()[-1]) for process in ranks]
     assert [len(batches) for batches in names] == [60, 60]
-    # Each rank's first epoch is what its own hand of shards holds.
+    # Each rank's first epoch is what the shards assigned to it hold.
     first = [set(chain(*batches[:10])) for batches in names]
     assert len(first[0]) == len(first[1]) == 40 and not first[0] & first[1]
     assert len(set(chain(*names[0], *names[1]))) == 120

@@ -39,7 +39,7 @@ setup(
     packages=packages(),
     package_dir=ROOTS,
     package_data={
-        "visreg_training": ["recipes/*.yaml", "recipes/*/*", "evaluation/metrics/*/*.py"],
+        "visreg_training": ["recipes/*.yaml", "recipes/*/*"],
         "visreg_hub_cards": ["templates/*"],
     },
     # Lower bounds: `make test-oldest` runs the suite with exactly these (constraints-oldest.txt); constraints.txt pins

@@ -20,8 +20,9 @@ from pathlib import Path
 
 import torch
 
-from modeling_visreg import VISRegViTConfig, VISRegViTModel, from_timm_state_dict, image_processor_for
+from modeling_visreg import VISRegViTConfig, VISRegViTModel, from_timm_state_dict
 from visreg_training import pretrain
+from visreg_training.backbones import wrap_backbone
 from visreg_training.config import LearningRateSchedule
 from visreg_training.data import open_stream
 from visreg_training.evaluation.frozen import frozen_accuracy
@@ -49,7 +50,7 @@ def sample_images(data: Path, folder: Path, images: int) -> None:
 def accuracy(backbone: VISRegViTModel, folder: Path) -> dict[str, float]:
     """20-NN and linear accuracy of the frozen features, of either side."""
     train, test = (open_stream(str(folder / f"{split}.parquet")).examples() for split in ("train", "test"))
-    return frozen_accuracy(backbone, image_processor_for(backbone.config), train, test)
+    return frozen_accuracy(wrap_backbone(backbone), train, test)
 
 
 def from_timm(backbone: torch.nn.Module, options: dict) -> VISRegViTModel:

@@ -157,7 +157,7 @@ def comparison(metadata: RunMetadata) -> list[dict[str, str]]:
         if result is None:
             continue
         # Here, because it imports torch, which a card without results can do without.
-        from visreg_training.evaluation.compare import published_figures
+        from visreg_training.evaluation.reports.compare import published_figures
 
         data, published = data_name(result), published_figures(content)
         if published:

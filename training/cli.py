@@ -17,7 +17,7 @@ COMMANDS = {
     "preview": ("commands.preview", "write a contact sheet of a recipe's views"),
     "evaluate": ("commands.evaluate", "measure a checkpoint on labelled images"),
     "features": ("commands.features", "write the features of a data set"),
-    "visualize": ("commands.visualize", "PCA and attention maps, neighbours, confusion, a map of a set"),
+    "visualize": ("commands.visualize", "PCA and attention maps, neighbors, confusion, a map of a set"),
     "analyze": ("commands.analyze", "the paper's analyses: figures, numbers, and what holds of its claims"),
     "card": ("commands.card", "write or check the model card of a run"),
     "push": ("commands.push", "upload a run to the Hub in one commit"),

@@ -17,11 +17,11 @@ from modeling_visreg import (
 )
 from visreg_training.backbones import open_backbone, wrap_backbone
 from visreg_training.data import open_stream
-from visreg_training.evaluation.features import FeatureCache, FeatureSettings, cached_features
-from visreg_training.evaluation.knn import knn
-from visreg_training.evaluation.linear import HeadOptions, linear
-from visreg_training.evaluation.task import Sources, load_task
-from visreg_training.evaluation.transform import transform_for
+from visreg_training.evaluation.cache import FeatureCache
+from visreg_training.evaluation.features import FeatureOptions
+from visreg_training.evaluation.protocols.knn import knn
+from visreg_training.evaluation.protocols.linear import LinearOptions, linear
+from visreg_training.evaluation.splits import Sources, load_task
 
 
 SIZES = {
@@ -149,12 +149,12 @@ def timm_pair(tmp_path_factory):
 
 def test_timm_and_our_conversion_give_identical_results(timm_pair, tmp_path):
     train, test = open_stream("digits", split="train"), open_stream("digits", split="test")
-    settings, results, features = FeatureSettings(image_size=32, limit=200), [], []
+    settings, results, features = FeatureOptions(image_size=32, limit=200), [], []
     for name in timm_pair:
         model, cache = open_backbone(name), FeatureCache(tmp_path / name[:4])
         task = load_task(model, Sources(train, test), settings, cache)
         features.append(task.test.features)
-        results.append((knn(task), linear(task, HeadOptions(epochs=10))))
+        results.append((knn(task), linear(task, LinearOptions(epochs=10))))
     torch.testing.assert_close(*features, rtol=0, atol=1e-5)
     (knn_timm, linear_timm), (knn_ours, linear_ours) = results
     assert knn_timm.value == knn_ours.value and linear_timm.value == linear_ours.value
@@ -184,33 +184,3 @@ def test_a_convolutional_network_of_timm(tmp_path):
 def test_mistakes_are_named(name, words):
     with pytest.raises(ValueError, match=words):
         open_backbone(name)
-
-
-def test_a_size_that_the_patch_does_not_divide_is_refused_with_those_that_fit(checkpoint):
-    with pytest.raises(ValueError, match="16 or 20"):
-        transform_for(open_backbone(checkpoint), 18)
-
-
-def test_the_transform_is_that_of_the_image_processor(checkpoint):
-    """Within a level of 8 bits: Pillow rounds after each of its two passes."""
-    source = open_stream("digits", split="test")
-    transform = transform_for(open_backbone(checkpoint))
-    processor = transformers.AutoImageProcessor.from_pretrained(checkpoint)
-    images = [image for image, _label, _name in source.examples(limit=8)]
-    ours = transform.normalise(torch.stack([transform(image) for image in images]))
-    theirs = processor(images, return_tensors="pt")["pixel_values"]
-    assert (ours - theirs).abs().max() < 1.5 / 255 / min(transform.std)
-
-
-def test_features_of_the_loop_are_those_of_evaluation(checkpoint, tmp_path):
-    from visreg_training.evaluation.features import extract_features
-
-    model, source = open_backbone(checkpoint), open_stream("digits", split="test")
-    processor = transformers.AutoImageProcessor.from_pretrained(checkpoint)
-    found = extract_features(model.module.train(), processor, source.examples(), layers=4, batch_size=128)
-    assert model.module.training
-    model.module.eval()
-    expected = cached_features(model, source, FeatureSettings(), FeatureCache(tmp_path))
-    assert found.ids == expected.ids and torch.equal(found.labels, expected.labels)
-    cosine = torch.nn.functional.cosine_similarity(found.features, expected.features)
-    assert cosine.min() > 0.999

@@ -5,8 +5,9 @@
 import pytest
 import torch
 
-from visreg_training.evaluation.features import FeatureCache, Features
-from visreg_training.evaluation.task import make_task
+from visreg_training.evaluation.cache import FeatureCache
+from visreg_training.evaluation.features import Features
+from visreg_training.evaluation.splits import make_task
 
 
 @pytest.fixture(scope="session")
@@ -21,12 +22,12 @@ def blobs():
 
     def build(spread: float = 1.0, train: int = 203, test: int = 151, classes: int = 4, validation: int = 0):
         generator = torch.Generator().manual_seed(0)
-        centres = torch.randn(classes, 8, generator=generator) * 3
+        centers = torch.randn(classes, 8, generator=generator) * 3
 
         def split(count: int) -> Features:
             labels = torch.arange(count) % classes
             noise = torch.randn(count, 8, generator=generator) * spread
-            return Features(centres[labels] + noise, labels, [str(number) for number in range(count)])
+            return Features(centers[labels] + noise, labels, [str(number) for number in range(count)])
 
         return make_task(split(train), split(test), split(validation) if validation else None)
 

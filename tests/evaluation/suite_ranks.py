@@ -8,17 +8,15 @@ from pathlib import Path
 import torch
 
 from visreg_training.backbones import open_backbone
-from visreg_training.evaluation.features import FeatureCache
-from visreg_training.evaluation.run import Request, run_suite
+from visreg_training.evaluation.cache import FeatureCache
+from visreg_training.evaluation.protocols.knn import KnnOptions
+from visreg_training.evaluation.suite import run_suite
 
 
 def run(checkpoint: str, folder: Path) -> None:
     sources = {"dtd": str(folder / "single"), "cifar10": str(folder / "broken"), "cifar100": "digits"}
-    request = Request("knn", ks=(1, 5))
-    cache = FeatureCache(folder / "cache")
-    results, unreached = run_suite(
-        open_backbone(checkpoint), ",".join(sources), request, folder / "out", cache, sources
-    )
+    backbone, options, cache = open_backbone(checkpoint), KnnOptions(k=(1, 5)), FeatureCache(folder / "cache")
+    results, unreached = run_suite(backbone, ",".join(sources), options, folder / "out", cache=cache, sources=sources)
     # A line at once: two processes write here.
     sys.stdout.write(f"{len(results)} {sorted(unreached.items())}\n")
 

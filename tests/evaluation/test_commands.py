@@ -9,10 +9,10 @@ import torch
 
 from visreg_training.commands import evaluate, features
 from visreg_training.errors import RunStopped, UserError
-from visreg_training.evaluation.compare import compare
-from visreg_training.evaluation.published import PUBLISHED
-from visreg_training.evaluation.results import read_result
-from visreg_training.evaluation.suite_table import ENTRIES, SUITES
+from visreg_training.evaluation.reports.compare import compare
+from visreg_training.evaluation.reports.published import PUBLISHED
+from visreg_training.evaluation.reports.results import read_result
+from visreg_training.evaluation.reports.suite_table import ENTRIES, SUITES
 
 
 @pytest.fixture

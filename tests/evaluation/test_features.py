@@ -15,18 +15,13 @@ from PIL import Image as PILImage
 from pyarrow import parquet
 from safetensors import safe_open
 
-from visreg_training.backbones import open_backbone
+from modeling_visreg import VISRegViTModel
+from visreg_training.backbones import open_backbone, wrap_backbone
 from visreg_training.data import BadDataError, open_stream
-from visreg_training.evaluation.features import (
-    FeatureCache,
-    FeatureSettings,
-    cached_features,
-    feature_key,
-    label_tensor,
-    save_features,
-)
-from visreg_training.evaluation.task import label_map, open_sources
-from visreg_training.evaluation.transform import transform_for
+from visreg_training.evaluation.cache import FeatureCache, cached_features, feature_key, save_features
+from visreg_training.evaluation.features import FeatureOptions, extract_features, label_tensor
+from visreg_training.evaluation.preprocessing import transform_for
+from visreg_training.evaluation.splits import label_map, open_sources
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +31,10 @@ def model(checkpoint):
 
 def test_a_second_call_reads_the_cache(model, tmp_path):
     source, cache = open_stream("digits", split="test"), FeatureCache(tmp_path)
-    first = cached_features(model, source, FeatureSettings(limit=50), cache)
+    first = cached_features(model, source, FeatureOptions(limit=50), cache)
     (path,) = tmp_path.iterdir()
     stamp = path.stat().st_mtime_ns
-    second = cached_features(model, source, FeatureSettings(limit=50), cache)
+    second = cached_features(model, source, FeatureOptions(limit=50), cache)
     assert path.stat().st_mtime_ns == stamp and [path] == list(tmp_path.iterdir())
     assert torch.equal(first.features, second.features) and first.ids == second.ids
     assert first.features.shape == (50, 128) and first.labels.shape == (50,)
@@ -49,19 +44,32 @@ def test_the_key_changes_with_all_that_decides_the_values(model, checkpoint):
     def key(settings=None, split="test", bias=0.0, **columns):
         other = open_backbone(checkpoint)
         other.module.layernorm.bias.add_(bias)
-        settings = settings or FeatureSettings()
+        settings = settings or FeatureOptions()
         source = open_stream("digits", split=split, **columns)
         return json.dumps(feature_key(other, source, settings, transform_for(other, settings.image_size)))
 
-    settings = [FeatureSettings(layers=1), FeatureSettings(pooling="mean"), FeatureSettings(image_size=32)]
-    settings += [FeatureSettings(limit=10), FeatureSettings(limit=10, seed=1), FeatureSettings(precision="bfloat16")]
+    settings = [FeatureOptions(layers=1), FeatureOptions(pooling="mean"), FeatureOptions(image_size=32)]
+    settings += [FeatureOptions(limit=10), FeatureOptions(limit=10, seed=1), FeatureOptions(precision="bfloat16")]
     keys = [key(), *map(key, settings), key(split="train"), key(bias=1e-3)]
     assert len(set(keys)) == len(keys) and key() == keys[0]
 
 
+def test_features_of_images_in_memory_are_those_of_the_cache(checkpoint, shared_cache):
+    """What the end of a run measures of its model in memory is what `visreg evaluate` measures of its checkpoint."""
+    source, options = open_stream("digits", split="test"), FeatureOptions(layers=2)
+    module = VISRegViTModel.from_pretrained(checkpoint).train()
+    found = extract_features(wrap_backbone(module), source.examples(), options)
+    assert module.training
+    expected = cached_features(open_backbone(checkpoint), source, options, shared_cache)
+    assert found.ids == expected.ids and torch.equal(found.labels, expected.labels)
+    assert torch.equal(found.features, expected.features)
+    with pytest.raises(ValueError, match="no image"):
+        extract_features(wrap_backbone(module), [])
+
+
 @pytest.mark.parametrize("batch_size", [1, 7, 360, 1000])
 def test_batch_sizes_that_do_not_divide_the_set(model, tmp_path, shared_cache, batch_size):
-    source, settings = open_stream("digits", split="test"), FeatureSettings(limit=61)
+    source, settings = open_stream("digits", split="test"), FeatureOptions(limit=61)
     expected = cached_features(model, source, settings, shared_cache, batch_size=61)
     found = cached_features(model, source, settings, FeatureCache(tmp_path), batch_size)
     torch.testing.assert_close(found.features, expected.features, rtol=0, atol=1e-5)
@@ -69,7 +77,7 @@ def test_batch_sizes_that_do_not_divide_the_set(model, tmp_path, shared_cache, b
 
 
 def test_a_stream_gives_what_random_access_gives(model, tmp_path):
-    settings = FeatureSettings()
+    settings = FeatureOptions()
     found = [
         cached_features(
             model, open_stream("digits", split="test", streaming=streaming), settings, FeatureCache(folder)
@@ -82,14 +90,14 @@ def test_a_stream_gives_what_random_access_gives(model, tmp_path):
 def test_a_limit_draws_from_all_of_a_split_that_is_sorted_by_class(model, tmp_path):
     images = {f"train/{name}/{number}.png": None for name in "abcd" for number in range(20)}
     source, cache = open_stream(folder_of(tmp_path / "data", images)), FeatureCache(tmp_path / "cache")
-    found = [cached_features(model, source, FeatureSettings(limit=16, seed=seed), cache) for seed in (0, 0, 1)]
+    found = [cached_features(model, source, FeatureOptions(limit=16, seed=seed), cache) for seed in (0, 0, 1)]
     assert len(found[0].ids) == len(set(found[0].ids)) == 16 and set(found[0].labels.tolist()) == {0, 1, 2, 3}
     assert found[0].ids == found[1].ids != found[2].ids
-    every = cached_features(model, source, FeatureSettings(), cache)
+    every = cached_features(model, source, FeatureOptions(), cache)
     places = [every.ids.index(name) for name in found[2].ids]
     assert torch.equal(found[2].labels, every.labels[places]) and places == sorted(places)
     torch.testing.assert_close(found[2].features, every.features[places], rtol=0, atol=1e-5)
-    assert FeatureSettings(seed=3) == FeatureSettings()  # without a limit nothing is drawn
+    assert FeatureOptions(seed=3) == FeatureOptions()  # without a limit nothing is drawn
 
 
 def folder_of(root: Path, images: dict[str, bytes | None]) -> Path:
@@ -106,7 +114,7 @@ def folder_of(root: Path, images: dict[str, bytes | None]) -> Path:
 def test_unreadable_images_are_left_out_and_counted(model, tmp_path):
     images = {f"train/a/{number:03d}.png": None for number in range(150)}
     folder = folder_of(tmp_path / "data", images | {"train/a/007.png": b"no image"})
-    found = cached_features(model, open_stream(folder), FeatureSettings(), FeatureCache(tmp_path / "cache"))
+    found = cached_features(model, open_stream(folder), FeatureOptions(), FeatureCache(tmp_path / "cache"))
     assert len(found.features) == 149 and "7" not in found.ids
 
 
@@ -114,7 +122,7 @@ def test_too_many_unreadable_images_end_it(model, tmp_path):
     images = {f"train/a/{number:03d}.png": b"no image" if number % 2 else None for number in range(20)}
     source = open_stream(folder_of(tmp_path / "data", images))
     with pytest.raises(BadDataError, match="cannot be read"):
-        cached_features(model, source, FeatureSettings(), FeatureCache(tmp_path / "cache"))
+        cached_features(model, source, FeatureOptions(), FeatureCache(tmp_path / "cache"))
     assert not list((tmp_path / "cache").glob("*.safetensors"))
 
 
@@ -129,17 +137,17 @@ def test_classes_of_folders_are_matched_by_name(tmp_path):
 
 def test_lists_of_classes_become_zeros_and_ones(model, tmp_path):
     features = Features({"image": Image(), "labels": List(ClassLabel(names=["x", "y", "z"]))})
-    pictures = [PILImage.new("RGB", (16, 16), colour) for colour in ("red", "green", "blue")]
+    pictures = [PILImage.new("RGB", (16, 16), color) for color in ("red", "green", "blue")]
     data = Dataset.from_dict({"image": pictures, "labels": [[0, 2], [], [1]]}, features=features)
     data.save_to_disk(tmp_path / "data")
     source = open_stream(tmp_path / "data")
-    found = cached_features(model, source, FeatureSettings(), FeatureCache(tmp_path / "cache"))
+    found = cached_features(model, source, FeatureOptions(), FeatureCache(tmp_path / "cache"))
     assert found.labels.tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
     assert label_tensor([None, 3], None).tolist() == [-1, 3]
 
 
 def test_saved_features_can_be_read_by_others(model, shared_cache, tmp_path):
-    found = cached_features(model, open_stream("digits", split="test"), FeatureSettings(limit=61), shared_cache)
+    found = cached_features(model, open_stream("digits", split="test"), FeatureOptions(limit=61), shared_cache)
     save_features(tmp_path / "f.safetensors", found, "{}")
     with safe_open(tmp_path / "f.safetensors", "pt") as file:
         assert torch.equal(file.get_tensor("features"), found.features)

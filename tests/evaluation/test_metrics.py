@@ -1,42 +1,38 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""The `evaluate` modules, loaded from their folders without network, against scikit-learn on random input."""
+"""The metrics, as `evaluate.Metric` classes, against scikit-learn on random input, ties included."""
 
-from pathlib import Path
-
-import evaluate
 import numpy as np
 import pytest
 from sklearn import metrics
 
-import visreg_training.evaluation
-from visreg_training.evaluation import bootstrap
+from visreg_training.evaluation.metrics import (
+    Accuracy,
+    MacroAUROC,
+    MeanAveragePrecision,
+    MeanIoU,
+    Top5Accuracy,
+    class_aurocs,
+    macro_auroc,
+)
 
 
-FOLDER = Path(visreg_training.evaluation.__file__).parent / "metrics"
-
-
-@pytest.fixture(autouse=True)
-def modules_cache(tmp_path, monkeypatch):
-    """`evaluate` copies scripts to a cache: one of its own, as a user's home may not be written to."""
-    monkeypatch.setenv("HF_EVALUATE_OFFLINE", "1")
-    monkeypatch.setattr("evaluate.config.HF_EVALUATE_CACHE", tmp_path)
+METRICS = {
+    "accuracy": Accuracy,
+    "macro_auroc": MacroAUROC,
+    "mean_average_precision": MeanAveragePrecision,
+    "mean_iou": MeanIoU,
+    "top5_accuracy": Top5Accuracy,
+}
 
 
 def compute(name: str, **arguments) -> float:
-    module = evaluate.load(str(FOLDER / name), keep_in_memory=True)
-    return module.compute(**arguments)[name]
+    return METRICS[name](keep_in_memory=True).compute(**arguments)[name]
 
 
 @pytest.fixture
 def random() -> np.random.Generator:
     return np.random.default_rng(0)
-
-
-def test_every_folder_holds_a_module_of_its_name():
-    names = sorted(path.name for path in FOLDER.iterdir() if path.name != "__pycache__")
-    assert names == ["accuracy", "macro_auroc", "mean_average_precision", "mean_iou", "top5_accuracy"]
-    assert all((FOLDER / name / f"{name}.py").is_file() for name in names)
 
 
 def test_accuracy(random):
@@ -73,13 +69,17 @@ def test_macro_auroc_leaves_out_a_class_without_positives(random):
     assert compute("macro_auroc", predictions=scores, references=references) == pytest.approx(expected, abs=1e-6)
 
 
-def test_weighted_auroc_is_that_of_repeated_images(random):
-    from visreg_training.evaluation.metrics.macro_auroc.macro_auroc import macro_auroc
-
-    scores, references = random.normal(size=(60, 2)), random.integers(0, 2, (60, 2))
-    weights = random.integers(0, 4, 60)
-    expected = metrics.roc_auc_score(np.repeat(references, weights, 0), np.repeat(scores, weights, 0))
-    assert macro_auroc(scores, references, weights) == pytest.approx(expected)
+@pytest.mark.parametrize("levels", [0, 4])
+def test_weighted_auroc_is_scikit_learns_to_the_last_digits(random, levels):
+    """A bootstrap weighs images by how often each was drawn, some of them not at all."""
+    scores, references = random.normal(size=(60, 5)), random.integers(0, 2, (60, 5))
+    scores = np.round(scores * levels) if levels else scores
+    weights = random.multinomial(60, np.full(60, 1 / 60))
+    pairs = zip(references.T, scores.T, strict=True)
+    expected = [metrics.roc_auc_score(*pair, sample_weight=weights) for pair in pairs]
+    assert class_aurocs(scores, references, weights) == pytest.approx(expected, abs=1e-12)
+    repeated = macro_auroc(np.repeat(scores, weights, 0), np.repeat(references, weights, 0))
+    assert macro_auroc(scores, references, weights) == pytest.approx(repeated, abs=1e-12)
 
 
 def test_mean_iou(random):
@@ -106,32 +106,3 @@ def test_mean_average_precision(random, levels):
     )
     value = compute("mean_average_precision", predictions=scores, references=relevant)
     assert value == pytest.approx(expected, abs=1e-6)
-
-
-def test_interval_of_a_mean_is_that_of_the_binomial():
-    right = np.arange(10_000) % 4 == 0
-    low, high = bootstrap.of_mean(right)
-    half = 1.96 * np.sqrt(0.25 * 0.75 / 10_000)
-    assert low == pytest.approx(0.25 - half, abs=1e-3) and high == pytest.approx(0.25 + half, abs=1e-3)
-
-
-def test_interval_of_continuous_values_is_that_of_the_normal(random):
-    values = random.normal(size=2000)
-    low, high = bootstrap.of_mean(values)
-    half = 1.96 * values.std() / np.sqrt(2000)
-    assert low == pytest.approx(values.mean() - half, abs=5e-3) and high == pytest.approx(
-        values.mean() + half, abs=5e-3
-    )
-
-
-def test_interval_of_a_statistic_agrees_with_that_of_its_mean(random):
-    values = random.normal(size=500)
-    found = bootstrap.of_statistic(lambda weights: (weights * values).sum() / weights.sum(), 500, resamples=2000)
-    assert found == pytest.approx(bootstrap.of_mean(values, resamples=2000), abs=0.01)
-
-
-def test_interval_of_draws_is_student_t():
-    low, high = bootstrap.of_draws([0.5, 0.6, 0.7, 0.8, 0.9])
-    assert (low, high) == pytest.approx((0.7 - 0.19632, 0.7 + 0.19632), abs=1e-4)
-    with pytest.raises(ValueError, match="at least 2"):
-        bootstrap.of_draws([0.5])

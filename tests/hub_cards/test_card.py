@@ -12,7 +12,7 @@ from markdown_it import MarkdownIt
 
 from visreg_hub_cards import check_card, write_card, write_converted_card
 from visreg_hub_cards.markup import escaped, fenced, plain
-from visreg_training.evaluation.published import PUBLISHED
+from visreg_training.evaluation.reports.published import PUBLISHED
 from visreg_training.monitoring.record import describe
 from visreg_training.run_folder import RunFolder
 

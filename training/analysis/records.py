@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..evaluation.bootstrap import of_draws
+from ..evaluation.intervals import of_draws
 from ..monitoring.record import environment
 from ..run_folder import read_json, write_json
 

@@ -5,7 +5,7 @@
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.results import markdown
+from ..evaluation.reports.results import markdown
 from ..monitoring.progress import clock
 from ..run_folder import read_json, write_text
 from .options import ANALYSES

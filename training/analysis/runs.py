@@ -22,7 +22,7 @@ import torch
 
 from ..config import ARCHITECTURES, RECIPES, PretrainOptions, from_keywords, read_recipe
 from ..data import MultiCrop, MultiViewBatch
-from ..evaluation.linear import HeadOptions
+from ..evaluation.protocols.linear import LinearOptions
 from ..loop.run import Run, build_run, open_evaluation_source
 from ..loop.updates import prepare, updates
 from ..loop.views import build_loader, build_step_augment
@@ -86,7 +86,7 @@ def training(
     if "dataset" in changes:
         recipe.pop("dataset_config", None)
     recipe |= {"seed": seed} | ({"max_steps": options.max_steps} if options.max_steps else {})
-    limits: dict[str, Any] = {} if options.small else {"probe_images": None, "linear_epochs": HeadOptions().epochs}
+    limits: dict[str, Any] = {} if options.small else {"probe_images": None, "linear_epochs": LinearOptions().epochs}
     made = Training(json.dumps(recipe, sort_keys=True), processes, trained=trained, **limits)
     along = trained and set(changes) <= EVALUATED_ALONG and processes == 1
     return replace(made, evaluations=EVALUATIONS) if along else made

@@ -10,7 +10,7 @@ visreg.py                 the model that is pretrained: built anew, or continued
 """
 
 from .interface import POOLINGS, Backbone, Tokens
-from .opening import open_backbone, wrap_backbone
+from .opening import BackboneOptions, open_backbone, wrap_backbone
 from .timm_backbone import TimmBackbone
 from .transformers_backbone import TransformersBackbone
 from .visreg import build_pretraining_model, continue_pretraining_model
@@ -19,6 +19,7 @@ from .visreg import build_pretraining_model, continue_pretraining_model
 __all__ = [
     "POOLINGS",
     "Backbone",
+    "BackboneOptions",
     "TimmBackbone",
     "Tokens",
     "TransformersBackbone",

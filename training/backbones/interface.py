@@ -9,7 +9,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -65,17 +65,17 @@ class Backbone(ABC):
     def architecture(self) -> str:
         """Everything but the weights that decides what the network computes."""
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self, device: torch.device | str) -> "Backbone":
         self.module.to(device)
         return self
 
-    def freeze(self) -> Self:
+    def freeze(self) -> "Backbone":
         """Evaluation mode, and parameters that ask for no gradient, for good."""
         self.module.eval().requires_grad_(False)
         return self
 
     @contextmanager
-    def evaluating(self) -> Iterator[Self]:
+    def evaluating(self) -> Iterator["Backbone"]:
         """Evaluation mode for a while: a model that is being trained goes back to training at the end."""
         training = self.module.training
         self.module.eval()

@@ -28,11 +28,22 @@ _VOLATILE_CONFIG = ("_name_or_path", "transformers_version", "torch_dtype", "dty
 
 
 class TransformersBackbone(Backbone):
-    """What AutoModel opens."""
+    """What AutoModel opens.
+
+    Attributes:
+        trust_remote_code: whether it was opened with the code that its repository brings.
+    """
 
     def __init__(
-        self, name: str, module: nn.Module, native_size: Sequence[int], mean: Sequence[float], std: Sequence[float]
+        self,
+        name: str,
+        module: nn.Module,
+        native_size: Sequence[int],
+        mean: Sequence[float],
+        std: Sequence[float],
+        trust_remote_code: bool = False,
     ):
+        self.trust_remote_code = trust_remote_code
         config = module.config
         patch = getattr(config, "patch_size", None)
         super().__init__(name, module, native_size, mean, std, patch[0] if isinstance(patch, list | tuple) else patch)
@@ -104,7 +115,8 @@ def open_transformers(name: str, trust_remote_code: bool = False) -> Transformer
     module = AutoModel.from_pretrained(path, trust_remote_code=trust_remote_code, dtype=torch.float32)
     if module.main_input_name != "pixel_values":
         raise ValueError(f"{name} is a {type(module).__name__}, which does not take images alone")
-    return TransformersBackbone(name, module, *preprocessing_of(path, module.config, trust_remote_code))
+    size, mean, std = preprocessing_of(path, module.config, trust_remote_code)
+    return TransformersBackbone(name, module, size, mean, std, trust_remote_code)
 
 
 def config_size(config: Any) -> tuple[int, int] | None:

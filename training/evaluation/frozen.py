@@ -3,19 +3,16 @@
 """How good a backbone in memory is, as the end of a run asks: `frozen_accuracy`."""
 
 from collections.abc import Iterable
-from typing import Any
 
-from torch import nn
-
-from .features import Features, extract_features
-from .knn import knn_accuracy
-from .linear import linear_accuracy
-from .task import renumbered, subset
+from ..backbones import Backbone
+from .features import Features, extract_features, subset
+from .protocols.knn import knn_accuracy
+from .protocols.linear import linear_accuracy
+from .splits import renumbered
 
 
 def frozen_accuracy(
-    backbone: nn.Module,
-    processor: Any,
+    backbone: Backbone,
     train_examples: Iterable[tuple],
     test_examples: Iterable[tuple],
     label_map: dict[int, int] | None = None,
@@ -23,16 +20,19 @@ def frozen_accuracy(
     """20-NN and linear accuracy (`knn`, `linear`, shares) on the test images; images without a label are left out.
 
     Args:
+        backbone: on its device; a model that is being trained goes on training.
         train_examples, test_examples: (PIL image, label or None, id).
-        label_map: number in the training split of each class of the test split (`task.label_map`), None if both
+        label_map: number in the training split of each class of the test split (`splits.label_map`), None if both
             number alike.
 
     Raises:
-        ValueError: a split has no image with a label.
+        ValueError: a split has no image with a label, or images have several.
     """
 
     def read(examples: Iterable[tuple], split: str) -> Features:
-        features = extract_features(backbone, processor, examples)
+        features = extract_features(backbone, examples)
+        if features.labels.ndim > 1:
+            raise ValueError(f"the {split} images have several labels each")
         known = (features.labels >= 0).nonzero().flatten()
         if len(known) == 0:
             raise ValueError(f"the {split} images have no labels")

@@ -15,12 +15,15 @@ from itertools import product
 
 import torch
 
+from .outcome import metric_value
+
 
 LEARNING_RATES = tuple(float(f"{1e-4 * 5000 ** (step / 12):.3g}") for step in range(13))  # 1e-4 to 0.5 (paper)
 MOMENTUM = 0.9  # paper
 EPS = 1e-6
 _BN_MOMENTUM = 0.1  # PyTorch's
 _INIT_STD = 0.01
+_CHUNK = 4096  # images scored at once
 
 
 class BatchedHeads:
@@ -92,7 +95,7 @@ class BatchedHeads:
         return gradient.div_(len(logits)).flatten(1)
 
     @torch.no_grad()
-    def scores(self, features: torch.Tensor, chunk: int = 4096) -> Iterator[torch.Tensor]:
+    def scores(self, features: torch.Tensor, chunk: int = _CHUNK) -> Iterator[torch.Tensor]:
         """Logits (b, H, C) of `features` (n, d), b <= `chunk` images at a time, with the statistics of training."""
         scale = (self.var + EPS).rsqrt()
         for part in features.split(chunk):
@@ -123,3 +126,13 @@ def train_heads(
             factor = schedule(epoch * count + number, epochs * count, batch_size)
             heads.step(features.index_select(0, rows), targets[rows], factor)
     return heads
+
+
+def head_values(heads: BatchedHeads, features: torch.Tensor, labels: torch.Tensor) -> list[float]:
+    """Accuracy (or macro AUROC, for labels (n, C)) of each head on features (n, d)."""
+    if labels.ndim == 2:
+        scores = torch.cat([part.cpu() for part in heads.scores(features)])
+        return [metric_value(scores[:, head], labels) for head in range(scores.shape[1])]
+    pairs = zip(heads.scores(features), labels.to(heads.weight.device).split(_CHUNK), strict=True)
+    right = sum((part.argmax(2) == truth[:, None]).sum(0) for part, truth in pairs)
+    return (right / len(labels)).tolist()

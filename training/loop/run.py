@@ -29,7 +29,7 @@ from ..config import (
 from ..config.defaults import fill_defaults
 from ..data import Source, SourceOptions, Subset, open_stream
 from ..errors import UserError
-from ..evaluation.task import label_map
+from ..evaluation.splits import label_map
 from ..objective import VISRegObjective
 from ..objective.options import ObjectiveOptions
 from ..option import take

@@ -10,10 +10,9 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from modeling_visreg import image_processor_for
-
-from ..evaluation.task import label_map
-from ..evaluation.transform import EvaluationTransform
+from ..backbones import wrap_backbone
+from ..evaluation.preprocessing import transform_for
+from ..evaluation.splits import label_map
 from ..loop.checkpoint import full_model
 from ..loop.run import Run
 from ..loop.step import last_blocks
@@ -35,10 +34,7 @@ class HeldOut:
 
     def __init__(self, run: Run, batch_size: int = 256):
         self.run, self.batch_size = run, batch_size
-        config = run.model.config
-        processor = image_processor_for(config)
-        statistics = tuple(processor.image_mean), tuple(processor.image_std)
-        self.transform = EvaluationTransform(config.native_size, *statistics)
+        self.transform = transform_for(wrap_backbone(run.model))
         self.numbers = label_map(run.source.label_names, run.held_out.label_names)
         self.pixels: torch.Tensor | None = None
         self.labels: torch.Tensor | None = None
@@ -82,7 +78,7 @@ class HeldOut:
     def right(self, backbone: nn.Module, probes: OnlineProbes, rows: slice) -> torch.Tensor:
         """How many of some images the linear probe and the kNN classify right: (2,)."""
         device = self.run.accelerator.device
-        pixels = self.transform.normalise(self.pixels[rows].to(device, non_blocking=True))
+        pixels = self.transform.normalize(self.pixels[rows].to(device, non_blocking=True))
         with self.run.accelerator.autocast():
             # forward, not a call: a compiled backbone would be compiled once more for this.
             output = backbone.forward(pixels, output_hidden_states=True)

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ..evaluation.nearest import vote
 from ..loop.checkpoint import RunState
 from ..loop.run import Run
 
@@ -88,9 +89,7 @@ class OnlineProbes:
         similarity = directions @ self.bank.T
         similarity = similarity.masked_fill(self.bank_labels < 0, -torch.inf)
         top, index = similarity.topk(min(self.neighbors, len(self.bank)), dim=1)
-        votes = torch.zeros(len(directions), self.num_classes, device=directions.device)
-        weights = (top / self.temperature).exp()
-        return votes.scatter_add_(1, self.bank_labels[index].clamp(min=0), weights).argmax(1)
+        return vote(top, self.bank_labels[index].clamp(min=0), self.temperature, self.num_classes).argmax(1)
 
     def read(self) -> dict[str, torch.Tensor]:
         """Accuracies since the last reading, on the device."""

@@ -8,17 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from modeling_visreg import VISRegViTForPreTraining, image_processor_for, save_checkpoint
+from modeling_visreg import VISRegViTForPreTraining, save_checkpoint
 from visreg_hub_cards import write_card
 
-from ..backbones import open_backbone
+from ..backbones import open_backbone, wrap_backbone
 from ..config import architecture_name
 from ..errors import one_line
 from ..evaluation.frozen import frozen_accuracy
-from ..evaluation.pictures import write_pca
-from ..evaluation.task import label_map
+from ..evaluation.reports.pictures import write_pca
+from ..evaluation.splits import label_map
 from ..loop.checkpoint import full_model
 from ..loop.run import Run
 from ..run_folder import RunFolder, read_json, read_rows, write_json
@@ -68,11 +67,10 @@ def first_accuracy(run: Run) -> dict[str, float]:
 def held_out_accuracy(run: Run, model: VISRegViTForPreTraining) -> dict[str, float]:
     """20-NN and linear accuracy (shares) of the frozen features on the held-out images, which are touched once."""
     options = run.options
-    backbone: nn.Module = model.base_model.to(run.accelerator.device)
+    backbone = wrap_backbone(model).to(run.accelerator.device)
     with torch.compiler.set_stance("force_eager"):  # another batch and size than the steps': not worth compiling for
         return frozen_accuracy(
             backbone,
-            image_processor_for(backbone.config),
             run.probe_source.examples(limit=options.eval_images, seed=options.seed),
             run.held_out.examples(),
             label_map(run.probe_source.label_names, run.held_out.label_names),

@@ -1,6 +1,6 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""What a frozen model sees, as pictures: PCA of patch tokens, attention, a map of a data set, confusions, neighbours.
+"""What a frozen model sees, as pictures: PCA of patch tokens, attention, a map of a data set, confusions, neighbors.
 
 B images, d width, h x w patches, n images of a data set. Each function writes one PNG (a folder for video).
 """
@@ -16,9 +16,11 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 from torch.nn import functional
 
-from ..backbones import Backbone
-from .features import Features
-from .transform import normalise, to_tensor
+from ...backbones import Backbone
+from ...run_folder import atomic_file
+from ..features import Features
+from ..nearest import nearest
+from ..preprocessing import normalize, to_tensor
 
 
 CELL = 224  # pixels of the longer side of a picture in a sheet
@@ -28,36 +30,36 @@ _METHODS = {"tsne": "t-SNE", "umap": "UMAP"}
 _PATCHES = 65_536  # patches that the principal components are taken of, at most
 
 
-def fitted(image: Image.Image, model: Backbone, size: int | None) -> Image.Image:
+def fitted(image: Image.Image, backbone: Backbone, size: int | None) -> Image.Image:
     """The image with its shorter side at `size` pixels (the model's own by default), both divisible by its patch."""
-    patch = model.patch_size or 1
-    scale = (size or min(model.native_size)) / min(image.size)
+    patch = backbone.patch_size or 1
+    scale = (size or min(backbone.native_size)) / min(image.size)
     width, height = (max(patch, round(side * scale / patch) * patch) for side in image.size)
     return image.resize((width, height), Image.Resampling.BICUBIC)
 
 
 @torch.no_grad()
-def patch_maps(model: Backbone, images: Sequence[Image.Image], size: int | None) -> list[torch.Tensor]:
+def patch_maps(backbone: Backbone, images: Sequence[Image.Image], size: int | None) -> list[torch.Tensor]:
     """Patch tokens (d, h, w) of each image, at any size."""
     maps = []
     for image in images:
-        pixels = to_tensor(fitted(image, model, size))[None].to(model.device)
-        maps.append(model.patch_map(normalise(pixels, model.mean, model.std))[0].float().cpu())
+        pixels = to_tensor(fitted(image, backbone, size))[None].to(backbone.device)
+        maps.append(backbone.patch_map(normalize(pixels, backbone.mean, backbone.std))[0].float().cpu())
     return maps
 
 
-def pca_colours(maps: Sequence[torch.Tensor], together: bool = True) -> list[np.ndarray]:
+def pca_colors(maps: Sequence[torch.Tensor], shared: bool = True) -> list[np.ndarray]:
     """The first three principal components of patch tokens (d, h, w) as RGB (h, w, 3), 0 to 1.
 
     Args:
-        together: one basis and one scale for all images, so that a colour means the same everywhere (and a video does
+        shared: one basis and one scale for all images, so that a color means the same everywhere (and a video does
             not flicker); False takes each image by itself.
     """
-    groups = [list(maps)] if together else [[one] for one in maps]
-    return [colours for group in groups for colours in _colours(group)]
+    groups = [list(maps)] if shared else [[one] for one in maps]
+    return [colors for group in groups for colors in _colors(group)]
 
 
-def _colours(maps: list[torch.Tensor]) -> list[np.ndarray]:
+def _colors(maps: list[torch.Tensor]) -> list[np.ndarray]:
     rows = torch.cat([one.flatten(1).T for one in maps]).double()
     step = -(-len(rows) // _PATCHES)
     sample = rows[::step]
@@ -74,49 +76,55 @@ def _colours(maps: list[torch.Tensor]) -> list[np.ndarray]:
     return [part.reshape(*one.shape[1:], 3) for part, one in zip(parts, maps, strict=True)]
 
 
-def write_pca(models: Sequence[Backbone], images: Sequence[Image.Image], path: Path, size=None, together=True) -> Path:
-    """A sheet: images, below them the patch tokens of each model as colours (figures 1, 8, 9 of the paper)."""
-    maps = [pca_colours(patch_maps(model, images, size), together) for model in models]
-    lines = [list(images), *([picture(colours) for colours in each] for each in maps)]
+def write_pca(
+    backbones: Sequence[Backbone], images: Sequence[Image.Image], path: Path, size=None, shared=True
+) -> Path:
+    """A sheet: images, below them the patch tokens of each model as colors (figures 1, 8, 9 of the paper)."""
+    maps = [pca_colors(patch_maps(backbone, images, size), shared) for backbone in backbones]
+    lines = [list(images), *([picture(colors) for colors in each] for each in maps)]
     rows, captions = [], []
     for start in range(0, len(images), _ACROSS):
-        for line, name in zip(lines, ["image", *map(caption, models)], strict=True):
+        for line, name in zip(lines, ["image", *map(caption, backbones)], strict=True):
             rows.append(line[start : start + _ACROSS])
             captions.append([name] + [""] * (len(rows[-1]) - 1))
     return save_sheet(rows, captions, path)
 
 
-def write_pca_frames(model: Backbone, frames: Sequence[Image.Image], folder: Path, size=None) -> list[Path]:
+def write_pca_frames(backbone: Backbone, frames: Sequence[Image.Image], folder: Path, size=None) -> list[Path]:
     """One PNG a frame of a video: the frame and its patch tokens, in one basis for all frames."""
     folder.mkdir(parents=True, exist_ok=True)
-    colours = pca_colours(patch_maps(model, frames, size))
+    colors = pca_colors(patch_maps(backbone, frames, size))
     written = []
-    for number, (frame, colour) in enumerate(zip(frames, colours, strict=True)):
-        written.append(save_sheet([[frame, picture(colour)]], ["frame", caption(model)], folder / f"{number:05d}.png"))
+    for number, (frame, color) in enumerate(zip(frames, colors, strict=True)):
+        written.append(
+            save_sheet([[frame, picture(color)]], ["frame", caption(backbone)], folder / f"{number:05d}.png")
+        )
     return written
 
 
 @torch.no_grad()
-def write_attention(models: Sequence[Backbone], images: Sequence[Image.Image], path: Path, size=None) -> Path:
+def write_attention(backbones: Sequence[Backbone], images: Sequence[Image.Image], path: Path, size=None) -> Path:
     """A sheet: a row an image, beside it what CLS attends to in the last block (mean over heads), over the image."""
     rows = []
     for image in images:
         row = [image]
-        for model in models:
-            resized = fitted(image, model, size)
-            pixels = to_tensor(resized)[None].to(model.device)
-            weights = model.attention(normalise(pixels, model.mean, model.std))[0].float().mean(0).cpu().numpy()
+        for backbone in backbones:
+            resized = fitted(image, backbone, size)
+            pixels = to_tensor(resized)[None].to(backbone.device)
+            weights = (
+                backbone.attention(normalize(pixels, backbone.mean, backbone.std))[0].float().mean(0).cpu().numpy()
+            )
             row.append(overlay(resized, weights))
         rows.append(row)
-    return save_sheet(rows, ["image", *map(caption, models)], path)
+    return save_sheet(rows, ["image", *map(caption, backbones)], path)
 
 
-def caption(model: Backbone) -> str:
+def caption(backbone: Backbone) -> str:
     """The model's name; of a directory or file on this machine only the last part."""
-    start, colon, path = ("", "", model.name)
-    if model.name.startswith("timm:"):
-        start, colon, path = model.name.rpartition(":")
-    return start + colon + os.path.basename(os.path.abspath(path)) if os.path.exists(path) else model.name
+    start, colon, path = ("", "", backbone.name)
+    if backbone.name.startswith("timm:"):
+        start, colon, path = backbone.name.rpartition(":")
+    return start + colon + os.path.basename(os.path.abspath(path)) if os.path.exists(path) else backbone.name
 
 
 def overlay(image: Image.Image, weights: np.ndarray) -> Image.Image:
@@ -130,7 +138,7 @@ def overlay(image: Image.Image, weights: np.ndarray) -> Image.Image:
 
 
 def write_map(features: Features, names: list[str] | None, path: Path, method: str = "tsne", seed: int = 0) -> Path:
-    """A map of a labelled set in two dimensions, a colour a class.
+    """A map of a labelled set in two dimensions, a color a class.
 
     Args:
         method: `tsne`, or `umap` with the package umap-learn.
@@ -143,10 +151,10 @@ def write_map(features: Features, names: list[str] | None, path: Path, method: s
     figure = Figure(figsize=(8, 7), layout="constrained")
     axes = figure.add_subplot()
     classes = np.unique(labels)
-    colours = colour_table(len(classes))
-    for colour, label in zip(colours, classes, strict=True):
+    colors = color_table(len(classes))
+    for color, label in zip(colors, classes, strict=True):
         chosen = points[labels == label]
-        axes.scatter(chosen[:, 0], chosen[:, 1], s=8, color=colour, label=class_name(label, names))
+        axes.scatter(chosen[:, 0], chosen[:, 1], s=8, color=color, label=class_name(label, names))
     if len(classes) <= 40:
         figure.legend(loc="outside right upper", fontsize=8, markerscale=2, frameon=False)
     axes.set(xticks=[], yticks=[], title=f"{_METHODS[method]} of {len(points)} images, {len(classes)} classes")
@@ -193,7 +201,7 @@ def write_confusion(truth: np.ndarray, predicted: np.ndarray, names: list[str] |
     return save_figure(figure, path)
 
 
-def write_neighbours(
+def write_neighbors(
     queries: Features, bank: Features, pictures: Any, names: list[str] | None, path: Path, count: int = 8, k: int = 7
 ) -> Path:
     """A contact sheet: a row a query, then its nearest images, each with its similarity and class.
@@ -203,13 +211,13 @@ def write_neighbours(
         count: queries, spread over the set.
     """
     rows = np.unique(np.linspace(0, len(queries.ids) - 1, min(count, len(queries.ids))).round().astype(int))
-    directions = functional.normalize(queries.features[rows], dim=1)
-    similarity, order = (directions @ functional.normalize(bank.features, dim=1).T).topk(min(k, len(bank.ids)), dim=1)
+    found = zip(*nearest(queries.features[rows], bank.features, k), strict=True)
+    similarity, order = (torch.cat(parts) for parts in found)
     sheet, captions = [], []
-    for place, row in enumerate(rows.tolist()):
+    for number, row in enumerate(rows.tolist()):
         line = [pictures[0](row)]
         words = [f"query: {class_name(label_of(queries, row), names)}"]
-        for value, column in zip(similarity[place].tolist(), order[place].tolist(), strict=True):
+        for value, column in zip(similarity[number].tolist(), order[number].tolist(), strict=True):
             line.append(pictures[1](column))
             words.append(f"{value:.2f} {class_name(label_of(bank, column), names)}")
         sheet.append(line)
@@ -228,9 +236,9 @@ def class_name(label: int, names: list[str] | None) -> str:
     return names[label] if names and label < len(names) else str(label)
 
 
-def picture(colours: np.ndarray) -> Image.Image:
+def picture(colors: np.ndarray) -> Image.Image:
     """RGB (h, w, 3), 0 to 1, as an image whose pixels stay sharp when it is enlarged."""
-    small = Image.fromarray((colours * 255).round().astype(np.uint8))
+    small = Image.fromarray((colors * 255).round().astype(np.uint8))
     scale = max(1, round(CELL / max(small.size)))
     return small.resize((small.width * scale, small.height * scale), Image.Resampling.NEAREST)
 
@@ -249,8 +257,8 @@ def save_sheet(rows: list[list[Image.Image]], captions: list, path: Path, cell: 
             method = Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.NEAREST
             shown = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), method)
             sheet.paste(shown, (left, top + _BAR))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(path)
+    with atomic_file(path) as part:
+        sheet.save(part)
     return path
 
 
@@ -260,7 +268,7 @@ def shortened(text: str, pixels: int) -> str:
     return text if len(text) <= most else "..." + text[len(text) - most + 3 :]
 
 
-def colour_table(count: int) -> np.ndarray:
+def color_table(count: int) -> np.ndarray:
     from matplotlib import colormaps
 
     if count <= 20:  # the 20 are ten pairs of a dark and a light tone
@@ -269,6 +277,6 @@ def colour_table(count: int) -> np.ndarray:
 
 
 def save_figure(figure: Figure, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    with atomic_file(path) as part:
+        figure.savefig(part, dpi=120)
     return path

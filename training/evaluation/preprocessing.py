@@ -1,8 +1,8 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""The one test transform of every protocol and model: shortest edge to 256/224 of the size, centre crop (method, 5).
+"""The one test transform of every protocol and model: shortest edge to 256/224 of the size, center crop (method, 5).
 
-B images, C channels; uint8 on the CPU, normalised floats on the device.
+B images, C channels; uint8 on the CPU, normalized floats on the device.
 """
 
 import os
@@ -16,15 +16,14 @@ import numpy as np
 import torch
 from PIL import Image
 
+from modeling_visreg.checkpoint import RESIZE_RATIO
+
 from ..backbones import Backbone
-
-
-RESIZE_RATIO = 256 / 224  # the paper tests at 224 of 256
 
 
 @dataclass(frozen=True)
 class EvaluationTransform:
-    """Bicubic (antialiased) resize, centre crop, then normalisation with the model's own statistics.
+    """Bicubic (antialiased) resize, center crop, then normalization with the model's own statistics.
 
     Attributes:
         size: (height, width) of the crop in pixels.
@@ -46,27 +45,27 @@ class EvaluationTransform:
         left, top = round((resized.width - width) / 2), round((resized.height - height) / 2)
         return to_tensor(resized.crop((left, top, left + width, top + height)))
 
-    def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
+    def normalize(self, pixels: torch.Tensor) -> torch.Tensor:
         """uint8 (B, C, H, W) -> floats on the same device."""
-        return normalise(pixels, self.mean, self.std)
+        return normalize(pixels, self.mean, self.std)
 
     def description(self) -> dict[str, Any]:
         return {"size": list(self.size), "resize_ratio": RESIZE_RATIO, "mean": list(self.mean), "std": list(self.std)}
 
 
-def transform_for(model: Backbone, image_size: int | None = None) -> EvaluationTransform:
+def transform_for(backbone: Backbone, image_size: int | None = None) -> EvaluationTransform:
     """The transform of a model at its native size, or at `image_size` pixels.
 
     Raises:
         ValueError: the model's patch does not divide `image_size`.
     """
-    size = model.native_size if image_size is None else (image_size, image_size)
-    patch = model.patch_size
+    size = backbone.native_size if image_size is None else (image_size, image_size)
+    patch = backbone.patch_size
     if patch and any(side % patch for side in size):
         below = min(size) // patch * patch
         near = " or ".join(str(side) for side in (below, below + patch) if side)
         raise ValueError(f"image_size: patches of {patch} pixels do not divide {min(size)}; {near} would do")
-    return EvaluationTransform(size, model.mean, model.std)
+    return EvaluationTransform(size, backbone.mean, backbone.std)
 
 
 def to_tensor(image: Image.Image) -> torch.Tensor:
@@ -74,7 +73,7 @@ def to_tensor(image: Image.Image) -> torch.Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
-def normalise(pixels: torch.Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> torch.Tensor:
+def normalize(pixels: torch.Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> torch.Tensor:
     """uint8 (B, C, H, W) -> (values / 255 - mean) / std."""
     shape = (1, -1, 1, 1)
     mean_tensor = torch.tensor(mean, device=pixels.device).view(shape)

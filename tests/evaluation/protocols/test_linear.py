@@ -2,20 +2,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """Linear heads: one product is as good as one optimizer each, and nothing leaks from the test images."""
 
+import dataclasses
 from itertools import chain
 
 import pytest
 import torch
 from torch import nn
 
-from visreg_training.evaluation import linear as module
+from visreg_training.evaluation import logistic
 from visreg_training.evaluation.features import Features
 from visreg_training.evaluation.heads import EPS, LEARNING_RATES, MOMENTUM, BatchedHeads, schedule, train_heads
-from visreg_training.evaluation.linear import STRENGTHS, HeadOptions, linear, linear_accuracy, linear_full_batch
-from visreg_training.evaluation.task import hold_out, make_task
+from visreg_training.evaluation.logistic import STRENGTHS
+from visreg_training.evaluation.protocols import linear as module
+from visreg_training.evaluation.protocols.linear import LinearOptions, linear, linear_accuracy
+from visreg_training.evaluation.splits import hold_out, make_task
 
 
-FAST = HeadOptions(epochs=8, batch_size=64)
+FAST = LinearOptions(epochs=8, head_batch_size=64)
+FAST_ON_TEST = dataclasses.replace(FAST, selection="test")
+FULL_BATCH = LinearOptions(solver="lbfgs")
 
 
 def separate(heads: BatchedHeads, features, targets, epochs: int, batch_size: int) -> list[nn.Module]:
@@ -92,8 +97,8 @@ def test_linear_solves_what_is_separable_and_says_how_it_chose(blobs):
     outcome = linear(blobs(0.5), FAST)
     assert outcome.value == 1.0 and outcome.interval == (1.0, 1.0)
     assert outcome.selection["on"] == "validation" and len(outcome.selection["candidates"]) == 13
-    assert linear(blobs(0.5), FAST, "test").selection["on"] == "test"
-    assert linear_full_batch(blobs(0.5)).value == 1.0
+    assert linear(blobs(0.5), FAST_ON_TEST).selection["on"] == "test"
+    assert linear(blobs(0.5), FULL_BATCH).value == 1.0
 
 
 def with_test_labels(task, labels):
@@ -101,11 +106,11 @@ def with_test_labels(task, labels):
 
 
 @pytest.mark.parametrize("validation", [0, 90])
-@pytest.mark.parametrize("run", [lambda task: linear(task, FAST), linear_full_batch])
-def test_shuffled_test_labels_change_no_choice(blobs, run, validation):
+@pytest.mark.parametrize("options", [FAST, FULL_BATCH])
+def test_shuffled_test_labels_change_no_choice(blobs, options, validation):
     task = blobs(4.0, validation=validation)
     shuffled = task.test.labels[torch.randperm(len(task.test.labels), generator=torch.Generator().manual_seed(1))]
-    honest, leaking = run(task), run(with_test_labels(task, shuffled))
+    honest, leaking = linear(task, options), linear(with_test_labels(task, shuffled), options)
     assert leaking.selection == honest.selection
     assert (leaking.predictions == honest.predictions).all()
     assert leaking.value < honest.value
@@ -115,7 +120,7 @@ def test_choosing_on_the_test_images_does_depend_on_their_labels(blobs):
     """The leak that the test above looks for is one that it would find."""
     task = blobs(4.0)
     shuffled = task.test.labels[torch.randperm(len(task.test.labels), generator=torch.Generator().manual_seed(1))]
-    honest, leaking = linear(task, FAST, "test"), linear(with_test_labels(task, shuffled), FAST, "test")
+    honest, leaking = (linear(one, FAST_ON_TEST) for one in (task, with_test_labels(task, shuffled)))
     assert leaking.selection["candidates"] != honest.selection["candidates"]
 
 
@@ -140,7 +145,7 @@ def test_several_labels_an_image_are_measured_by_auroc():
     flat = [part._replace(features=torch.ones_like(part.features)) for part in (train, test)]
     assert linear(make_task(*flat), FAST).value == pytest.approx(0.5)
     with pytest.raises(ValueError, match="one class an image"):
-        linear_full_batch(make_task(train, test))
+        linear(make_task(train, test), FULL_BATCH)
 
 
 def test_hold_out_takes_of_every_class():
@@ -154,10 +159,10 @@ def test_linear_accuracy_of_the_loop(blobs):
     task = blobs(0.5)
     found = linear_accuracy(task.train.features, task.train.labels, task.test.features, task.test.labels)
     assert found.accuracy == 1.0 and found.validation == 1.0
-    unlabelled = task.train.labels.clone()
-    unlabelled[:3] = -1
+    unlabeled = task.train.labels.clone()
+    unlabeled[:3] = -1
     with pytest.raises(ValueError, match="3 of 203 training images have no label"):
-        linear_accuracy(task.train.features, unlabelled, task.test.features, task.test.labels)
+        linear_accuracy(task.train.features, unlabeled, task.test.features, task.test.labels)
     with pytest.raises(ValueError, match="1 of 1 test images have no label"):
         linear_accuracy(task.train.features, task.train.labels, task.test.features[:1], torch.tensor([-1]))
 
@@ -169,7 +174,7 @@ def test_large_sets_are_left_to_heads_which_do_as_well(blobs, monkeypatch, limit
     exact = linear_accuracy(*arguments)
     assert exact.strength in STRENGTHS
     monkeypatch.setattr(module, limit, 100)
-    monkeypatch.setattr(module, "LogisticRegression", None)
+    monkeypatch.setattr(logistic, "LogisticRegression", None)
     found = linear_accuracy(*arguments)
     assert found.strength in LEARNING_RATES and 0.5 < exact.accuracy < 0.99
     assert found.accuracy == pytest.approx(exact.accuracy, abs=0.01)
@@ -183,10 +188,16 @@ def test_linear_accuracy_warns_of_nothing(blobs, recwarn):
 
 
 @pytest.mark.parametrize(
-    "options", [{"learning_rates": (0.0,)}, {"weight_decays": (-1.0,)}, {"epochs": 0}, {"batch_size": 0}]
+    ("options", "words"),
+    [
+        ({"learning_rates": (0.0,)}, "learning_rates must be above 0"),
+        ({"weight_decays": (-1.0,)}, "weight_decays must be 0 or above"),
+        ({"epochs": 0}, "epochs must be at least 1"),
+        ({"head_batch_size": 0}, "head_batch_size must be at least 1"),
+        ({"selection": "train"}, "validation, test"),
+        ({"solver": "lbfgs", "images": "augmented"}, "sgd"),
+    ],
 )
-def test_values_out_of_range_are_refused(blobs, options):
-    with pytest.raises(ValueError, match=r"must|at least"):
-        linear(blobs(), FAST._replace(**options))
-    with pytest.raises(ValueError, match="validation, test"):
-        linear(blobs(), FAST, "train")
+def test_values_out_of_range_are_refused(options, words):
+    with pytest.raises(ValueError, match=words):
+        LinearOptions(**options)

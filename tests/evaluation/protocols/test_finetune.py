@@ -15,14 +15,15 @@ from transformers import AutoModelForImageClassification
 from visreg_training.backbones import open_backbone
 from visreg_training.commands import evaluate
 from visreg_training.errors import UserError
-from visreg_training.evaluation.finetune import RECIPES, Collator, FinetuneSettings, parameter_groups
-from visreg_training.evaluation.results import read_result
-from visreg_training.evaluation.transform import transform_for
+from visreg_training.evaluation.preprocessing import transform_for
+from visreg_training.evaluation.protocols import RECIPES, read_recipe
+from visreg_training.evaluation.protocols.finetune import Collator, FinetuneOptions, parameter_groups
+from visreg_training.evaluation.reports.results import read_result
 
 
 def test_learning_rates_fall_with_depth_and_small_parameters_are_not_decayed(checkpoint):
     network = AutoModelForImageClassification.from_pretrained(checkpoint, num_labels=10)
-    groups = parameter_groups(network, FinetuneSettings(layer_decay=0.5), learning_rate=1.0)
+    groups = parameter_groups(network, FinetuneOptions(layer_decay=0.5), learning_rate=1.0)
     assert sum(len(group["params"]) for group in groups) == len(list(network.parameters()))
     found = {id(p): (group["lr"], group["weight_decay"]) for group in groups for p in group["params"]}
     vit = network.vit
@@ -36,42 +37,42 @@ def test_learning_rates_fall_with_depth_and_small_parameters_are_not_decayed(che
 
 def test_only_training_images_are_mixed(checkpoint):
     transform = transform_for(open_backbone(checkpoint))
-    collate = Collator(FinetuneSettings(), transform, 4)
+    collate = Collator(FinetuneOptions(), transform, 4)
     pixels = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
     items = [{"pixels": image, "label": label, "augmented": False} for label, image in enumerate(pixels)]
     plain = collate(items)
-    assert torch.equal(plain["pixel_values"], transform.normalise(pixels)) and plain["labels"].tolist() == [0, 1, 2, 3]
+    assert torch.equal(plain["pixel_values"], transform.normalize(pixels)) and plain["labels"].tolist() == [0, 1, 2, 3]
     torch.manual_seed(0)
     mixed = collate([item | {"augmented": True} for item in items])
     assert mixed["labels"].shape == (4, 4)
     torch.testing.assert_close(mixed["labels"].sum(1), torch.ones(4))
     assert (mixed["labels"].max(1).values < 1).any()
-    unmixed = Collator(FinetuneSettings(mixup=0, cutmix=0), transform, 4)(
+    unmixed = Collator(FinetuneOptions(mixup=0, cutmix=0), transform, 4)(
         [item | {"augmented": True} for item in items]
     )
     assert torch.equal(unmixed["labels"], plain["labels"])
 
 
 @pytest.fixture
-def colours(tmp_path) -> str:
-    """Noisy pictures of four colours, the class: folders of images, of which the test split lacks the first class."""
+def colors(tmp_path) -> str:
+    """Noisy pictures of four colors, the class: folders of images, of which the test split lacks the first class."""
     random = np.random.default_rng(0)
-    palette = {"blue": (40, 40, 200), "green": (40, 200, 40), "grey": (120, 120, 120), "red": (200, 40, 40)}
+    palette = {"blue": (40, 40, 200), "green": (40, 200, 40), "gray": (120, 120, 120), "red": (200, 40, 40)}
     for split, count in (("train", 24), ("test", 9)):
-        for name, colour in palette.items():
+        for name, color in palette.items():
             if (split, name) == ("test", "blue"):
                 continue
-            folder = tmp_path / "colours" / split / name
+            folder = tmp_path / "colors" / split / name
             folder.mkdir(parents=True)
             for number in range(count):
-                pixels = np.clip(random.normal(colour, 30, (16, 16, 3)), 0, 255).astype(np.uint8)
+                pixels = np.clip(random.normal(color, 30, (16, 16, 3)), 0, 255).astype(np.uint8)
                 Image.fromarray(pixels).save(folder / f"{number}.png")
-    return str(tmp_path / "colours")
+    return str(tmp_path / "colors")
 
 
-def test_finetune_command_learns_colours_and_matches_classes_by_name(checkpoint, colours, tmp_path):
+def test_finetune_command_learns_colors_and_matches_classes_by_name(checkpoint, colors, tmp_path):
     (tmp_path / "recipe.yaml").write_text("epochs: 30\nlearning_rate: 1.0e-2\nbatch_size: 32\nmixup: 0\ncutmix: 0\n")
-    arguments = ["--model", checkpoint, "--dataset", colours, "--config", str(tmp_path / "recipe.yaml")]
+    arguments = ["--model", checkpoint, "--dataset", colors, "--config", str(tmp_path / "recipe.yaml")]
     arguments += ["--epochs", "12", "--drop_path", "0", "--layer_decay", "1", "--warmup_epochs", "1"]
     evaluate.main(["finetune", *arguments, "--num_workers", "0", "--output", str(tmp_path / "out")])
     (path,) = (tmp_path / "out").glob("*.json")
@@ -79,7 +80,7 @@ def test_finetune_command_learns_colours_and_matches_classes_by_name(checkpoint,
     assert result["settings"]["epochs"] == 12 and result["settings"]["mixup"] == 0 and result["selection"] is None
     assert result["value"] > 0.8  # chance is a quarter; numbering by split would leave nothing right
     network = AutoModelForImageClassification.from_pretrained(tmp_path / "out" / "model")
-    assert network.config.id2label == {0: "blue", 1: "green", 2: "grey", 3: "red"}
+    assert network.config.id2label == {0: "blue", 1: "gray", 2: "green", 3: "red"}
 
 
 def test_images_without_class_or_pixels_are_left_out_and_counted(checkpoint, tmp_path):
@@ -107,8 +108,8 @@ def test_images_without_class_or_pixels_are_left_out_and_counted(checkpoint, tmp
     ("options", "words"),
     [
         (["--config", "nowhere.yaml"], "no recipe"),
-        (["--config", str(RECIPES.parent / "digits.yaml")], "unknown keys"),
-        (["--layer_decay", "0"], "layer_decay is in"),
+        (["--config", str(RECIPES / "digits.yaml")], "unknown keys"),
+        (["--layer_decay", "0"], r"layer_decay must be in \(0, 1\]"),
         (["--model", "timm:vit_of_nobody"], "timm knows no model"),
         (["--streaming", "true"], "streaming false"),
     ],
@@ -119,9 +120,4 @@ def test_mistakes_are_named(checkpoint, tmp_path, options, words):
 
 
 def test_our_recipe_is_read():
-    from argparse import Namespace
-
-    from visreg_training.evaluation.finetune import settings_of
-
-    flags = dict.fromkeys(FinetuneSettings.__dataclass_fields__)
-    assert settings_of(Namespace(config="vit_base", **flags)).layer_decay == 0.65
+    assert FinetuneOptions(**read_recipe("finetune", "vit_base")).layer_decay == 0.65

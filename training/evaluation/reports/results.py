@@ -9,18 +9,15 @@ Every file has `protocol`, `dataset`, `config`, `split`, `revision`, `fingerprin
 
 import json
 import math
-import os
 import platform
-from dataclasses import asdict
 from datetime import datetime, timezone
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from .features import FeatureSettings
-from .processes import processes
-from .task import Outcome
-from .transform import EvaluationTransform
+from ...distributed import process_state
+from ...run_folder import write_json
+from ..outcome import Outcome
 
 
 SCHEMA = 1
@@ -45,7 +42,7 @@ def make_result(
         entry: the key of the data set in the table of suites.
     """
     test = data["test"]
-    state = processes()
+    state = process_state()
     result = {"schema": SCHEMA, "protocol": protocol}
     result |= {name: test.get(name) for name in ("dataset", "config", "split", "revision", "fingerprint")}
     result |= {"entry": entry, "metric": outcome.metric, "value": outcome.value, "interval": list(outcome.interval)}
@@ -55,10 +52,6 @@ def make_result(
     result |= {"seconds": {name: round(value, 3) for name, value in seconds.items()}}
     result["created"] = datetime.now(timezone.utc).isoformat(timespec="seconds")
     return without_nan(result)
-
-
-def feature_record(settings: FeatureSettings, transform: EvaluationTransform) -> dict[str, Any]:
-    return asdict(settings) | {"transform": transform.description()}
 
 
 def versions() -> dict[str, str]:
@@ -89,10 +82,7 @@ def write_result(result: dict[str, Any], path: Path) -> Path:
     """
     if path.suffix != ".json":
         path = path / f"{file_name(result)}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    write_json(path, result)
     return path
 
 

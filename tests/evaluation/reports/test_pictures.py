@@ -13,16 +13,16 @@ from PIL import Image
 from visreg_training.backbones import open_backbone
 from visreg_training.commands import visualize
 from visreg_training.errors import UserError
-from visreg_training.evaluation import pictures
+from visreg_training.evaluation.reports import pictures
 
 
-def test_colours_are_principal_components():
+def test_colors_are_principal_components():
     generator = torch.Generator().manual_seed(0)
     basis = torch.linalg.qr(torch.randn(16, 3, generator=generator)).Q
     factors = torch.randn(3, 12 * 9, generator=generator) * torch.tensor([9.0, 5.0, 2.0])[:, None]
-    (colours,) = pictures.pca_colours([(basis @ factors).view(16, 12, 9)])
-    assert colours.shape == (12, 9, 3) and colours.min() == 0 and colours.max() == 1
-    flat = colours.reshape(-1, 3)
+    (colors,) = pictures.pca_colors([(basis @ factors).view(16, 12, 9)])
+    assert colors.shape == (12, 9, 3) and colors.min() == 0 and colors.max() == 1
+    flat = colors.reshape(-1, 3)
     inside = (flat > 0).all(1) & (flat < 1).all(1)
     for channel in range(3):
         correlation = np.corrcoef(flat[inside, channel], factors[channel].numpy()[inside])[0, 1]
@@ -31,11 +31,11 @@ def test_colours_are_principal_components():
 
 def test_frames_share_a_basis_and_images_may_have_their_own():
     maps = list(torch.randn(2, 8, 4, 4, generator=torch.Generator().manual_seed(0)))
-    doubled = pictures.pca_colours([maps[0], maps[0], maps[1]])
+    doubled = pictures.pca_colors([maps[0], maps[0], maps[1]])
     assert np.array_equal(doubled[0], doubled[1])
-    apart = pictures.pca_colours(maps, together=False)
-    assert np.allclose(apart[0], pictures.pca_colours(maps[:1])[0])
-    assert not np.allclose(apart[0], pictures.pca_colours(maps)[0])
+    apart = pictures.pca_colors(maps, shared=False)
+    assert np.allclose(apart[0], pictures.pca_colors(maps[:1])[0])
+    assert not np.allclose(apart[0], pictures.pca_colors(maps)[0])
 
 
 def test_images_of_any_size_are_fitted_to_the_patch(checkpoint):
@@ -89,7 +89,7 @@ def test_confusions_are_counted_by_rows(tmp_path, monkeypatch):
         ("attention", ["--count", "3"]),
         ("map", ["--limit", "80"]),
         ("confusion", ["--limit", "80"]),
-        ("neighbours", ["--limit", "80", "--count", "3", "--k", "4"]),
+        ("neighbors", ["--limit", "80", "--count", "3", "--k", "4"]),
     ],
 )
 def test_every_picture_is_one_command(checkpoint, tmp_path, kind, options):

@@ -1,11 +1,11 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""A classification task on frozen features: the splits, who may look at which, and how scores are judged.
+"""A classification task on frozen features: the splits, who may look at which, and how labels are matched.
 
 n images, d features, C classes.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -14,36 +14,55 @@ from sklearn.model_selection import train_test_split
 
 from ..backbones import Backbone
 from ..data import NoSuchSplit, open_stream
-from . import bootstrap
-from .features import FeatureCache, Features, FeatureSettings, cached_features
-from .metrics.accuracy.accuracy import accuracy
-from .metrics.macro_auroc.macro_auroc import macro_auroc
-from .metrics.top5_accuracy.top5_accuracy import top_k_right
+from ..option import option
+from .cache import FeatureCache, cached_features
+from .features import FeatureOptions, Features, subset
 
 
 SELECTIONS = ("validation", "test")
 VALIDATION_SHARE = 0.1  # of the training images, where the data set has no validation split
 
 
-@dataclass
-class Outcome:
-    """What a protocol found.
+@dataclass(frozen=True)
+class DataOptions:
+    """Labeled images."""
 
-    Attributes:
-        metric, value, interval: the result and its 95 % interval.
-        metrics: further figures.
-        selection: what was chosen, on what, and how it did there; None where nothing was chosen.
-        settings: of the protocol.
-        predictions: (n,) classes of the test images, where the task has one class an image.
-    """
+    dataset: str | None = option(None, "digits, a Hub id, a folder, or a glob of files")
+    dataset_config: str | None = option(None, "configuration of a Hub data set")
+    revision: str | None = option(None, "commit, branch or tag of a Hub data set")
+    image_column: str | None = option(None, "default: found by its type")
+    label_column: str | None = option(None, "default: found by its type")
+    streaming: bool | None = option(None, "read shards in sequence; default: for Hub ids")
 
-    metric: str
-    value: float
-    interval: tuple[float, float]
-    metrics: dict[str, Any] = field(default_factory=dict)
-    selection: dict[str, Any] | None = None
-    settings: dict[str, Any] = field(default_factory=dict)
-    predictions: np.ndarray | None = None
+    def columns(self) -> dict[str, Any]:
+        """Keywords of `open_stream`, but for the split."""
+        return {spec.name: getattr(self, spec.name) for spec in fields(DataOptions) if spec.name != "dataset"}
+
+
+@dataclass(frozen=True)
+class SplitOptions(DataOptions):
+    """One split of a data set."""
+
+    split: str = option("train", "split that is read")
+
+    def open(self, split: str | None = None) -> Any:
+        """The source of the split, or of another one of the same data set."""
+        return open_stream(self.dataset, split=split or self.split, **self.columns())
+
+
+@dataclass(frozen=True)
+class TaskOptions(DataOptions):
+    """The splits of a data set."""
+
+    train_split: str = option("train", "split that classifiers learn from")
+    test_split: str = option("test", "split that is tested on")
+    validation_split: str | None = option(None, "default: `validation` where there is one, else part of train")
+    train_share: float | None = option(None, "share to train on of a data set with one split")
+
+    def open(self, mask_column: str | None = None) -> "Sources":
+        """What `open_sources` makes of them."""
+        splits = (self.train_split, self.test_split, self.validation_split, self.train_share)
+        return open_sources(self.dataset, *splits, mask_column, **self.columns())
 
 
 @dataclass
@@ -53,12 +72,14 @@ class Sources:
     Attributes:
         validation: None where it is split off `train`.
         train_share: where `train` and `test` are the same split, the share of it that is trained on.
+        masks: the masks of `train` and `test`, where the task is segmentation.
     """
 
     train: Any
     test: Any
     validation: Any = None
     train_share: float | None = None
+    masks: tuple[Any, Any] | None = None
 
     def descriptions(self) -> dict[str, Any]:
         sources = {"train": self.train, "test": self.test, "validation": self.validation}
@@ -87,6 +108,7 @@ def open_sources(
     test_split: str = "test",
     validation_split: str | None = None,
     train_share: float | None = None,
+    mask_column: str | None = None,
     **options: Any,
 ) -> Sources:
     """Opens the splits of a data set.
@@ -95,6 +117,7 @@ def open_sources(
         validation_split: None takes the split `validation` where there is one (and it is not the one tested on).
         train_share: where a data set has one split only (train and test are named the same): the share of it, class by
             class, that is trained on; the rest is tested on.
+        mask_column: opens the masks of segmentation too; nothing is streamed then, and nothing chosen on validation.
         **options: of `open_stream`.
 
     Raises:
@@ -109,6 +132,10 @@ def open_sources(
         return Sources(source, source, None, train_share)
     if len({train_split, test_split, validation_split}) < 3:
         raise ValueError("train, test and validation have to be different splits: one would leak into another")
+    if mask_column is not None:
+        if validation_split is not None:
+            raise ValueError("validation_split: segmentation chooses nothing, so it takes none")
+        return _with_masks(dataset, (train_split, test_split), mask_column, options | {"streaming": False})
     train = open_stream(dataset, split=train_split, **options)
     test = open_stream(dataset, split=test_split, **options)
     if validation_split is not None:
@@ -121,10 +148,20 @@ def open_sources(
         return Sources(train, test)
 
 
+def _with_masks(dataset: str, splits: tuple[str, str], mask_column: str, options: dict[str, Any]) -> Sources:
+    images = [open_stream(dataset, split=split, **options) for split in splits]
+    columns = options | {"image_column": mask_column, "label_column": None}
+    try:
+        train, test = (open_stream(dataset, split=split, **columns) for split in splits)
+    except ValueError as error:
+        raise ValueError(str(error).replace("image_column", "mask_column")) from error
+    return Sources(*images, masks=(train, test))
+
+
 def load_task(
-    model: Backbone,
+    backbone: Backbone,
     sources: Sources,
-    settings: FeatureSettings | None = None,
+    options: FeatureOptions | None = None,
     cache: FeatureCache | None = None,
     batch_size: int = 256,
 ) -> Task:
@@ -135,13 +172,13 @@ def load_task(
     """
 
     def read(source):
-        features = labelled(cached_features(model, source, settings, cache, batch_size), source)
+        features = labeled(cached_features(backbone, source, options, cache, batch_size), source)
         return renumbered(features, label_map(sources.train.label_names, source.label_names))
 
     if sources.train_share is not None:
-        whole = read(sources.train)
-        test, train = hold_out(whole.labels, portion=sources.train_share)
-        return make_task(subset(whole, train), subset(whole, test), None, sources.train.label_names)
+        both = read(sources.train)
+        test, train = hold_out(both.labels, portion=sources.train_share)
+        return make_task(subset(both, train), subset(both, test), None, sources.train.label_names)
     held = None if sources.validation is None else read(sources.validation)
     return make_task(read(sources.train), read(sources.test), held, sources.train.label_names)
 
@@ -161,7 +198,7 @@ def make_task(train: Features, test: Features, validation: Features | None = Non
     return Task(train, test, validation, max(named, *(int(part.labels.max()) + 1 for part in parts)), label_names)
 
 
-def labelled(features: Features, source: Any) -> Features:
+def labeled(features: Features, source: Any) -> Features:
     """Without the images that have no label.
 
     Raises:
@@ -173,11 +210,6 @@ def labelled(features: Features, source: Any) -> Features:
     if len(known) == 0:
         raise ValueError(f"{source.name}, split {source.split}: no labels; name their column with --label_column")
     return features if len(known) == len(features.labels) else subset(features, known)
-
-
-def subset(features: Features, rows: torch.Tensor) -> Features:
-    """The images of the given numbers."""
-    return Features(features.features[rows], features.labels[rows], [features.ids[row] for row in rows.tolist()])
 
 
 def label_map(names: list[str] | None, theirs: list[str] | None) -> dict[int, int] | None:
@@ -207,13 +239,14 @@ def renumbered(features: Features, mapping: dict[int, int] | None) -> Features:
     return features._replace(labels=numbers[features.labels])
 
 
-def check_selection(selection: str) -> None:
-    if selection not in SELECTIONS:
-        raise ValueError(f"selection is one of {', '.join(SELECTIONS)}, not {selection!r}")
+def fit_and_choose(task: Task, seed: int = 0, selection: str = "validation") -> tuple[Features, Features]:
+    """What candidates are trained on and what they are compared on.
 
-
-def fit_and_choose(task: Task, seed: int = 0) -> tuple[Features, Features]:
-    """What candidates are trained on and what they are compared on; the test images are neither."""
+    Args:
+        selection: `validation`: never the test images; `test`: those, as in papers that report the best of several.
+    """
+    if selection == "test":
+        return task.train, task.test
     if task.validation is not None:
         return task.train, task.validation
     fit, held = hold_out(task.train.labels, seed)
@@ -236,28 +269,5 @@ def hold_out(
         held = max(1, round(portion * len(labels)))
         fits = counts[counts > 0].min() >= 2 and min(held, len(labels) - held) >= (counts > 0).sum()
         strata = labels.numpy() if fits else None
-    fit, kept = train_test_split(np.arange(len(labels)), test_size=portion, random_state=seed, stratify=strata)
-    return torch.from_numpy(np.sort(fit)), torch.from_numpy(np.sort(kept))
-
-
-def figure(scores: torch.Tensor, labels: torch.Tensor) -> float:
-    """Accuracy of scores (n, C) for classes (n,), macro AUROC for labels (n, C)."""
-    if labels.ndim == 2:
-        return macro_auroc(scores.numpy(), labels.numpy())
-    return accuracy(scores.argmax(1).numpy(), labels.numpy())
-
-
-def judge(scores: torch.Tensor, labels: torch.Tensor, seed: int = 0) -> Outcome:
-    """The result of scores (n, C) with its interval over the test images."""
-    points, truth = scores.float().numpy(), labels.numpy()
-    if labels.ndim == 2:
-        value = macro_auroc(points, truth)
-        interval = bootstrap.of_statistic(lambda weights: macro_auroc(points, truth, weights), len(truth), seed)
-        return Outcome("macro_auroc", value, interval)
-    predictions = points.argmax(1)
-    metrics = {}
-    if points.shape[1] > 5:
-        metrics["top5_accuracy"] = float(top_k_right(points, truth).mean())
-    value = accuracy(predictions, truth)
-    interval = bootstrap.of_mean(predictions == truth, seed)
-    return Outcome("accuracy", value, interval, metrics, predictions=predictions)
+    fit, held_out = train_test_split(np.arange(len(labels)), test_size=portion, random_state=seed, stratify=strata)
+    return torch.from_numpy(np.sort(fit)), torch.from_numpy(np.sort(held_out))

@@ -1,6 +1,6 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""Segmentation: a linear head on patch tokens finds what colour tells, and counts pixels rightly."""
+"""Segmentation: a linear head on patch tokens finds what color tells, and counts pixels rightly."""
 
 import numpy as np
 import pytest
@@ -8,9 +8,15 @@ import torch
 from datasets import Dataset, DatasetDict, Features, Image
 from PIL import Image as PILImage
 
+from visreg_training.backbones import open_backbone
 from visreg_training.commands import evaluate
+from visreg_training.data import open_stream
 from visreg_training.errors import UserError
-from visreg_training.evaluation.results import read_result
+from visreg_training.evaluation import run
+from visreg_training.evaluation.preprocessing import transform_for
+from visreg_training.evaluation.protocols import segment
+from visreg_training.evaluation.reports.results import read_result
+from visreg_training.evaluation.splits import open_sources
 
 
 @pytest.fixture(scope="module")
@@ -47,15 +53,11 @@ def test_segment_command(checkpoint, pictures, tmp_path):
 
 
 def test_the_head_is_tested_in_evaluation_mode_and_every_image_counts(checkpoint, pictures):
-    from visreg_training.backbones import open_backbone
-    from visreg_training.data import open_stream
-    from visreg_training.evaluation import segment
-    from visreg_training.evaluation.transform import transform_for
 
     model = open_backbone(checkpoint)
     pair = [open_stream(pictures, split="test", image_column=column) for column in ("image", "mask")]
     masks = segment.Masks(*pair, transform_for(model))
-    settings = segment.SegmentSettings(epochs=1, batch_size=4)
+    settings = segment.SegmentOptions(epochs=1, batch_size=4)
     head = segment.train_head(model, masks, 2, settings)
     assert not head.training and not model.module.training
     counts = [segment.test_counts(model, head, masks, 2, size) for size in (1, 3, 100)]
@@ -65,6 +67,14 @@ def test_the_head_is_tested_in_evaluation_mode_and_every_image_counts(checkpoint
         model.patch_map(torch.zeros(1, 3, 16, 16))
 
 
+def test_the_python_api_is_that_of_every_protocol(checkpoint, pictures):
+    options = segment.SegmentOptions(epochs=1)
+    result = run.evaluate(open_backbone(checkpoint), open_sources(pictures, mask_column=options.mask_column), options)
+    assert result["protocol"] == "segment" and result["settings"]["epochs"] == 1
+    with pytest.raises(ValueError, match="needs masks"):
+        run.evaluate(open_backbone(checkpoint), open_sources("digits"), options)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -72,6 +82,7 @@ def test_the_head_is_tested_in_evaluation_mode_and_every_image_counts(checkpoint
         (["--epochs", "0"], "at least 1"),
         (["--num_classes", "1"], "num_classes must be"),
         (["--test_split", "train"], "different splits"),
+        (["--validation_split", "val"], "takes none"),
     ],
 )
 def test_mistakes_are_named(checkpoint, pictures, options, words):

@@ -35,6 +35,16 @@ def compare(results: Iterable[dict[str, Any]], references: str = "matching") -> 
     return "\n\n".join(parts) + "\n"
 
 
+def summary(result: dict[str, Any]) -> str:
+    """One result: its table beside published figures, then its further metrics, one a line."""
+    lines = [compare([result])]
+    for name, value in result["metrics"].items():
+        if isinstance(value, dict):
+            value = f"{value['value']:.4f} ({value['interval'][0]:.4f} to {value['interval'][1]:.4f})"
+        lines.append(f"{name}: {value if isinstance(value, int | str) else f'{value:.4f}'}\n")
+    return "".join(lines)
+
+
 def table(protocol: str, metric: str, results: list[dict[str, Any]], references: str) -> str:
     """The table of one protocol and metric."""
     columns = list(dict.fromkeys(column(result) for result in results))

@@ -5,46 +5,67 @@
 q queries, n images of the gallery, d features.
 """
 
+from dataclasses import dataclass
+from typing import Any
+
 import torch
 from torch.nn import functional
 
-from . import bootstrap
-from .features import Features
-from .task import Outcome, Task
+from ...option import Range, check_options, option
+from .. import intervals
+from ..features import Features
+from ..outcome import Outcome
+from ..splits import Task
+from . import Protocol, on_features
 
 
-RECALLS = (1, 5, 10)
 _ENTRIES = 2**23  # similarities ranked at once
 
 
-def retrieval(task: Task, recalls=RECALLS, gallery: str = "train", seed: int = 0) -> Outcome:
-    """Mean average precision over the whole ranking, and recall@k: the share of queries with a relevant image among
-    the first k. Images are relevant that share a class with the query; queries without any are left out, and counted.
-
-    Args:
-        gallery: `train`, or `test`: every test image then ranks all others.
+@dataclass(frozen=True)
+class RetrievalOptions:
+    """What is ranked, and how far one looks.
 
     Raises:
-        ValueError: a value is out of range, or no query has a relevant image.
+        ValueError: a value is out of range.
     """
-    if gallery not in ("train", "test"):
-        raise ValueError(f"gallery is train or test, not {gallery!r}")
-    if not recalls or min(recalls) < 1:
-        raise ValueError(f"k of recall must be at least 1, got {list(recalls)}")
-    precisions, first = rank(task.test, task.train if gallery == "train" else None)
+
+    recall_at: tuple[int, ...] = option(
+        (1, 5, 10), "recall@k: a relevant image among the first k",
+        Range(lambda values: values and min(values) >= 1, "be at least 1"),
+    )  # fmt: skip
+    gallery: str = option("train", "what is ranked; `test`: every test image ranks all others", ("train", "test"))
+    seed: int = option(0, "of all that is drawn")
+
+    def __post_init__(self):
+        check_options(self)
+
+
+def retrieval(task: Task, options: RetrievalOptions | None = None, device: Any = "cpu") -> Outcome:
+    """Mean average precision over the full ranking, and recall@k: the share of queries with a relevant image among
+    the first k. Images are relevant that share a class with the query; queries without any are left out, and counted.
+
+    Raises:
+        ValueError: no query has a relevant image.
+    """
+    options = options or RetrievalOptions()
+    precisions, first = rank(task.test, task.train if options.gallery == "train" else None)
     known = precisions.isfinite()
     if not known.any():
         raise ValueError("no query has a relevant image in the gallery")
     precisions, first = precisions[known], first[known]
-    metrics = {f"recall@{k}": (first < k).double().mean().item() for k in sorted(set(recalls))}
+    metrics = {f"recall@{k}": (first < k).double().mean().item() for k in sorted(set(options.recall_at))}
     metrics["queries_left_out"] = int((~known).sum())
-    interval = bootstrap.of_mean(precisions.numpy(), seed)
-    settings = {"gallery": gallery, "similarity": "cosine", "seed": seed}
+    interval = intervals.of_mean(precisions.numpy(), options.seed)
+    settings = {"gallery": options.gallery, "similarity": "cosine", "seed": options.seed}
     return Outcome("mean_average_precision", precisions.mean().item(), interval, metrics, settings=settings)
 
 
+PROTOCOL = Protocol("mean average precision and recall", RetrievalOptions, on_features(retrieval))
+
+
 def rank(queries: Features, gallery: Features | None) -> tuple[torch.Tensor, torch.Tensor]:
-    """Average precision (q,), nan without a relevant image, and place of the first relevant image (q,), from 0.
+    """Average precision (q,), nan without a relevant image, and position of the first relevant image (q,), from 0.
 
     Args:
         gallery: None for the queries themselves, each without itself.
@@ -62,8 +83,8 @@ def rank(queries: Features, gallery: Features | None) -> tuple[torch.Tensor, tor
             order = order[:, :-1]  # the query itself, which comes last
         hits = relevance(queries.labels[rows], labels, order)
         found = hits.cumsum(1)
-        places = torch.arange(1, order.shape[1] + 1)
-        precisions.append((found / places * hits).double().sum(1) / found[:, -1])
+        positions = torch.arange(1, order.shape[1] + 1)
+        precisions.append((found / positions * hits).double().sum(1) / found[:, -1])
         firsts.append(torch.where(hits.any(1), hits.int().argmax(1), order.shape[1]))
     return torch.cat(precisions), torch.cat(firsts)
 

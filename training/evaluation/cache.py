@@ -1,0 +1,198 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""Features of a whole source: extracted once, shared out over processes, kept as safetensors files.
+
+    features = cached_features(backbone, source, FeatureOptions(layers=4), cache)
+
+n images.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import torch
+from pyarrow import parquet
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch.nn import functional
+
+from ..backbones import Backbone
+from ..distributed import all_gather_object, process_state, raise_on_all_ranks
+from ..option import check_options, option
+from ..run_folder import atomic_file
+from .features import AT_LEAST_ONE, FeatureOptions, Features, extract, readable
+from .preprocessing import EvaluationTransform, transform_for
+
+
+_FORMAT = 2  # of the cached files
+
+
+@dataclass(frozen=True)
+class CacheOptions:
+    """How features are computed and where they are kept; no value depends on it.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    batch_size: int = option(256, "images embedded at once", AT_LEAST_ONE)
+    cache_dir: Path | None = option(None, "of features; default: visreg/features in the user's cache")
+
+    def __post_init__(self):
+        check_options(self)
+
+    @property
+    def cache(self) -> "FeatureCache":
+        return FeatureCache(self.cache_dir)
+
+
+class FeatureCache:
+    """A folder of features, one file for each model, data and transform. Files are whole or absent.
+
+    Args:
+        folder: None for features/ in `VISREG_CACHE`, or in visreg/ of the user's cache folder.
+    """
+
+    def __init__(self, folder: str | os.PathLike | None = None):
+        self.folder = Path(folder) if folder else default_cache()
+
+    def path(self, key: dict[str, Any]) -> Path:
+        return self.folder / f"{hashlib.sha256(_canonical(key).encode()).hexdigest()[:32]}.safetensors"
+
+
+def default_cache() -> Path:
+    """`VISREG_CACHE`, or visreg/ in the user's cache folder."""
+    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("VISREG_CACHE") or Path(root) / "visreg") / "features"
+
+
+def feature_key(backbone: Backbone, source: Any, options: FeatureOptions, transform: EvaluationTransform) -> dict:
+    """Everything that decides the values: weights, data, transform, options. The name of the model does not."""
+    described = backbone.description()
+    return {
+        "format": _FORMAT,
+        "weights": described["weights"],
+        "architecture": described["architecture"],
+        "class": described["class"],
+        "data": source.content_fingerprint,
+        "label_column": source.label_column,
+        "transform": transform.description(),
+        "settings": asdict(options),
+    }
+
+
+def cached_features(
+    backbone: Backbone,
+    source: Any,
+    options: FeatureOptions | None = None,
+    cache: FeatureCache | None = None,
+    batch_size: int = 256,
+) -> Features:
+    """Features of all images of a source, out of the cache or extracted by all processes together.
+
+    Each process decodes and embeds every world-size-th image, so that none is taken twice and batch sizes need divide
+    nothing. Processes on several machines need a cache folder that they share.
+
+    Args:
+        source: of `open_stream`.
+        cache: None for the user's cache folder.
+
+    Raises:
+        ValueError: there is no image, or too many cannot be read.
+    """
+    state, options, cache = process_state(), options or FeatureOptions(), cache or FeatureCache()
+    transform = transform_for(backbone, options.image_size)
+    key = feature_key(backbone, source, options, transform)
+    path = cache.path(key)
+    # Nobody looks for the file while another already writes it.
+    if not all(all_gather_object(path.is_file())):
+        rank, world = state.process_index, state.num_processes
+        parts = [path.with_suffix(f".{index}of{world}.part") for index in range(world)]
+        with raise_on_all_ranks():
+            images = readable(transform, source, options, rank, world)
+            found, positions = extract(backbone, transform, images, options, batch_size, source.label_names)
+            if not len(positions) and world == 1:
+                raise ValueError(f"{source.name}, split {source.split}: there is no image to take features of")
+            _write(parts[rank], found, positions, key)
+        with raise_on_all_ranks():
+            if state.is_main_process:
+                _merge(parts, path, key)
+    with raise_on_all_ranks():
+        return _read(path)
+
+
+def save_features(path: Path, features: Features, record: str) -> None:
+    """Features, labels and ids for a user's own work, whole or absent.
+
+    A .safetensors file has the tensors `features`, `labels` and, in its metadata, `ids` (JSON) and `record`; a
+    .parquet file one row an image with the columns `id`, `label` and `features`.
+
+    Args:
+        record: JSON that says which model and data they are of.
+    """
+    with atomic_file(path) as part:
+        if path.suffix == ".parquet":
+            rows = {"id": features.ids, "label": features.labels.tolist(), "features": list(features.features.numpy())}
+            table = pyarrow.table(rows).replace_schema_metadata({"visreg": record})
+            parquet.write_table(table, part)
+        else:
+            tensors = {"features": features.features.contiguous(), "labels": features.labels.contiguous()}
+            save_file(tensors, part, {"ids": json.dumps(features.ids), "record": record})
+
+
+def _write(path: Path, features: Features, positions: torch.Tensor, key: dict[str, Any]) -> None:
+    names = torch.frombuffer(bytearray(json.dumps(features.ids).encode()), dtype=torch.uint8)
+    tensors = {"features": features.features, "labels": features.labels, "places": positions, "ids": names}
+    with atomic_file(path) as part:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part, {"key": _canonical(key)})
+
+
+def _read(path: Path) -> Features:
+    with safe_open(path, "pt") as file:
+        ids = json.loads(bytes(file.get_tensor("ids").numpy()))
+        return Features(file.get_tensor("features"), file.get_tensor("labels"), ids)
+
+
+def _merge(parts: list[Path], path: Path, key: dict[str, Any]) -> None:
+    """The shares of all processes, in the order of the data set, as one file; the shares go.
+
+    Raises:
+        ValueError: the share of a process is missing, or all are empty.
+    """
+    if missing := [part.name for part in parts if not part.is_file()]:
+        raise ValueError(f"{', '.join(missing)} is missing in {path.parent}: processes need a cache folder they share")
+    shares = []
+    for part in parts:
+        with safe_open(part, "pt") as file:
+            shares.append((_read(part), file.get_tensor("places")))
+    shares = [(features, positions) for features, positions in shares if len(positions)]
+    if not shares:
+        raise ValueError("there is no image to take features of")
+    positions = torch.cat([positions for _features, positions in shares])
+    order = positions.argsort()
+    ids = [name for features, _positions in shares for name in features.ids]
+    merged = Features(
+        torch.cat([features.features for features, _ in shares])[order],
+        torch.cat(_same_width([features.labels for features, _ in shares]))[order],
+        [ids[index] for index in order.tolist()],
+    )
+    _write(path, merged, positions[order], key)
+    for part in parts:
+        part.unlink()
+
+
+def _same_width(labels: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Multi-hot labels of shares that saw different highest classes, made equally wide."""
+    if all(label.ndim == 1 for label in labels):
+        return labels
+    width = max(label.shape[1] for label in labels)
+    return [functional.pad(label, (0, width - label.shape[1])) for label in labels]
+
+
+def _canonical(key: dict[str, Any]) -> str:
+    return json.dumps(key, sort_keys=True)

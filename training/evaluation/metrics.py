@@ -1,0 +1,171 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""The metrics as functions of arrays, and as `evaluate.Metric` classes: `MacroAUROC().compute(...)`.
+
+scikit-learn computes what it has with the same value. By hand are: the AUROC, which a bootstrap asks for 200 times
+with weights (scikit-learn takes six times as long, and warns where a class is absent); top 5, where scikit-learn lets
+the later of two classes with the same score win; and the IoU, whose counts an image are what is drawn from.
+
+n images, C classes, q queries.
+"""
+
+from typing import Any
+
+import datasets
+import evaluate
+import numpy as np
+from sklearn.metrics import accuracy_score, average_precision_score
+
+
+_CLASS = datasets.Value("int64")
+_CLASSES = datasets.Sequence(datasets.Value("int64"))
+_SCORES = datasets.Sequence(datasets.Value("float32"))
+
+
+def accuracy(predictions: Any, references: Any) -> float:
+    """Share of the n `predictions` (classes) that equal `references` (classes); 0 to 1."""
+    return float(accuracy_score(references, predictions))
+
+
+def top_k_right(scores: Any, references: Any, k: int = 5) -> np.ndarray:
+    """(n,) of 0 and 1: whether fewer than `k` classes score higher than the right one; scores (n, C).
+
+    Classes that score the same as the right one count against it when they come first, as a stable sort has it.
+    """
+    scores, references = np.asarray(scores), np.asarray(references)
+    right = scores[np.arange(len(scores)), references][:, None]
+    earlier = np.arange(scores.shape[1])[None] < references[:, None]
+    return ((scores > right) | ((scores == right) & earlier)).sum(1) < k
+
+
+def top5_accuracy(scores: Any, references: Any) -> float:
+    """Share of images (n, C) whose class is among the five highest scores; 0 to 1."""
+    return float(top_k_right(scores, references).mean())
+
+
+def class_aurocs(scores: Any, references: Any, weights: Any = None) -> np.ndarray:
+    """(C,) areas under the ROC curves of scores (n, C) for references (n, C) of 0 and 1; nan where a class has no
+    positive or no negative. Equal scores count half.
+
+    Args:
+        weights: (n,) weight of each image, as a bootstrap draws them; 1 by default.
+    """
+    scores, references = np.asarray(scores, float), np.asarray(references, float)
+    weights = np.ones(len(scores)) if weights is None else np.asarray(weights, float)
+    areas = []
+    for column, truth in zip(scores.T, references.T, strict=True):
+        _, level = np.unique(column, return_inverse=True)
+        positive = np.bincount(level, weights * truth)
+        negative = np.bincount(level, weights * (1 - truth))
+        pairs = positive.sum() * negative.sum()
+        below = negative.cumsum() - negative / 2  # negatives that score lower, half of those that score the same
+        areas.append((positive * below).sum() / pairs if pairs > 0 else np.nan)
+    return np.array(areas)
+
+
+def macro_auroc(scores: Any, references: Any, weights: Any = None) -> float:
+    """Mean area over the classes that have positives and negatives; nan where none has."""
+    return _mean_of_known(class_aurocs(scores, references, weights))
+
+
+def mean_average_precision(scores: Any, relevant: Any) -> float:
+    """Mean over the queries that have a relevant image of the average precision of their ranking, from scores and
+    relevance (q, n); nan where no query has one."""
+    pairs = zip(np.asarray(relevant), np.asarray(scores), strict=True)
+    return _mean_of_known(np.array([average_precision_score(*pair) if pair[0].any() else np.nan for pair in pairs]))
+
+
+def class_counts(prediction: Any, reference: Any, num_classes: int, ignore_index: int = 255) -> np.ndarray:
+    """(2, C) pixels in the intersection and in the union of each class, over maps of one shape.
+
+    Pixels whose reference is `ignore_index` count nowhere.
+    """
+    prediction, reference = np.asarray(prediction).ravel(), np.asarray(reference).ravel()
+    known = reference != ignore_index
+    prediction, reference = prediction[known], reference[known]
+    intersection = np.bincount(reference[prediction == reference], minlength=num_classes)[:num_classes]
+    both = np.bincount(prediction, minlength=num_classes) + np.bincount(reference, minlength=num_classes)
+    return np.stack([intersection, both[:num_classes] - intersection])
+
+
+def mean_iou_of_counts(counts: Any) -> float:
+    """Mean over the classes that occur, in the references or the predictions; counts (2, C)."""
+    intersection, union = np.asarray(counts, float)
+    occurs = union > 0
+    return float((intersection[occurs] / union[occurs]).mean()) if occurs.any() else float("nan")
+
+
+def mean_iou(predictions: Any, references: Any, num_classes: int, ignore_index: int = 255) -> float:
+    """Intersection over union, mean over the classes, counted over all pixels of n maps of any size."""
+    pairs = zip(predictions, references, strict=True)
+    return mean_iou_of_counts(sum(class_counts(*pair, num_classes, ignore_index) for pair in pairs))
+
+
+def _mean_of_known(values: np.ndarray) -> float:
+    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+
+
+def _info(description: str, predictions: Any, references: Any, inputs: str) -> evaluate.MetricInfo:
+    features = datasets.Features({"predictions": predictions, "references": references})
+    return evaluate.MetricInfo(
+        description=description,
+        citation="",
+        inputs_description=f"predictions, references: {inputs}",
+        features=features,
+    )
+
+
+class Accuracy(evaluate.Metric):
+    """`predictions`, `references`: n classes each; `{"accuracy": share}`."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        return _info("Share of images whose predicted class is right.", _CLASS, _CLASS, "classes.")
+
+    def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
+        return {"accuracy": accuracy(predictions, references)}
+
+
+class Top5Accuracy(evaluate.Metric):
+    """`predictions`: scores (n, C); `references`: n classes; `{"top5_accuracy": share}`."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        text = "Share of images whose class is among the five highest scores."
+        return _info(text, _SCORES, _CLASS, "a score for each class; classes.")
+
+    def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
+        return {"top5_accuracy": top5_accuracy(predictions, references)}
+
+
+class MacroAUROC(evaluate.Metric):
+    """`predictions`: scores (n, C); `references`: (n, C) of 0 and 1; `{"macro_auroc": area}`."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        text = "Area under the ROC curve, mean over the classes."
+        return _info(text, _SCORES, _CLASSES, "a score for each class; 0 or 1 for each class.")
+
+    def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
+        return {"macro_auroc": macro_auroc(predictions, references)}
+
+
+class MeanAveragePrecision(evaluate.Metric):
+    """`predictions`: scores (q, n); `references`: relevance (q, n) of 0 and 1; `{"mean_average_precision": share}`."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        text = "Average precision of each query's ranking, mean over the queries."
+        return _info(text, _SCORES, _CLASSES, "scores of the ranked images; whether each is relevant.")
+
+    def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
+        return {"mean_average_precision": mean_average_precision(predictions, references)}
+
+
+class MeanIoU(evaluate.Metric):
+    """`predictions`, `references`: n maps of classes; `{"mean_iou": share}`; takes num_classes and ignore_index."""
+
+    def _info(self) -> evaluate.MetricInfo:
+        maps = datasets.Sequence(_CLASSES)
+        return _info("Intersection over union, mean over the classes.", maps, maps, "maps of classes.")
+
+    def _compute(
+        self, predictions: Any, references: Any, num_classes: int, ignore_index: int = 255
+    ) -> dict[str, float]:
+        return {"mean_iou": mean_iou(predictions, references, num_classes, ignore_index)}

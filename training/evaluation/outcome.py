@@ -1,0 +1,72 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""What a protocol found, and how the scores of a classifier become that.
+
+n images, C classes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from . import intervals
+from .metrics import accuracy, macro_auroc, top_k_right
+
+
+@dataclass
+class Outcome:
+    """What a protocol found.
+
+    Attributes:
+        metric, value, interval: the result and its 95 % interval.
+        metrics: further numbers.
+        selection: what was chosen, on what, and how it did there; None where nothing was chosen.
+        settings: of the protocol.
+        predictions: (n,) classes of the test images, where the task has one class an image.
+        features: what was taken of the model and how, where it is not what `Inputs.task` takes.
+    """
+
+    metric: str
+    value: float
+    interval: tuple[float, float]
+    metrics: dict[str, Any] = field(default_factory=dict)
+    selection: dict[str, Any] | None = None
+    settings: dict[str, Any] = field(default_factory=dict)
+    predictions: np.ndarray | None = None
+    features: dict[str, Any] | None = None
+
+
+def metric_value(scores: torch.Tensor, labels: torch.Tensor) -> float:
+    """Accuracy of scores (n, C) for classes (n,), macro AUROC for labels (n, C)."""
+    if labels.ndim == 2:
+        return macro_auroc(scores.numpy(), labels.numpy())
+    return accuracy(scores.argmax(1).numpy(), labels.numpy())
+
+
+def score(scores: torch.Tensor, labels: torch.Tensor, seed: int = 0) -> Outcome:
+    """The result of scores (n, C) with its interval over the test images."""
+    points, truth = scores.float().numpy(), labels.numpy()
+    if labels.ndim == 2:
+        value = macro_auroc(points, truth)
+        interval = intervals.of_statistic(lambda weights: macro_auroc(points, truth, weights), len(truth), seed)
+        return Outcome("macro_auroc", value, interval)
+    predictions = points.argmax(1)
+    metrics = {}
+    if points.shape[1] > 5:
+        metrics["top5_accuracy"] = float(top_k_right(points, truth).mean())
+    interval = intervals.of_mean(predictions == truth, seed)
+    return Outcome("accuracy", accuracy(predictions, truth), interval, metrics, predictions=predictions)
+
+
+def select(on: str, candidates: Sequence[dict[str, Any]], values: Sequence[float]) -> tuple[int, dict[str, Any]]:
+    """The one place of a choice: number of the best candidate, and the record of it.
+
+    Args:
+        on: the images that `values` were measured on: `validation` or `test`.
+    """
+    best = max(range(len(values)), key=values.__getitem__)
+    listed = [candidate | {"value": value} for candidate, value in zip(candidates, values, strict=True)]
+    return best, {"on": on, "chosen": candidates[best], "value": values[best], "candidates": listed}

@@ -1,0 +1,90 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""The protocols: every module of this folder is one, under its own name, and holds a `PROTOCOL`.
+
+A protocol is a title, an options dataclass and a function from `Inputs` and options to an `Outcome`. That is all the
+command line, the suites and the result files need: another protocol is another file here.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...option import declared
+from ...run_folder import read_object
+from ..inputs import Inputs, on_main_process
+from ..outcome import Outcome
+
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What a module of this folder says about itself.
+
+    Attributes:
+        title: one line.
+        options: a frozen dataclass whose fields are made by `option`; the class tells protocols apart.
+        evaluate: called on every process with (inputs, options); the `Outcome` counts on the main process.
+        takes_features: whether it takes features of whole images, so that `FeatureOptions` say which.
+        in_suites: whether the data sets of the suites have what it needs.
+        writes: whether it writes more than its result, so that it needs a folder.
+    """
+
+    title: str
+    options: type
+    evaluate: Callable[[Inputs, Any], Outcome | None]
+    takes_features: bool = True
+    in_suites: bool = True
+    writes: bool = False
+
+
+def protocol_names() -> list[str]:
+    """The names of all protocols."""
+    return [module.name for module in pkgutil.iter_modules(__path__)]
+
+
+def get_protocol(name: str) -> Protocol:
+    """The protocol of a name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name not in protocol_names():
+        raise ValueError(f"there is no protocol '{name}'; there are {', '.join(protocol_names())}")
+    return importlib.import_module(f".{name}", __name__).PROTOCOL
+
+
+def name_of(options: Any) -> str:
+    """The name of the protocol that options belong to."""
+    return type(options).__module__.rpartition(".")[2]
+
+
+def on_features(measure: Callable[..., Outcome]) -> Callable[[Inputs, Any], Outcome | None]:
+    """`evaluate` of a protocol that is a function of (task, options, device) on features in memory."""
+
+    def evaluate(inputs: Inputs, options: Any) -> Outcome | None:
+        task = inputs.task()
+        return on_main_process(lambda: measure(task, options, inputs.device))
+
+    return evaluate
+
+
+def read_recipe(name: str, recipe: str) -> dict[str, Any]:
+    """Options of a protocol from a YAML file, or from one of ours by its name (recipes/PROTOCOL/NAME.yaml).
+
+    Raises:
+        ValueError: the recipe is missing or has an unknown key.
+    """
+    ours = RECIPES / name / f"{recipe}.yaml"
+    path = ours if ours.is_file() else Path(recipe)
+    if not path.is_file():
+        raise ValueError(f"config: there is no recipe {recipe!r}")
+    values, known = read_object(path), [spec.name for spec in declared(get_protocol(name).options)]
+    if unknown := set(values) - set(known):
+        raise ValueError(f"config: {path.name} has unknown keys {sorted(unknown)}; known are {', '.join(known)}")
+    return values

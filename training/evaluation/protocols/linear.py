@@ -1,0 +1,237 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""Linear classifiers on frozen features; the choice is made on validation images, the test images are touched once.
+
+`linear` is the paper's protocol (SGD, a grid of learning rates: heads.py), with `--solver lbfgs` logistic regression
+to convergence (logistic.py); `linear_accuracy` is what a run asks for at its end. n training and m test images, d
+features, H heads, C classes.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from sklearn.model_selection import train_test_split
+
+from ...option import Range, check_options, option
+from ..augmented import AugmentedImages, train_on_images
+from ..features import AT_LEAST_ONE, Features
+from ..heads import LEARNING_RATES, BatchedHeads, head_values, train_heads
+from ..inputs import Inputs, on_main_process
+from ..logistic import STRENGTHS, as_arrays, compare_strengths, logistic_regression
+from ..outcome import Outcome, score, select
+from ..preprocessing import transform_for
+from ..splits import SELECTIONS, Task, fit_and_choose, hold_out, make_task
+from . import Protocol
+
+
+_MANY = 10_000  # images
+_FULL_BATCH = 200_000_000  # images * width * classes that full batches are solved for, in some ten seconds
+_EPOCHS = 20
+
+
+@dataclass(frozen=True)
+class LinearOptions:
+    """How classifiers are trained and chosen; the defaults are the paper's, `epochs` is ours (the paper gives none).
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    learning_rates: tuple[float, ...] = option(
+        LEARNING_RATES, "for a batch of 256, scaled with it (paper: 13 from 1e-4 to 0.5)",
+        Range(lambda values: values and min(values) > 0, "be above 0"),
+    )  # fmt: skip
+    weight_decays: tuple[float, ...] = option(
+        (0.0,), "each learning rate is trained with each of these (paper: none)",
+        Range(lambda values: values and min(values) >= 0, "be 0 or above"),
+    )  # fmt: skip
+    epochs: int = option(100, "passes over the training images", AT_LEAST_ONE)
+    head_batch_size: int = option(256, "images of an update of the heads", AT_LEAST_ONE)
+    images: str = option(
+        "cached", "augmented: random crops and flips, new in each epoch (paper)", ("cached", "augmented")
+    )
+    solver: str = option("sgd", "lbfgs: full batches, for small sets", ("sgd", "lbfgs"))
+    selection: str = option("validation", "what is chosen on; `test`: as in papers, marked in the result", SELECTIONS)
+    seed: int = option(0, "of all that is drawn")
+
+    def __post_init__(self):
+        check_options(self)
+        if self.images == "augmented" and self.solver != "sgd":
+            raise ValueError("augmented images need the solver sgd")
+
+    def heads(self, task: Task, device: Any, setting: tuple[float, float] | None = None) -> BatchedHeads:
+        """Untrained heads for all learning rates and weight decays, or for the pair given."""
+        rates, decays = (self.learning_rates, self.weight_decays) if setting is None else zip(setting, strict=True)
+        width = task.train.features.shape[1]
+        return BatchedHeads(width, task.num_classes, rates, decays, task.multi_label, self.seed, device)
+
+    def description(self, images: str) -> dict[str, Any]:
+        """The settings of heads, for the result file."""
+        return {
+            "learning_rates": list(self.learning_rates),
+            "weight_decays": list(self.weight_decays),
+            "epochs": self.epochs,
+            "batch_size": self.head_batch_size,
+            "seed": self.seed,
+            "optimizer": "SGD, momentum 0.9, cosine",
+            "head": "BN, Linear",
+            "solver": "sgd",
+            "images": images,
+        }
+
+
+def evaluate(inputs: Inputs, options: LinearOptions) -> Outcome | None:
+    """The linear protocol: on augmented images all processes work, else the main one."""
+    task = inputs.task()
+    if options.images == "augmented":
+        return linear_on_images(inputs, task, options)
+    return on_main_process(lambda: linear(task, options, inputs.device))
+
+
+PROTOCOL = Protocol("linear classifier on frozen features, all learning rates at once", LinearOptions, evaluate)
+
+
+def linear(task: Task, options: LinearOptions | None = None, device: torch.device | str = "cpu") -> Outcome:
+    """The linear protocol on features in memory.
+
+    With selection `validation` all heads are compared on the validation split; without one, on a tenth of the training
+    images, after which the chosen setting is trained anew on all of them. `test` takes the best on the test images, as
+    published results often do, and says so in the result.
+
+    Raises:
+        ValueError: L-BFGS is to take images with several labels.
+    """
+    options = options or LinearOptions()
+    if options.solver == "lbfgs":
+        return _full_batch(task, options)
+    fit, choose = fit_and_choose(task, options.seed, options.selection)
+    heads = _trained(options.heads(task, device), fit, options)
+    best, record = choose_head(heads, choose, options.selection)
+    if fit is not task.train:
+        setting = heads.settings[best]
+        heads = _trained(options.heads(task, device, setting), task.train, options)
+        best, record["trained_anew"] = 0, {"learning_rate": setting[0], "on": "all training images"}
+    outcome = score(heads.head_scores(task.test.features, best), task.test.labels, options.seed)
+    outcome.selection, outcome.settings = record, options.description("cached features")
+    return outcome
+
+
+def _trained(heads: BatchedHeads, on: Features, options: LinearOptions) -> BatchedHeads:
+    return train_heads(heads, on.features, on.labels, options.epochs, options.head_batch_size, options.seed)
+
+
+def choose_head(heads: BatchedHeads, choose: Features, selection: str) -> tuple[int, dict[str, Any]]:
+    """Number of the best head on the given images, and the record of the choice."""
+    candidates = [{"learning_rate": rate, "weight_decay": decay} for rate, decay in heads.settings]
+    return select(selection, candidates, head_values(heads, choose.features, choose.labels))
+
+
+def linear_on_images(inputs: Inputs, task: Task, options: LinearOptions) -> Outcome:
+    """Linear classification with the paper's augmentation.
+
+    The choice is made as in `linear`, on center crops; the chosen setting is not trained anew, which would double the
+    time.
+
+    Args:
+        task: features of the center crops.
+
+    Raises:
+        ValueError: the training images are a stream, or the model does not take squares.
+    """
+    source, transform = inputs.sources.train, transform_for(inputs.backbone, inputs.features.image_size)
+    if not source.is_map_style:
+        raise ValueError("augmented images are read at random: use --streaming false, or --images cached")
+    if transform.size[0] != transform.size[1]:
+        raise ValueError(f"augmented crops are square, the model takes {transform.size}: give --image_size")
+    _fit, choose = fit_and_choose(task, options.seed, options.selection)
+    rows = torch.arange(len(task.train.labels))
+    if options.selection != "test" and task.validation is None:
+        rows, _held = hold_out(task.train.labels, options.seed)
+    images = AugmentedImages(inputs.backbone, source, task, transform, inputs.features, options.seed)
+    heads = options.heads(task, inputs.backbone.device)
+    train_on_images(heads, images, rows, options.epochs, options.head_batch_size, options.seed)
+    best, record = choose_head(heads, choose, options.selection)
+    outcome = score(heads.head_scores(task.test.features, best), task.test.labels, options.seed)
+    outcome.selection, outcome.settings = record, options.description("random resized crop and flip")
+    return outcome
+
+
+def _full_batch(task: Task, options: LinearOptions) -> Outcome:
+    """Logistic regression to convergence, its strength chosen as `linear` chooses learning rates."""
+    if task.multi_label:
+        raise ValueError("the full-batch solver takes one class an image; use --solver sgd")
+    fit, choose = fit_and_choose(task, options.seed, options.selection)
+    models, values = compare_strengths(_arrays(fit), _arrays(choose))
+    best, record = select(options.selection, [{"strength": strength} for strength in STRENGTHS], values)
+    final = models[best]
+    if fit is not task.train:
+        final = logistic_regression(*_arrays(task.train), STRENGTHS[best])
+    scores = torch.full((len(task.test.labels), task.num_classes), -torch.inf)
+    logits = torch.from_numpy(final.predict_log_proba(_arrays(task.test)[0])).float()
+    scores[:, torch.from_numpy(final[-1].classes_)] = logits
+    outcome = score(scores, task.test.labels, options.seed)
+    outcome.selection = record
+    outcome.settings = {"solver": "lbfgs", "strengths": list(STRENGTHS), "seed": options.seed}
+    return outcome
+
+
+def _arrays(features: Features) -> tuple[np.ndarray, np.ndarray]:
+    return as_arrays(features.features, features.labels)
+
+
+class LinearResult(NamedTuple):
+    """`accuracy` on the test images; `strength`: the inverse regularization chosen (of heads: the learning rate), with
+    its `validation` accuracy."""
+
+    accuracy: float
+    strength: float
+    validation: float
+
+
+def linear_accuracy(
+    train_features: torch.Tensor,
+    train_labels: torch.Tensor,
+    test_features: torch.Tensor,
+    test_labels: torch.Tensor,
+    seed: int = 0,
+) -> LinearResult:
+    """Linear classification after a run: logistic regression (full batch, L-BFGS) on standardized features.
+
+    The strength is chosen on a fifth of the training images, kept apart; the test images are touched once, by the
+    classifier that is then fitted on all training images. Where that would take minutes (`_FULL_BATCH`), heads are
+    trained by SGD instead, on the accelerator if there is one, and their learning rate is chosen.
+
+    Raises:
+        ValueError: an image has no label.
+    """
+    for split, labels in (("training", train_labels), ("test", test_labels)):
+        if missing := int((labels < 0).sum()):
+            raise ValueError(f"{missing} of {len(labels)} {split} images have no label: leave them out")
+    if len(train_labels) > _MANY or train_features.numel() * (int(train_labels.max()) + 1) > _FULL_BATCH:
+        return _heads_accuracy(train_features, train_labels, test_features, test_labels, seed)
+    x, y = as_arrays(train_features, train_labels)
+    stratum = y if np.bincount(y)[np.unique(y)].min() >= 5 else None  # else a plain split
+    fit_x, held_x, fit_y, held_y = train_test_split(x, y, test_size=0.2, random_state=seed, stratify=stratum)
+    _models, values = compare_strengths((fit_x, fit_y), (held_x, held_y))
+    best, _record = select("validation", [{"strength": strength} for strength in STRENGTHS], values)
+    final = logistic_regression(x, y, STRENGTHS[best])
+    return LinearResult(float(final.score(*as_arrays(test_features, test_labels))), STRENGTHS[best], values[best])
+
+
+def _heads_accuracy(
+    train_features: torch.Tensor,
+    train_labels: torch.Tensor,
+    test_features: torch.Tensor,
+    test_labels: torch.Tensor,
+    seed: int,
+) -> LinearResult:
+    """`linear` with few learning rates and epochs, as `linear_accuracy` uses it for large sets."""
+    train = Features(train_features.float(), train_labels, [""] * len(train_labels))
+    test = Features(test_features.float(), test_labels, [""] * len(test_labels))
+    device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+    options = LinearOptions(learning_rates=LEARNING_RATES[4::2], epochs=_EPOCHS, seed=seed)
+    outcome = linear(make_task(train, test), options, device)
+    selection = outcome.selection or {}
+    return LinearResult(outcome.value, selection["chosen"]["learning_rate"], selection["value"])

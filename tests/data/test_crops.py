@@ -49,7 +49,7 @@ def test_a_view_is_torchvisions_resized_crop_of_its_box(photo):
 
 
 def test_boxes_are_distributed_as_torchvisions():
-    """Area, ratio and place of 4,000 boxes against RandomResizedCrop.get_params."""
+    """Area, ratio and position of 4,000 boxes against RandomResizedCrop.get_params."""
     width, height, count = 500, 375, 4000
     multi_crop = MultiCrop(num_global=count, num_local=0, global_scale=(0.05, 1.0))
     ours = torch.tensor(

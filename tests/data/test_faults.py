@@ -86,7 +86,7 @@ def test_faults_change_nothing(hub, expected):
 
 @pytest.mark.slow
 def test_a_server_that_fails_longer_than_the_libraries_bear(hub, expected):
-    """Six 500s in a row end huggingface_hub and datasets after 23 s; the stream is rebuilt from its place."""
+    """Six 500s in a row end huggingface_hub and datasets after 23 s; the stream is rebuilt from its position."""
     fault = hub.fail("GET", "00003.*parquet", status=500, times=7, skip=2)
     found, errors = stream(hub, workers=1)
     assert found == expected
@@ -128,12 +128,12 @@ def test_the_revision_is_pinned_and_mistakes_are_one_line(hub, five_shards):
     lines = done.stdout.strip().splitlines()
     assert len(lines) == 5, lines
     assert lines[0] == first
-    for line, words in zip(
+    for line, message in zip(
         lines[1:],
         ["no data set 'me/nothing'", "me/gated is gated", "no revision 'v9'", "splits are train"],
         strict=True,
     ):
-        assert line.startswith("ValueError:") and re.search(words, line), line
+        assert line.startswith("ValueError:") and re.search(message, line), line
 
 
 def test_a_refusal_in_the_middle_ends_the_run_with_one_line(hub):

@@ -5,7 +5,7 @@
     source = open_stream("digits")
     loader = PretrainingLoader(source, MultiCrop(), batch_size=64, seed=0)
     augment = DeviceAugment()
-    views, labels, ids = next(loader)      # uint8, one tensor a resolution: (V_r, B, C, H, W)
+    views, labels, ids = next(loader)      # uint8, one tensor per resolution: (V_r, B, C, H, W)
 
 Reading order:
 options.py                    every option with its default, range and source

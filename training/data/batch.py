@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A batch of views as a worker makes it.
 
-Legend: V views, B images of a rank's batch, C = 3; one tensor a resolution, (V_r, B, C, h, w), global first.
+Legend: V views, B images of a rank's batch, C = 3; one tensor per resolution, (V_r, B, C, h, w), global first.
 """
 
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ class WorkerBatch(NamedTuple):
     """A batch on its way from a worker to the loader.
 
     Attributes:
-        views: one tensor a resolution, (V_r, B, C, h, w).
+        views: one tensor per resolution, (V_r, B, C, h, w).
         labels: (B,) class numbers, -1 without one.
         ids: B names.
         state: the reader's position after this batch (streams), else None.
@@ -40,7 +40,7 @@ class WorkerBatch(NamedTuple):
 
 @dataclass
 class BatchBuilder:
-    """Collects the views of B images in one tensor a resolution; in a worker it lies in shared memory, from where the
+    """Collects the views of B images in one tensor per resolution, which in a worker lies in shared memory, so that the
     loader takes it without a copy.
     """
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`PretrainingLoader`: endless batches of views for one rank, exact to the image after any restart.
 
-Legend: V views, B images of this rank's batch, C = 3; one tensor a resolution, (V_r, B, C, h, w), global first.
+Legend: V views, B images of this rank's batch, C = 3; one tensor per resolution, (V_r, B, C, h, w), global first.
 """
 
 import signal
@@ -32,7 +32,7 @@ class MultiViewBatch(NamedTuple):
     """One rank's batch.
 
     Attributes:
-        views: one tensor a resolution, (V_r, B, C, h, w), global first; uint8, or normalised float32 from a
+        views: one tensor per resolution, (V_r, B, C, h, w), global first; uint8, or normalized float32 from a
             `TorchvisionReference`; pinned where a GPU is there.
         labels: (B,) class numbers, -1 where there is none (or several).
         ids: the B images' names.

@@ -63,7 +63,7 @@ class MapFeed:
         return builder.finish(None)
 
     def _replace(self, builder: BatchBuilder, epoch: int, position: int) -> None:
-        """Adds another image in place of one that cannot be read: a batch always has B images."""
+        """Adds another image instead of one that cannot be read: a batch always has B images."""
         draws = numpy_generator("replacement", self.seed, epoch, position)
         for index in draws.integers(self.source.num_examples, size=_REPLACEMENTS):
             if builder.add(self.source.example(int(index)), epoch):

@@ -45,7 +45,7 @@ class SubsetOptions:
     imbalance_factor: float | None = option(
         None, "largest over smallest class of an exponential long tail, >= 1", _FACTOR
     )
-    file_list: str | None = option(None, "text file with the names of the images to keep, one a line")
+    file_list: str | None = option(None, "text file with the names of the images to keep, one per line")
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class ColorOptions:
         blur_kernel: side of the blur's kernel in pixels, odd (released recipe: 9).
         blur_sigma: range of its standard deviation in pixels (released recipe: 0.1-2).
         solarize_threshold: solarize inverts values from here on, of [0, 1] (released recipe: half range).
-        mean, std: of the normalization, a channel (ImageNet's).
+        mean, std: of the normalization, per channel (ImageNet's).
     """
 
     jitter_probability: float = option(0.8, "color jitter (released recipe: 0.8)", SHARE)

@@ -35,7 +35,7 @@ def preview(
         source: from `open_stream`.
         multi_crop: makes the views.
         augment: colors uint8 views; a reference's are colored already.
-        path: PNG to write: one row an image, the original first, then its views, global first.
+        path: PNG to write: one row per image, the original first, then its views, global first.
         count: number of images.
         seed: of crops and colors.
 

@@ -18,7 +18,7 @@ from .decode import OpenedImage, to_rgb
 
 
 class TorchvisionReference:
-    """Crops, flip, jitter, grayscale, blur, solarize, normalise by torchvision, in the place of `MultiCrop` and
+    """Crops, flip, jitter, grayscale, blur, solarize, normalize by torchvision, in the place of `MultiCrop` and
     `DeviceAugment`.
 
     Args:
@@ -65,7 +65,7 @@ class TorchvisionReference:
         return v2.Compose([*steps, v2.Lambda(lambda image: image.clamp(0, 1)), self.color])
 
     def __call__(self, image: Image.Image) -> list[torch.Tensor]:
-        """PIL image -> normalised float views (C, h, w), global first. Draws from torch's global generator."""
+        """PIL image -> normalized float views (C, h, w), global first. Draws from torch's global generator."""
         image = to_rgb(image)
         views = [self._global(image) for _ in range(self.multi_crop.num_global)]
         return views + [self._local(image) for _ in range(self.multi_crop.num_local)]

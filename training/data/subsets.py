@@ -1,7 +1,7 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""Subsets of a source: a share, n images a class, an exponential long tail, a list of files. Seeded, and recorded with
-the run.
+"""Subsets of a source: a share, n images per class, an exponential long tail, a list of files. Seeded, and recorded
+with the run.
 """
 
 import re
@@ -21,11 +21,11 @@ _IMAGENET_NAME = re.compile(r"^(n\d{8}_\d+)_n\d{8}$")
 
 @dataclass(frozen=True)
 class Subset(SubsetOptions):
-    """Which images of a source to use. Given together, the restrictions apply in this order: file_list,
+    """Which images of a source to use. Several restrictions apply in this order: file_list,
     images_per_class or imbalance_factor, fraction.
 
     With `imbalance_factor` the first class keeps all of its images, the last 1 / factor as many, exponentially between
-    (the CIFAR-LT protocol); counts start from the largest class. `file_list` names one image a line (ImageNet-LT:
+    (the CIFAR-LT protocol); counts start from the largest class. `file_list` names one image per line (ImageNet-LT:
     `train/n01440764/n01440764_190.JPEG 0`): the file names, without folders and extension, are what is compared.
 
     Attributes:

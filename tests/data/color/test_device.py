@@ -41,11 +41,11 @@ def parameters(**changes) -> AugmentParameters:
 
 
 def plain(**options) -> DeviceAugment:
-    """Without normalisation, so that values are those of the operation."""
+    """Without normalization, so that values are those of the operation."""
     return DeviceAugment(mean=(0, 0, 0), std=(1, 1, 1), **options)
 
 
-def test_nothing_active_only_scales_and_normalises(images):
+def test_nothing_active_only_scales_and_normalizes(images):
     expected = F.normalize(images.float() / 255, IMAGENET_MEAN, IMAGENET_STD)
     torch.testing.assert_close(DeviceAugment().apply_parameters(images, parameters()), expected, rtol=0, atol=1e-5)
 

@@ -1,10 +1,10 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""Color on the device: jitter, grayscale, blur, solarize and normalize of a whole batch, with parameters a crop.
+"""Color on the device: jitter, grayscale, blur, solarize and normalize of a whole batch, with parameters per crop.
 
 Each operation alone equals torchvision's for the same parameter. Together they differ in one thing: brightness,
 contrast and saturation that follow one another (and grayscale, and the normalization) are composed into one 3 x 4
-transform a crop, so values are clamped to [0, 1] once before hue and once after all, not after each operation, and
+transform per crop, so values are clamped to [0, 1] once before hue and once after all, not after each operation, and
 contrast turns about the mean of the unclamped image. Where nothing leaves [0, 1] on the way, nothing differs.
 
 All random numbers come from the CPU: the same generator gives the same views on every device. Everything that depends

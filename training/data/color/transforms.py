@@ -1,6 +1,6 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""Jitter and grayscale as two affine transforms a crop, with the hue between them.
+"""Jitter and grayscale as two affine transforms per crop, with the hue between them.
 
 Legend: N crops of a batch, n of a part of it, P = H x W pixels.
 """

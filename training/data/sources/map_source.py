@@ -51,7 +51,7 @@ class MapSource(Source):
 def map_source(
     opened: OpenedSplit, request: SplitRequest, subset: Subset, image_column: str | None, label_column: str | None
 ) -> MapSource:
-    """The source of a split whose every row is at hand.
+    """The source of a split whose rows are all reachable.
 
     Raises:
         ValueError: it is empty, a column is missing, or the subset leaves nothing.
@@ -88,7 +88,7 @@ def _labels(data: Dataset, columns: Columns, values: dict[str, int] | None) -> n
     labels = data.with_format(None)[columns.label][:]
     if labels and isinstance(labels[0], list):
         raise ValueError(
-            f"subset: the column {columns.label!r} holds several labels an image, so there are no classes to count."
+            f"subset: the column {columns.label!r} holds several labels per image, so there are no classes to count."
         )
     return np.array([-1 if label is None else values[label] if values else label for label in labels])
 

@@ -40,7 +40,7 @@ class WorkerBatch(NamedTuple):
 
 @dataclass
 class BatchBuilder:
-    """Collects the views of B images in one tensor per resolution, which in a worker lies in shared memory, so that the
+    """Collects the views of B images in one tensor per resolution; a worker puts it in shared memory, so that the
     loader takes it without a copy.
     """
 

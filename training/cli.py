@@ -1,6 +1,6 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""`visreg`: finds the subcommand and hands it the rest of the line. Modules are imported when they are asked for."""
+"""`visreg`: finds the subcommand and gives it the rest of the line. Modules are imported when they are needed."""
 
 import difflib
 import importlib

@@ -67,26 +67,26 @@ def stop_loader_workers(batches: Any) -> None:
                 worker.kill()
 
 
-def all_gather_single(whole: "torch.Tensor", own: "torch.Tensor", group: "dist.ProcessGroup") -> None:
-    """Fills `whole` (N * rows, ...) with the `own` (rows, ...) of all N processes.
+def all_gather_single(full: "torch.Tensor", own: "torch.Tensor", group: "dist.ProcessGroup") -> None:
+    """Fills `full` (N * rows, ...) with the `own` (rows, ...) of all N processes.
 
     torch 2.13 or 2.14 brought the name and 2.14 warns of `all_gather_into_tensor`, the only one before.
     """
     import torch.distributed as dist
 
     gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
-    gather(whole, own, group=group)
+    gather(full, own, group=group)
 
 
-def reduce_scatter_single(own: "torch.Tensor", whole: "torch.Tensor", group: "dist.ProcessGroup") -> None:
-    """Fills `own` (rows, ...) with this process's part of the sum over processes of `whole` (N * rows, ...).
+def reduce_scatter_single(own: "torch.Tensor", full: "torch.Tensor", group: "dist.ProcessGroup") -> None:
+    """Fills `own` (rows, ...) with this process's part of the sum over processes of `full` (N * rows, ...).
 
     The name came with that of `all_gather_single`; before, it was `reduce_scatter_tensor`.
     """
     import torch.distributed as dist
 
     scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
-    scatter(own, whole, group=group)
+    scatter(own, full, group=group)
 
 
 # --- transformers

@@ -30,7 +30,7 @@ def rank_and_world(group: "dist.ProcessGroup | None" = None) -> tuple[int, int]:
 def process_state() -> "PartialState":
     """Accelerate's view of this process: rank, number of processes, device. Starts the process group if need be.
 
-    Without an accelerator Accelerate has to be told so: it would otherwise take torchrun's processes for single ones,
+    Without an accelerator Accelerate has to know: it would otherwise take torchrun's processes for single ones,
     and each would do all the work.
     """
     from accelerate import PartialState  # here: the objective needs this file, and torch only

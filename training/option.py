@@ -45,7 +45,7 @@ def option(
     Args:
         default: immutable, ranges as tuples; None for an option that may be left open, with what that means in `help`.
         help: unit, meaning, and the default's source.
-        values: the `Range`, or the words that are allowed.
+        values: the `Range`, or the strings that are allowed.
         free_on_resume: whether a continued run may have another value than before.
         on_card: whether a model card shows it; what says nothing about the model is left out.
     """
@@ -54,7 +54,7 @@ def option(
 
 
 def about(spec: dataclasses.Field) -> dict[str, Any]:
-    """What `option` was told about a field; empty for a field that is no option."""
+    """What `option` declared of a field; empty for a field that is no option."""
     return spec.metadata.get("option", {})
 
 

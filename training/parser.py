@@ -38,8 +38,8 @@ class OneLineParser(argparse.ArgumentParser):
         raise UserError(one_line(ValueError(message)))
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
-        words = sys.argv[1:] if args is None else args
-        return super().parse_known_args([_underscored(word) for word in words], namespace)
+        given = sys.argv[1:] if args is None else args
+        return super().parse_known_args([_underscored(word) for word in given], namespace)
 
 
 def add_options(parser: Any, kind: type, needed: Iterable[str] = ()) -> None:

@@ -46,7 +46,7 @@ def measure(options: AnalysisOptions) -> dict[str, Any]:
     seeds = list(range(max(SEEDS_AT_LEAST, len(options.all_seeds))))
     radii = {seed: [gradient_norms(sphere(radius, seed), seed) for radius in RADII] for seed in seeds}
     around = [apart_norms(sphere(SMALL, seed) + point(seed), seed) for seed in seeds]
-    ranks = {seed: [rank_facts(rank, seed) for rank in RANKS] for seed in seeds}
+    ranks = {seed: [rank_measures(rank, seed) for rank in RANKS] for seed in seeds}
     series = {name: [[row[name] for row in radii[seed]] for seed in seeds] for name in radii[0][0]}
     by_rank = {name: [[row[name] for row in ranks[seed]] for seed in seeds] for name in ranks[0][0]}
     return {
@@ -106,11 +106,11 @@ def gradient_norms(z: Tensor, seed: int) -> dict[str, float]:
 
 
 def apart_norms(z: Tensor, seed: int) -> dict[str, float]:
-    """Norms of that part of the gradients which moves the images of a view apart, and not all of them together."""
+    """Norms of that part of the gradients which moves the images of a view apart, and not all of them alike."""
     return {name: (g - g.mean(1, keepdim=True)).norm().item() for name, g in gradients(z, seed).items()}
 
 
-def rank_facts(rank: int, seed: int) -> dict[str, float]:
+def rank_measures(rank: int, seed: int) -> dict[str, float]:
     """Gradient norms where the rows of z, standard deviation 1, span `rank` dimensions; and what a step does to it.
 
     `singular_<i>`: singular values of z, the first view, as shares of the largest; `opened_<name>`: the first singular
@@ -122,21 +122,21 @@ def rank_facts(rank: int, seed: int) -> dict[str, float]:
     z = z - z.mean(1, keepdim=True)  # a moved mean would count as a direction of its own
     z = z * (V * B * D) ** 0.5 / z.norm()
     found = gradients(z, seed)
-    facts = {name: gradient.norm().item() for name, gradient in found.items()}
-    facts["effective_rank"] = effective_rank(z[0]).item()
+    measures = {name: gradient.norm().item() for name, gradient in found.items()}
+    measures["effective_rank"] = effective_rank(z[0]).item()
     singular = torch.linalg.svdvals(z[0])
-    facts["smallest_singular"] = (singular[rank - 1] / singular[0]).item()
+    measures["smallest_singular"] = (singular[rank - 1] / singular[0]).item()
     for name, gradient in found.items():
         stepped = z - STEP * z.norm() / gradient.norm() * gradient
         after = torch.linalg.svdvals(stepped[0] - stepped[0].mean(0))
-        facts[f"opened_{name}"] = (after[rank] / after[0]).item()
-    return facts
+        measures[f"opened_{name}"] = (after[rank] / after[0]).item()
+    return measures
 
 
 def at(series: dict[str, list[list[float]]], name: str, radius: float) -> list[float]:
     """The norms of a seed each at one feature norm."""
-    place = int(np.argmin([abs(np.log(one / radius)) for one in RADII]))
-    return [row[place] for row in series[name]]
+    column = int(np.argmin([abs(np.log(one / radius)) for one in RADII]))
+    return [row[column] for row in series[name]]
 
 
 def slope(series: dict[str, list[list[float]]], name: str, low: float, high: float) -> list[float]:

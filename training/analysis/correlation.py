@@ -64,7 +64,7 @@ def measure(options: AnalysisOptions, results: dict[str, dict[str, Any]]) -> dic
 
 
 def curve(result: dict[str, Any]) -> dict[str, list[float]]:
-    """Loss and accuracies at each reading of a run."""
+    """Loss and accuracies at each evaluation of a run."""
     evaluations = result["evaluations"]
     found = {"step": [one["step"] for one in evaluations], "loss": [one["terms"]["total"] for one in evaluations]}
     return found | {name: [one[name] for one in evaluations] for name in ("linear", "knn")}
@@ -104,10 +104,10 @@ def draw(record: dict[str, Any], folder: Path) -> list[str]:
     message = f"Training loss against accuracy: r = {on_scale(within)[0]:.2f} within a run, on average"
     figure, (axis,) = figures.sheet(message)
     for (label, rows), color in zip(record["curves"].items(), ("#e0a020", "#1f5fa8", "#8c4fa3"), strict=False):
-        for place, one in enumerate(rows):
+        for number, one in enumerate(rows):
             accuracy = [100 * value for value in one["linear"]]
             axis.plot(one["loss"], accuracy, "-", color=color, alpha=0.35, linewidth=1)
-            axis.plot(one["loss"], accuracy, "o", color=color, markersize=4, label=None if place else label)
+            axis.plot(one["loss"], accuracy, "o", color=color, markersize=4, label=None if number else label)
             axis.plot(one["loss"][-1], accuracy[-1], "D", color=color, markersize=8)
     axis.set(xlabel="training loss since the last checkpoint", ylabel="linear accuracy, %")
     axis.legend(frameon=False, fontsize=8, title="a line a run, its end a diamond", title_fontsize=8)

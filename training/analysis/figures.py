@@ -51,13 +51,13 @@ def band(axis, x, rows: list[list[float]], key: str, label: str | None = None, *
 
 def dots(axis, labels: list[str], groups: list[list[float]], colors: list[str]) -> None:
     """A line an entry: the mean of its values (shares, in percent) large, each seed small, the range as a bar."""
-    for place, (group, color) in enumerate(zip(groups, colors, strict=True)):
+    for row, (group, color) in enumerate(zip(groups, colors, strict=True)):
         values = [100 * value for value in group]
-        axis.plot([min(values), max(values)], [place, place], color=color, linewidth=5, alpha=0.25)
-        axis.plot(values, [place] * len(values), "o", color=color, markersize=4, alpha=0.7)
+        axis.plot([min(values), max(values)], [row, row], color=color, linewidth=5, alpha=0.25)
+        axis.plot(values, [row] * len(values), "o", color=color, markersize=4, alpha=0.7)
         mean = sum(values) / len(values)
-        axis.plot(mean, place, "D", color=color, markersize=8)
-        axis.annotate(f"{mean:.1f}", (mean, place), (0, 7), textcoords="offset points", ha="center", fontsize=8)
+        axis.plot(mean, row, "D", color=color, markersize=8)
+        axis.annotate(f"{mean:.1f}", (mean, row), (0, 7), textcoords="offset points", ha="center", fontsize=8)
     axis.set_yticks(range(len(labels)), labels)
     axis.set_ylim(len(labels) - 0.5, -0.7)
     axis.margins(x=0.08)

@@ -28,7 +28,7 @@ GALAXIES = "matthieulel/galaxy10_decals"  # paper, low-rank regime
 
 
 def changes(options: AnalysisOptions) -> dict[str, Any]:
-    """The options that put low-rank images in the place of the base run's."""
+    """The options that put low-rank images in place of the base run's."""
     if not options.small:
         return {"dataset": GALAXIES, "split": "train", "eval_split": "test"}
     return {"dataset": str(options.output_dir / "data" / f"rank{COMPONENTS}"), "split": "train", "eval_split": "test"}
@@ -54,12 +54,12 @@ def prepare(options: AnalysisOptions) -> None:
         for name, split in splits.items()
         if split
     }
-    mean, basis, kept = principal_components(images["train"][0])
+    mean, basis, share = principal_components(images["train"][0])
     folder.mkdir(parents=True, exist_ok=True)
     for name, (rows, labels, names) in images.items():
         flat = ((rows - mean) @ basis) @ basis.T + mean
         write_parquet(folder / f"{name}-00000-of-00001.parquet", flat.view(-1, 3, side, side), labels, names)
-    write_json(folder / "origin.json", {"origin": origin, "components": COMPONENTS, "variance_kept": kept})
+    write_json(folder / "origin.json", {"origin": origin, "components": COMPONENTS, "variance_kept": share})
 
 
 def pixels(source: Any, limit: int, side: int) -> tuple[torch.Tensor, list[int], list[str]]:
@@ -102,12 +102,12 @@ def runs(options: AnalysisOptions) -> list[Training]:
 
 
 def measure(options: AnalysisOptions, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    kept = (read_json(Path(changes(options)["dataset"]) / "origin.json") or {}).get("variance_kept")
-    return hard_data.measure(options, entries(options), results, "low-rank data", variance_kept=kept)
+    share = (read_json(Path(changes(options)["dataset"]) / "origin.json") or {}).get("variance_kept")
+    return hard_data.measure(options, entries(options), results, "low-rank data", variance_kept=share)
 
 
 def draw(record: dict[str, Any], folder: Path) -> list[str]:
     """lowrank.png"""
-    kept = record["variance_kept"]
-    facts = f"{COMPONENTS} principal components, {kept:.0%} of the variance" if kept else GALAXIES
-    return hard_data.draw(record, f"Pretrained and tested on low-rank images ({facts})", folder / "lowrank.png")
+    share = record["variance_kept"]
+    title = f"{COMPONENTS} principal components, {share:.0%} of the variance" if share else GALAXIES
+    return hard_data.draw(record, f"Pretrained and tested on low-rank images ({title})", folder / "lowrank.png")

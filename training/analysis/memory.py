@@ -16,7 +16,7 @@ PROC = Path("/proc/self")
 def extra_peak(call: Callable[[], object], device: torch.device) -> int | None:
     """Bytes by which memory in use rose above where it stood when `call` began; None where nobody counts it.
 
-    On a CPU it is resident memory, so what the allocator kept from an earlier call of the same size does not show:
+    On a CPU it is resident memory, so what the allocator holds of an earlier call of the same size does not show:
     take it at the first call.
     """
     gc.collect()

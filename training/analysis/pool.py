@@ -97,8 +97,8 @@ def perform_together(runs: list[Training], folder: Path) -> Iterator[tuple[Train
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": str(world)}
     processes = []
     for rank in range(world):
-        place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(world)}
-        processes.append(subprocess.Popen(command, env=os.environ | shared | place, stderr=subprocess.PIPE, text=True))
+        own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(world)}
+        processes.append(subprocess.Popen(command, env=os.environ | shared | own, stderr=subprocess.PIPE, text=True))
     try:
         errors = [process.communicate()[1] for process in processes]
     except BaseException:

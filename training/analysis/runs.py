@@ -1,6 +1,6 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""One short training and its accuracies, on the update loop and the protocols that everybody uses.
+"""One short training and its accuracies, on the same update loop and protocols as everything else.
 
 A training is described by the options of `visreg pretrain` and nothing else, so that equal trainings of several
 analyses are equal descriptions: they are run once and cached by the hash of theirs.

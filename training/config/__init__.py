@@ -1,6 +1,6 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""What a run is told, and what follows from it before anything starts.
+"""The options of a run, and what follows from them before anything starts.
 
 options.py        every option of a run, in one flat frozen dataclass: `PretrainOptions`
 recipe.py         recipes, flags and keywords into options; the table of recipes

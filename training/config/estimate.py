@@ -102,11 +102,11 @@ def make_views(model: nn.Module, resolutions: list[tuple[int, int]], images: int
 def count_step(model: nn.Module, views: list[torch.Tensor]) -> tuple[int, int]:
     """FLOPs of forward and backward of the backbone and projector, and bytes that autograd keeps in between."""
     weights = [parameter.untyped_storage() for parameter in model.parameters()]
-    kept: dict[int, torch.UntypedStorage] = {}  # a storage is one object as long as it is held
+    held: dict[int, torch.UntypedStorage] = {}  # a storage is one object as long as it is held
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
-        kept[id(storage)] = storage
+        held[id(storage)] = storage
         return tensor
 
     model.train()
@@ -117,8 +117,8 @@ def count_step(model: nn.Module, views: list[torch.Tensor]) -> tuple[int, int]:
         projections.sum().backward()
     model.zero_grad(set_to_none=True)
     for storage in weights:
-        kept.pop(id(storage), None)
-    return counter.get_total_flops(), sum(storage.nbytes() for storage in kept.values())
+        held.pop(id(storage), None)
+    return counter.get_total_flops(), sum(storage.nbytes() for storage in held.values())
 
 
 def checkpointed(model: nn.Module, tokens: int) -> int:

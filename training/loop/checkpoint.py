@@ -50,7 +50,7 @@ class RunState:
 
     Attributes:
         step: updates made.
-        positions: place of every rank in the data, None at the beginning.
+        positions: of every rank in the data, None at the beginning.
         recipe: the options it was made with.
         seconds: of training so far.
         scores: that rank checkpoints, by name.
@@ -122,8 +122,8 @@ class Checkpoints:
             for part in self.folder.checkpoints.glob(pattern):
                 shutil.rmtree(part, ignore_errors=True)
         found = self.folder.all_checkpoints()
-        kept = {*found[-self.keep_last :], *self.best(found)}
-        for path in set(found) - kept:
+        wanted = {*found[-self.keep_last :], *self.best(found)}
+        for path in set(found) - wanted:
             # Renamed first: a kill in the middle of the removal leaves no half checkpoint under a good name.
             doomed = path.with_name(f".{path.name}.old")
             path.rename(doomed)
@@ -162,7 +162,7 @@ def read_state(path: Path) -> RunState:
 def full_model(model: VISRegViTForPreTraining, accelerator: Accelerator) -> VISRegViTForPreTraining | None:
     """The model to save or measure, on the main process; all ranks call this.
 
-    It is the model itself, unless FSDP keeps its parameters in shards: then a copy that they are put together in.
+    It is the model itself, unless FSDP keeps its parameters in shards: then an unsharded copy.
     """
     if not any(isinstance(parameter, DTensor) for parameter in model.parameters()):
         return model

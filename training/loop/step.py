@@ -6,7 +6,8 @@ V views, B images of this rank, N ranks, d width of the backbone, D projection d
 
 The terms couple the batch, so the whole batch of all ranks takes part in them. Features are gathered with their
 gradient, and every rank projects the whole batch and takes the objective on it: the projector's batch norm then sees
-the whole batch without SyncBN, on any device, and the slices are shared out, so that no sorting is repeated.
+the whole batch without SyncBN, on any device, and each rank takes its part of the slices, so that no sorting is
+repeated.
 """
 
 from typing import Any, NamedTuple
@@ -42,7 +43,7 @@ class PretrainingStep(nn.Module):
             would change the method, since the terms couple the batch. Here forward keeps only the features of each
             micro-batch, and backward computes them a second time, with the same random state, when their gradient is
             known: loss and gradient are those of the undivided batch.
-        probed: hand out `blocks`, which changes nothing else.
+        probed: return `blocks` too, which changes nothing else.
     """
 
     def __init__(

@@ -29,7 +29,7 @@ def build_multi_crop(options: PretrainOptions) -> MultiCrop | TorchvisionReferen
 
 
 def build_augment(options: PretrainOptions) -> DeviceAugment:
-    """The colors, as they are put on in batches on the device."""
+    """The colors of a batch, on the device."""
     return DeviceAugment(**asdict(take(ColorOptions, options)))
 
 

@@ -92,7 +92,7 @@ class OnlineProbes:
         return vote(top, self.bank_labels[index].clamp(min=0), self.temperature, self.num_classes).argmax(1)
 
     def read(self) -> dict[str, torch.Tensor]:
-        """Accuracies since the last reading, on the device."""
+        """Accuracies since the last call, on the device."""
         accuracy = self.score[:2] / self.score[2].clamp(min=1)
         self.score = torch.zeros_like(self.score)
         return {"probe_linear": accuracy[0], "probe_knn": accuracy[1]}

@@ -19,10 +19,10 @@ class Progress:
             total=total_steps, initial=start, unit="step", disable=not enabled or self.lines, desc="pretraining"
         )
 
-    def report(self, step: int, rate: float, words: str) -> None:
-        """`step`: updates done; `rate`: images a second of the last interval; `words`: how it goes."""
+    def report(self, step: int, rate: float, status: str) -> None:
+        """`step`: updates done; `rate`: images a second of the last interval; `status`: how it goes."""
         left = (self.total_steps - step) * self.global_batch_size / max(rate, 1e-9)
-        text = f"{rate:.0f} images/s, {words}"
+        text = f"{rate:.0f} images/s, {status}"
         self.bar.set_postfix_str(text, refresh=False)
         self.bar.update(step - self.bar.n)
         if self.lines:

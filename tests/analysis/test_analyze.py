@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from visreg_training.analysis import cost, figures, hard_data, pool, records, runs
+from visreg_training.analysis.comparison import Outcomes, trainings_of
 from visreg_training.analysis.options import ANALYSES, AnalysisOptions, module_of
 from visreg_training.cli import main
 
@@ -59,7 +60,7 @@ def test_the_record_has_values_a_seed_spread_and_versions(folder):
 
 def test_another_analysis_reuses_equal_runs(folder, monkeypatch):
     options = AnalysisOptions(folder, "small", 2, 1, "digits", None, 2)
-    needed = {run.key for run in module_of("weights").runs(options)}
+    needed = {run.key for run in trainings_of(options, module_of("weights").entries(options))}
     kept = {path.stem for path in (folder / "runs").glob("*.json")}
     assert len(needed & kept) == 4  # the base run and the untrained one
     monkeypatch.setattr(pool, "perform", lambda run, where: pytest.fail("trained what is kept"))
@@ -83,15 +84,15 @@ def test_verdicts_follow_from_the_numbers():
     assert lost["verdict"] == "holds" and lost["mean"] == pytest.approx(-0.005)
 
 
-@pytest.mark.parametrize("name", [name for name in ANALYSES if hasattr(module_of(name), "runs")])
+@pytest.mark.parametrize("name", [name for name in ANALYSES if hasattr(module_of(name), "entries")])
 def test_every_option_of_every_run_is_one_that_pretrain_takes(name, tmp_path):
     for scale in ("small", "paper"):
-        listed = module_of(name).runs(AnalysisOptions(tmp_path, scale, 2))
+        options = AnalysisOptions(tmp_path, scale, 2)
+        listed = trainings_of(options, module_of(name).entries(options))
         assert len({run.key for run in listed}) == len(listed)
         for run in listed:
-            options = runs.options_of(run)
-            assert options.seed in (0, 1) and options.eval_split
-            assert options.num_slices >= 1
+            taken = runs.options_of(run)
+            assert taken.seed in (0, 1) and taken.eval_split and taken.num_slices >= 1
 
 
 def test_every_training_analysis_draws_and_judges_made_up_results(tmp_path):
@@ -99,10 +100,11 @@ def test_every_training_analysis_draws_and_judges_made_up_results(tmp_path):
     options = AnalysisOptions(tmp_path, "small", 3)
     for name in ANALYSES:
         module = module_of(name)
-        if not hasattr(module, "runs"):
+        if not hasattr(module, "entries"):
             continue
-        results = {run.key: invented(run, number) for number, run in enumerate(module.runs(options))}
-        record = records.write_record(tmp_path, name, module.measure(options, results))
+        entries = module.entries(options)
+        results = {run.key: invented(run, number) for number, run in enumerate(trainings_of(options, entries))}
+        record = records.write_record(tmp_path, name, module.measure(Outcomes(options, entries, results)))
         assert record["claims"] and record["tables"]
         for figure in module.draw(json.loads((tmp_path / f"{name}.json").read_text()), tmp_path):
             assert Image.open(tmp_path / figure).size[1] > 250

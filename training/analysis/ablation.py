@@ -5,16 +5,15 @@
 from pathlib import Path
 from typing import Any
 
-from .comparison import UNTRAINED, Entry, Outcomes, draw_entries, runs_of, untrained
+from .comparison import UNTRAINED, Entry, Outcomes, draw_entries, untrained
 from .options import AnalysisOptions
 from .records import claim, points
-from .runs import Training
 
 
 FULL, NO_SHAPE, NO_SCALE = "full VISReg", "without shape (no sketching)", "without scale"
 
 
-def entries() -> list[Entry]:
+def entries(options: AnalysisOptions) -> list[Entry]:
     return [
         Entry(FULL, {}),
         Entry(NO_SHAPE, {"shape_weight": 0.0}),
@@ -23,12 +22,7 @@ def entries() -> list[Entry]:
     ]
 
 
-def runs(options: AnalysisOptions) -> list[Training]:
-    return runs_of(options, entries())
-
-
-def measure(options: AnalysisOptions, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    outcomes = Outcomes(options, entries(), results)
+def measure(outcomes: Outcomes) -> dict[str, Any]:
     linear, ranks = outcomes.linear, outcomes.values("feature_rank")
     claims = [
         points("Sketching helps: full VISReg is above VISReg without shape (linear)", linear[FULL], linear[NO_SHAPE]),

@@ -39,7 +39,8 @@ def untrained(**changes: Any) -> Entry:
     return Entry(UNTRAINED, {"trained": False, **changes})
 
 
-def runs_of(options: AnalysisOptions, entries: list[Entry]) -> list[Training]:
+def trainings_of(options: AnalysisOptions, entries: list[Entry]) -> list[Training]:
+    """A training for each entry and seed."""
     return [entry.run(options, seed) for entry in entries for seed in options.all_seeds]
 
 

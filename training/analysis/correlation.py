@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from . import figures
-from .comparison import Entry, Outcomes, runs_of
+from .comparison import Entry, Outcomes
 from .options import AnalysisOptions
 from .records import claim, number, spread, table
-from .runs import Training, base_value
+from .runs import base_value
 
 
 FACTORS = (0.25, 1.0, 3.0)  # of the recipe's learning rate
@@ -31,12 +31,7 @@ def entries(options: AnalysisOptions) -> list[Entry]:
     ]
 
 
-def runs(options: AnalysisOptions) -> list[Training]:
-    return runs_of(options, entries(options))
-
-
-def measure(options: AnalysisOptions, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    outcomes = Outcomes(options, entries(options), results)
+def measure(outcomes: Outcomes) -> dict[str, Any]:
     curves = {label: [curve(row) for row in rows] for label, rows in outcomes.results.items()}
     within = {
         name: [pearson(one["loss"], one[name]) for rows in curves.values() for one in rows]
@@ -104,10 +99,10 @@ def draw(record: dict[str, Any], folder: Path) -> list[str]:
     message = f"Training loss against accuracy: r = {on_scale(within)[0]:.2f} within a run, on average"
     figure, (axis,) = figures.sheet(message)
     for (label, rows), color in zip(record["curves"].items(), ("#e0a020", "#1f5fa8", "#8c4fa3"), strict=False):
-        for number, one in enumerate(rows):
+        for seed, one in enumerate(rows):
             accuracy = [100 * value for value in one["linear"]]
             axis.plot(one["loss"], accuracy, "-", color=color, alpha=0.35, linewidth=1)
-            axis.plot(one["loss"], accuracy, "o", color=color, markersize=4, label=None if number else label)
+            axis.plot(one["loss"], accuracy, "o", color=color, markersize=4, label=None if seed else label)
             axis.plot(one["loss"][-1], accuracy[-1], "D", color=color, markersize=8)
     axis.set(xlabel="training loss since the last checkpoint", ylabel="linear accuracy, %")
     axis.legend(frameon=False, fontsize=8, title="a line a run, its end a diamond", title_fontsize=8)

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from . import figures
-from .comparison import MARGIN, UNTRAINED, Entry, Outcomes, runs_of, untrained
+from .comparison import MARGIN, UNTRAINED, Entry, Outcomes, untrained
 from .options import AnalysisOptions
 from .records import points
-from .runs import Training, base_value
+from .runs import base_value
 
 
 SMALL = (16, 64, 256)
@@ -22,13 +22,8 @@ def entries(options: AnalysisOptions) -> list[Entry]:
     return [Entry(f"D {D}", {"projection_size": None if base == D else D}) for D in sizes] + [untrained()]
 
 
-def runs(options: AnalysisOptions) -> list[Training]:
-    return runs_of(options, entries(options))
-
-
-def measure(options: AnalysisOptions, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    outcomes = Outcomes(options, entries(options), results)
-    sizes, linear = options.pick(SMALL, PAPER), outcomes.linear
+def measure(outcomes: Outcomes) -> dict[str, Any]:
+    sizes, linear = outcomes.options.pick(SMALL, PAPER), outcomes.linear
     low, middle, high = (f"D {D}" for D in (sizes[0], sizes[len(sizes) // 2], sizes[-1]))
     claims = [
         points(

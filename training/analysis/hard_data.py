@@ -8,7 +8,6 @@ from typing import Any
 from ..objective import REGULARIZERS
 from . import figures
 from .comparison import OWN_LAMBDA, UNTRAINED, Entry, Outcomes, draw_entries, untrained
-from .options import AnalysisOptions
 from .records import points
 
 
@@ -25,11 +24,8 @@ def entries(data: dict[str, Any], probe: dict[str, Any]) -> list[Entry]:
     return [*found, untrained(**probe)]
 
 
-def measure(
-    options: AnalysisOptions, listed: list[Entry], results: dict[str, dict[str, Any]], kind: str, **more: Any
-) -> dict[str, Any]:
+def measure(outcomes: Outcomes, kind: str, **more: Any) -> dict[str, Any]:
     """The record; `kind` names the data in the claims."""
-    outcomes = Outcomes(options, listed, results)
     linear, ours = outcomes.linear, figures.TITLES["visreg"]
     best = max((ours, SHAPED), key=lambda name: sum(outcomes.values("validation")[name]))
     claims = [

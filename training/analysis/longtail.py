@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from . import hard_data
-from .comparison import Entry, runs_of
+from .comparison import Entry, Outcomes
 from .options import AnalysisOptions
-from .runs import Training
 
 
 SMALL, PAPER = 100.0, 256.0  # largest over smallest class; ImageNet-LT: 1280 to 5 images
@@ -18,13 +17,9 @@ def entries(options: AnalysisOptions) -> list[Entry]:
     return hard_data.entries({"imbalance_factor": options.pick(SMALL, PAPER)}, {})
 
 
-def runs(options: AnalysisOptions) -> list[Training]:
-    return runs_of(options, entries(options))
-
-
-def measure(options: AnalysisOptions, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    factor = options.pick(SMALL, PAPER)
-    return hard_data.measure(options, entries(options), results, "long-tailed data", imbalance=factor)
+def measure(outcomes: Outcomes) -> dict[str, Any]:
+    factor = outcomes.options.pick(SMALL, PAPER)
+    return hard_data.measure(outcomes, "long-tailed data", imbalance=factor)
 
 
 def draw(record: dict[str, Any], folder: Path) -> list[str]:

@@ -16,9 +16,9 @@ from PIL import Image as PILImage
 from ..loop.run import open_evaluation_source
 from ..run_folder import read_json, write_json
 from . import hard_data
-from .comparison import Entry, runs_of
+from .comparison import Entry, Outcomes
 from .options import AnalysisOptions
-from .runs import Training, options_of, training
+from .runs import options_of, training
 
 
 COMPONENTS = 16  # of P = 3072
@@ -97,13 +97,9 @@ def png(row: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def runs(options: AnalysisOptions) -> list[Training]:
-    return runs_of(options, entries(options))
-
-
-def measure(options: AnalysisOptions, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    share = (read_json(Path(changes(options)["dataset"]) / "origin.json") or {}).get("variance_kept")
-    return hard_data.measure(options, entries(options), results, "low-rank data", variance_kept=share)
+def measure(outcomes: Outcomes) -> dict[str, Any]:
+    share = (read_json(Path(changes(outcomes.options)["dataset"]) / "origin.json") or {}).get("variance_kept")
+    return hard_data.measure(outcomes, "low-rank data", variance_kept=share)
 
 
 def draw(record: dict[str, Any], folder: Path) -> list[str]:

@@ -60,5 +60,8 @@ class AnalysisOptions:
 
 
 def module_of(name: str) -> ModuleType:
-    """The module of an analysis: `measure(options, ...)` gives its record, `draw(record, folder)` its figures."""
+    """The module of an analysis: `draw(record, folder)` makes the figures of its record.
+
+    One that trains has `entries(options)` and `measure(outcomes)`, another `settings(options)` and `measure(options)`.
+    """
     return importlib.import_module(f".{name}", __package__)

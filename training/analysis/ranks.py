@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from . import figures
-from .comparison import MARGIN, UNTRAINED, Entry, Outcomes, runs_of, untrained
+from .comparison import MARGIN, UNTRAINED, Entry, Outcomes, untrained
 from .options import AnalysisOptions
 from .records import points
-from .runs import Training, base_value
+from .runs import base_value
 
 
 SMALL = (1, 2, 4)
@@ -31,15 +31,10 @@ def entries(options: AnalysisOptions) -> list[Entry]:
     return [*found, Entry("1 process, many slices", {}), untrained()]
 
 
-def runs(options: AnalysisOptions) -> list[Training]:
-    return runs_of(options, entries(options))
-
-
-def measure(options: AnalysisOptions, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    outcomes = Outcomes(options, entries(options), results)
-    linear, K = outcomes.linear, slices_each(options)
-    alone, most, many = "1 process", f"{options.pick(SMALL, PAPER)[-1]} processes", "1 process, many slices"
-    base = base_value(options, "num_slices")
+def measure(outcomes: Outcomes) -> dict[str, Any]:
+    linear, K = outcomes.linear, slices_each(outcomes.options)
+    alone, most, many = "1 process", f"{outcomes.options.pick(SMALL, PAPER)[-1]} processes", "1 process, many slices"
+    base = base_value(outcomes.options, "num_slices")
     claims = [
         points(
             f"{most} with K {K} each lose less than 1 point to 1 process with K {base} (linear)",
@@ -51,7 +46,7 @@ def measure(options: AnalysisOptions, results: dict[str, dict[str, Any]]) -> dic
     ]
     title = f"Processes, batch shared, K {K} each ({many}: K {base})"
     return outcomes.record(
-        [outcomes.accuracy_table(title)], claims, worlds=list(options.pick(SMALL, PAPER)), slices=K, many=base
+        [outcomes.accuracy_table(title)], claims, worlds=list(outcomes.options.pick(SMALL, PAPER)), slices=K, many=base
     )
 
 

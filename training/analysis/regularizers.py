@@ -11,10 +11,10 @@ from typing import Any
 
 from ..objective import REGULARIZERS
 from . import figures
-from .comparison import UNTRAINED, Entry, Outcomes, draw_entries, runs_of, untrained
+from .comparison import UNTRAINED, Entry, Outcomes, draw_entries, untrained
 from .options import AnalysisOptions
 from .records import points, table
-from .runs import Training, base_value
+from .runs import base_value
 
 
 OTHER_LAMBDA = 0.05  # LeJEPA (arXiv 2511.08544)
@@ -39,14 +39,9 @@ def entries(options: AnalysisOptions) -> list[Entry]:
     return [*found, untrained()]
 
 
-def runs(options: AnalysisOptions) -> list[Training]:
-    return runs_of(options, entries(options))
-
-
-def measure(options: AnalysisOptions, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    outcomes = Outcomes(options, entries(options), results)
-    linear, knn, base = outcomes.linear, outcomes.knn, lambdas(options)[0]
-    chosen = {name: better_lambda(outcomes, name, lambdas(options)) for name in REGULARIZERS}
+def measure(outcomes: Outcomes) -> dict[str, Any]:
+    linear, knn, base = outcomes.linear, outcomes.knn, lambdas(outcomes.options)[0]
+    chosen = {name: better_lambda(outcomes, name, lambdas(outcomes.options)) for name in REGULARIZERS}
     ours = figures.TITLES["visreg"]
     claims = [
         points(

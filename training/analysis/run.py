@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from ..errors import setting_up
+from .comparison import Outcomes, trainings_of
 from .options import AnalysisOptions, module_of
 from .pool import perform_all
 from .records import finished, write_record
@@ -23,7 +24,7 @@ def analyze(names: list[str], options: AnalysisOptions) -> dict[str, dict[str, A
         UserError: the data or an option will not do.
     """
     modules = {name: module_of(name) for name in names}
-    training_ones = {name: module for name, module in modules.items() if hasattr(module, "runs")}
+    training_ones = {name: module for name, module in modules.items() if hasattr(module, "entries")}
     with setting_up():
         options.output_dir.mkdir(parents=True, exist_ok=True)
         if training_ones:
@@ -32,10 +33,12 @@ def analyze(names: list[str], options: AnalysisOptions) -> dict[str, dict[str, A
     for module in training_ones.values():
         if hasattr(module, "prepare"):
             module.prepare(options)
-    runs = [run for module in training_ones.values() for run in module.runs(options)]
-    results = perform_all(runs, options.output_dir / "runs", options.workers)
+    entries = {name: module.entries(options) for name, module in training_ones.items()}
+    trainings = [one for listed in entries.values() for one in trainings_of(options, listed)]
+    results = perform_all(trainings, options.output_dir / "runs", options.workers)
     for name, module in training_ones.items():
-        records[name] = write_record(options.output_dir, name, module.measure(options, results))
+        outcomes = Outcomes(options, entries[name], results)
+        records[name] = write_record(options.output_dir, name, module.measure(outcomes))
         draw(name, module, records[name], options)
     path = write_report(options.output_dir)
     print(f"report   {path}")

@@ -7,10 +7,10 @@ from typing import Any
 
 from ..objective.regularizers import TABLE
 from . import figures
-from .comparison import MARGIN, OWN_LAMBDA, UNTRAINED, Entry, Outcomes, runs_of, untrained
+from .comparison import MARGIN, OWN_LAMBDA, UNTRAINED, Entry, Outcomes, untrained
 from .options import AnalysisOptions
 from .records import claim, points
-from .runs import Training, base_value
+from .runs import base_value
 
 
 SLICED = tuple(name for name, regularizer in TABLE.items() if regularizer.takes_directions)
@@ -39,13 +39,8 @@ def entries(options: AnalysisOptions) -> list[Entry]:
     return [*found, untrained()]
 
 
-def runs(options: AnalysisOptions) -> list[Training]:
-    return runs_of(options, entries(options))
-
-
-def measure(options: AnalysisOptions, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    outcomes = Outcomes(options, entries(options), results)
-    linear, few, many = outcomes.linear, counts(options)[0], counts(options)[-1]
+def measure(outcomes: Outcomes) -> dict[str, Any]:
+    linear, few, many = outcomes.linear, counts(outcomes.options)[0], counts(outcomes.options)[-1]
     ours = (linear[label("visreg", few)], linear[label("visreg", many)])
     claims = [points(f"VISReg at K {few} (D / 8) loses less than 1 point to K {many} (linear)", *ours, MARGIN)]
     for name in SLICED[1:]:
@@ -57,8 +52,8 @@ def measure(options: AnalysisOptions, results: dict[str, dict[str, Any]]) -> dic
     return outcomes.record(
         [outcomes.accuracy_table("Number of slices")],
         claims,
-        counts=counts(options),
-        dimension=base_value(options, "projection_size"),
+        counts=counts(outcomes.options),
+        dimension=base_value(outcomes.options, "projection_size"),
     )
 
 

@@ -5,17 +5,16 @@
 from pathlib import Path
 from typing import Any
 
-from .comparison import MARGIN, Entry, Outcomes, draw_entries, runs_of, untrained
+from .comparison import MARGIN, Entry, Outcomes, draw_entries, untrained
 from .options import AnalysisOptions
 from .records import points
-from .runs import Training
 
 
 EQUAL = "1 : 1 : 1"
 HEAVIER = 4.0  # the paper's largest
 
 
-def entries() -> list[Entry]:
+def entries(options: AnalysisOptions) -> list[Entry]:
     return [
         Entry(EQUAL, {}),
         Entry("4 : 1 : 1", {"scale_weight": HEAVIER}),
@@ -25,12 +24,7 @@ def entries() -> list[Entry]:
     ]
 
 
-def runs(options: AnalysisOptions) -> list[Training]:
-    return runs_of(options, entries())
-
-
-def measure(options: AnalysisOptions, results: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    outcomes = Outcomes(options, entries(), results)
+def measure(outcomes: Outcomes) -> dict[str, Any]:
     linear = outcomes.linear
     claims = [
         points(f"Equal weights lose less than 1 point to {other} (linear)", linear[EQUAL], linear[other], MARGIN)

@@ -27,6 +27,7 @@ demo: .venv/product
 lint: .venv/tested
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 test: lint
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist worksteal

@@ -39,8 +39,9 @@ setup(
     packages=packages(),
     package_dir=ROOTS,
     package_data={
-        "visreg_training": ["recipes/*.yaml", "recipes/*/*"],
-        "visreg_hub_cards": ["templates/*"],
+        "modeling_visreg": ["py.typed"],
+        "visreg_training": ["py.typed", "recipes/*.yaml", "recipes/*/*"],
+        "visreg_hub_cards": ["py.typed", "templates/*"],
     },
     # Lower bounds: `make test-oldest` runs the suite with exactly these (constraints-oldest.txt); constraints.txt pins
     # what CI uses. Beside each, what is missing or wrong below it.
@@ -71,6 +72,7 @@ setup(
             "pytest>=9.2",
             "pytest-xdist>=3.8",
             "ruff>=0.17",
+            "mypy>=2.4",
             "timm>=1.0.29",
             "markdown-it-py>=4.2",
             "selenium>=4.51",

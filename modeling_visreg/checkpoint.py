@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from transformers import BitImageProcessor, BitImageProcessorPil, PreTrainedModel
@@ -27,11 +28,11 @@ from .configuration_visreg import VISRegViTConfig
 RESIZE_RATIO = 256 / 224
 
 # The first that is there makes a checkpoint's image processor; either reads what the other wrote.
-IMAGE_PROCESSORS = {"torchvision": BitImageProcessor} if is_torchvision_available() else {}
+IMAGE_PROCESSORS: dict[str, type] = {"torchvision": BitImageProcessor} if is_torchvision_available() else {}
 IMAGE_PROCESSORS["pil"] = BitImageProcessorPil
 
 
-def image_processor_for(config: VISRegViTConfig, **overrides) -> BitImageProcessor | BitImageProcessorPil:
+def image_processor_for(config: VISRegViTConfig, **overrides: Any) -> BitImageProcessor | BitImageProcessorPil:
     """Image processor of the evaluation protocol for the native size of a model.
 
     Resizes the shortest edge to 256 / 224 of the native size (of its longer side, where it is not square) with bicubic
@@ -50,7 +51,7 @@ def image_processor_for(config: VISRegViTConfig, **overrides) -> BitImageProcess
         raise ValueError(
             f"ImageNet statistics are for 3 channels; pass image_mean and image_std for {config.num_channels}."
         )
-    settings = {
+    settings: dict[str, Any] = {
         "size": {"shortest_edge": round(max(height, width) * RESIZE_RATIO)},
         "crop_size": {"height": height, "width": width},
         "resample": PILImageResampling.BICUBIC,
@@ -91,14 +92,16 @@ def weights_digest(weights: Mapping[str, torch.Tensor]) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(weights.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
 
 
-def write_checkpoint(model: PreTrainedModel, directory: Path, image_processor: BaseImageProcessor | None = None):
+def write_checkpoint(
+    model: PreTrainedModel, directory: Path, image_processor: BaseImageProcessor | None = None
+) -> None:
     """The files of `save_checkpoint`, straight into a directory."""
     model.save_pretrained(directory)
-    (image_processor or image_processor_for(model.config)).save_pretrained(directory)
+    (image_processor or image_processor_for(cast(VISRegViTConfig, model.config))).save_pretrained(directory)
 
 
 @contextmanager
@@ -134,7 +137,7 @@ def atomic_directory(directory: str | Path, overwrite: bool = False, durable: bo
         shutil.rmtree(staging, ignore_errors=True)
 
 
-def _replace(directory: Path, staging: Path, aside: Path):
+def _replace(directory: Path, staging: Path, aside: Path) -> None:
     if not directory.exists():
         staging.rename(directory)
         return
@@ -147,7 +150,7 @@ def _replace(directory: Path, staging: Path, aside: Path):
     shutil.rmtree(aside)
 
 
-def _flush(*paths: Path):
+def _flush(*paths: Path) -> None:
     """Files and directories to the disk; of a directory, which names it holds."""
     for path in paths:
         handle = os.open(path, os.O_RDONLY)

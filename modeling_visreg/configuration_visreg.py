@@ -5,6 +5,8 @@
 This file travels with each checkpoint as remote code, so it imports nothing of this package and stays flat.
 """
 
+from typing import Any
+
 import transformers
 
 
@@ -91,7 +93,7 @@ class VISRegViTConfig(BackboneConfigMixin, PreTrainedConfig):
     _out_features: list[str] | None = None
     _out_indices: list[int] | None = None
 
-    def __post_init__(self, **kwargs):
+    def __post_init__(self, **kwargs: Any) -> None:
         if self.intermediate_size is None:
             self.intermediate_size = 4 * self.hidden_size
         self._check_architecture()
@@ -121,12 +123,14 @@ class VISRegViTConfig(BackboneConfigMixin, PreTrainedConfig):
         height, width = self.native_size
         return height // self.patch_size, width // self.patch_size
 
-    def _check_architecture(self):
+    def _check_architecture(self) -> None:
         if not isinstance(self.image_size, int) and len(self.image_size) != 2:
             raise ValueError(f"image_size is an int or (height, width) in pixels; got {self.image_size}.")
         height, width = self.native_size
-        sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "patch_size")
-        sizes += ("num_channels", "projector_hidden_size", "projection_size")
+        sizes = (
+            "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "patch_size",
+            "num_channels", "projector_hidden_size", "projection_size",
+        )  # fmt: skip
         for name, value in [*((name, getattr(self, name)) for name in sizes), ("image_size", min(height, width))]:
             if value < 1:
                 raise ValueError(f"{name} must be at least 1; got {value}.")

@@ -11,7 +11,7 @@ import os
 import pickle
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -61,7 +61,7 @@ def from_timm_state_dict(state_dict: StateDict, config: VISRegViTConfig) -> Stat
         ValueError: keys are missing, unexpected or of another shape than `config` says; all are named.
     """
     _check_keys(state_dict, _timm_shapes(config), "the timm state dict")
-    converted = {}
+    converted: StateDict = {}
     for theirs, ours in _names(config).items():
         # Clones, because safetensors refuses tensors that share memory.
         parts = state_dict[theirs].chunk(len(ours)) if len(ours) > 1 else [state_dict[theirs]]
@@ -75,7 +75,8 @@ def to_timm_state_dict(state_dict: StateDict, config: VISRegViTConfig) -> StateD
     Raises:
         ValueError: keys are missing, unexpected or of another shape than `config` says; all are named.
     """
-    names, shapes = _names(config), {}
+    names = _names(config)
+    shapes: dict[str, tuple[int, ...]] = {}
     for theirs, shape in _timm_shapes(config).items():
         ours = names[theirs]
         part = (shape[0] // len(ours), *shape[1:])
@@ -88,7 +89,7 @@ def config_from_timm_state_dict(
     state_dict: StateDict,
     num_attention_heads: int | None = None,
     image_size: int | tuple[int, int] | None = None,
-    **overrides,
+    **overrides: Any,
 ) -> VISRegViTConfig:
     """The configuration that follows from the shapes of a timm state dict.
 
@@ -197,8 +198,8 @@ def convert_checkpoint(
         if released.projector:
             network = {f"vit.{name}": tensor for name, tensor in backbone.items()}
             network |= _projector_from_released(released.projector, config)
-            model = VISRegViTForPreTraining.from_pretrained(None, config=config, state_dict=network)
-            write_checkpoint(model, staging / _PRETRAINING_FOLDER)
+            pretraining = VISRegViTForPreTraining.from_pretrained(None, config=config, state_dict=network)
+            write_checkpoint(pretraining, staging / _PRETRAINING_FOLDER)
         model = VISRegViTModel.from_pretrained(None, config=config, state_dict=backbone)
         write_checkpoint(model, staging)
     return Path(output_dir)
@@ -223,7 +224,8 @@ def to_released(model_dir: str | Path, output: str | Path, overwrite: bool = Fal
         raise ValueError(f"{output} must end in .pth, .pt or .safetensors.")
     if output.exists() and not overwrite:
         raise ValueError(f"{output} exists; choose another name or ask to overwrite it.")
-    model, report = VISRegViTModel.from_pretrained(model_dir, dtype="auto", output_loading_info=True)
+    loaded: Any = VISRegViTModel.from_pretrained(model_dir, dtype="auto", output_loading_info=True)
+    model, report = loaded
     if report["missing_keys"]:
         raise ValueError(f"{model_dir} lacks weights of the backbone: {_listed(sorted(report['missing_keys']))}.")
     state_dict = to_timm_state_dict(model.state_dict(), model.config)
@@ -242,7 +244,7 @@ def to_released(model_dir: str | Path, output: str | Path, overwrite: bool = Fal
 
 def _names(config: VISRegViTConfig) -> dict[str, tuple[str, ...]]:
     """timm's name of each tensor -> ours, of which there are several where timm stacks them along the first axis."""
-    names = {
+    names: dict[str, tuple[str, ...]] = {
         "cls_token": ("embeddings.cls_token",),
         "pos_embed": ("embeddings.position_embeddings",),
         "patch_embed.proj.weight": ("embeddings.patch_embeddings.projection.weight",),
@@ -259,10 +261,10 @@ def _names(config: VISRegViTConfig) -> dict[str, tuple[str, ...]]:
 
 def _timm_shapes(config: VISRegViTConfig) -> dict[str, tuple[int, ...]]:
     """timm's name of each tensor -> its shape."""
-    d, m, patch = config.hidden_size, config.intermediate_size, config.patch_size
-    block = {"norm1": (d,), "attn.qkv": (3 * d, d), "attn.proj": (d, d), "norm2": (d,)}
+    d, m, patch = config.hidden_size, cast(int, config.intermediate_size), config.patch_size
+    block: dict[str, tuple[int, ...]] = {"norm1": (d,), "attn.qkv": (3 * d, d), "attn.proj": (d, d), "norm2": (d,)}
     block |= {"mlp.fc1": (m, d), "mlp.fc2": (d, m)}
-    shapes = {
+    shapes: dict[str, tuple[int, ...]] = {
         "cls_token": (1, 1, d),
         "pos_embed": (1, 1 + math.prod(config.grid_size), d),
         "patch_embed.proj.weight": (d, config.num_channels, patch, patch),
@@ -300,7 +302,7 @@ def _projector_from_released(projector: StateDict, config: VISRegViTConfig) -> S
     """A released projector under its names in `VISRegViTForPreTraining`."""
     d, hidden = config.hidden_size, config.projector_hidden_size
     numbers = _projector_numbers(projector)
-    shapes = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     linear_shapes = [(hidden, d), (hidden, hidden), (config.projection_size, hidden)]
     for number, shape in zip(numbers[::2], linear_shapes, strict=True):
         shapes |= {f"{number}.weight": shape, f"{number}.bias": shape[:1]}
@@ -335,7 +337,7 @@ def _read_tensors(path: Path) -> StateDict:
     return content
 
 
-def _check_keys(state_dict: StateDict, shapes: dict[str, tuple[int, ...]], what: str):
+def _check_keys(state_dict: StateDict, shapes: dict[str, tuple[int, ...]], what: str) -> None:
     """Raises a ValueError that names each key that is missing, unexpected or of another shape."""
     problems = []
     if missing := [name for name in shapes if name not in state_dict]:

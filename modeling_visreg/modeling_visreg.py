@@ -11,7 +11,7 @@ This file travels with each checkpoint as remote code: next to transformers it n
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 # First, so that where transformers is too old for the imports below, that file says so.
 from .configuration_visreg import VISRegViTConfig
@@ -209,9 +209,10 @@ class VISRegViTMLP(nn.Module):
 
     def __init__(self, config: VISRegViTConfig):
         super().__init__()
-        self.fc1 = nn.Linear(config.hidden_size, config.intermediate_size)
+        width = cast(int, config.intermediate_size)  # the configuration sets it
+        self.fc1 = nn.Linear(config.hidden_size, width)
         self.activation = ACT2FN[config.hidden_act]
-        self.fc2 = nn.Linear(config.intermediate_size, config.hidden_size)
+        self.fc2 = nn.Linear(width, config.hidden_size)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
         return self.fc2(self.activation(self.fc1(hidden_states)))
@@ -281,19 +282,25 @@ class VISRegViTPreTrainedModel(PreTrainedModel):
     config: VISRegViTConfig
     base_model_prefix = "vit"
     main_input_name = "pixel_values"
-    input_modalities = ("image",)
+    input_modalities = ("image",)  # type: ignore[assignment]  # as in transformers' own models
     supports_gradient_checkpointing = True
-    _no_split_modules: ClassVar = ["VISRegViTEmbeddings", "VISRegViTLayer"]
+    _no_split_modules: ClassVar = [  # type: ignore[misc]
+        "VISRegViTEmbeddings",
+        "VISRegViTLayer",
+    ]
     _input_embed_layer = "patch_embeddings"
     _supports_sdpa = True
     _supports_flash_attn = True
     _supports_flex_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
-    _can_record_outputs: ClassVar = {"hidden_states": VISRegViTLayer, "attentions": VISRegViTAttention}
+    _can_record_outputs: ClassVar = {  # type: ignore[misc]
+        "hidden_states": VISRegViTLayer,
+        "attentions": VISRegViTAttention,
+    }
 
     @torch.no_grad()
-    def _init_weights(self, module: nn.Module):
+    def _init_weights(self, module: nn.Module) -> None:
         """As timm initializes its ViT; patch convolution and projector as PyTorch initializes them."""
         super()._init_weights(module)
         if isinstance(module, VISRegViTEmbeddings):
@@ -302,7 +309,8 @@ class VISRegViTPreTrainedModel(PreTrainedModel):
         elif isinstance(module, nn.Conv2d | VISRegViTProjectorLinear):
             bound = 1.0 / math.sqrt(module.weight[0].numel())
             init.uniform_(module.weight, -bound, bound)
-            init.uniform_(module.bias, -bound, bound)
+            if module.bias is not None:
+                init.uniform_(module.bias, -bound, bound)
         elif isinstance(module, nn.Linear):
             init.trunc_normal_(module.weight, std=self.config.initializer_range)
             if module.bias is not None:
@@ -462,9 +470,9 @@ class VISRegViTForImageClassification(VISRegViTPreTrainedModel):
 
     def __init__(self, config: VISRegViTConfig):
         super().__init__(config)
-        self.num_labels = config.num_labels
+        self.num_labels: int = config.num_labels or 0
         self.vit = VISRegViTModel(config)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels) if config.num_labels > 0 else nn.Identity()
+        self.classifier = nn.Linear(config.hidden_size, self.num_labels) if self.num_labels > 0 else nn.Identity()
         self.post_init()
 
     @can_return_tuple
@@ -518,7 +526,7 @@ class VISRegViTBackbone(BackboneMixin, VISRegViTPreTrainedModel):
         encoded: BaseModelOutput = self.encoder(embeddings, mask, **kwargs)
         grid = [side // self.config.patch_size for side in pixel_values.shape[-2:]]
         feature_maps = []
-        for stage, hidden_state in zip(self.stage_names, encoded.hidden_states, strict=True):
+        for stage, hidden_state in zip(self.stage_names, encoded.hidden_states or (), strict=True):
             if stage in self.out_features:
                 patches = self.layernorm(hidden_state)[:, 1:]
                 feature_maps.append(patches.transpose(1, 2).unflatten(2, grid).contiguous())

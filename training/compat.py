@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import torch
     import torch.distributed as dist
     from datasets import IterableDataset
+    from transformers import PreTrainedModel
 
 
 # --- accelerate
@@ -51,7 +52,7 @@ def empty_shared(shape: tuple[int, ...], dtype: "torch.dtype") -> "torch.Tensor"
     import torch
 
     storage = torch.UntypedStorage._new_shared(math.prod(shape) * dtype.itemsize)
-    return torch.empty(0, dtype=dtype).set_(storage, 0, shape)
+    return torch.empty(0, dtype=dtype).set_(storage, 0, shape)  # type: ignore[call-overload]
 
 
 def stop_loader_workers(batches: Any) -> None:
@@ -92,20 +93,20 @@ def reduce_scatter_single(own: "torch.Tensor", full: "torch.Tensor", group: "dis
 # --- transformers
 
 
-def enable_activation_checkpointing(model: "torch.nn.Module") -> None:
+def enable_activation_checkpointing(model: "PreTrainedModel") -> None:
     """Computes the activations of each block again in backward; `gradient_checkpointing_enable` up to 5.22."""
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable({"use_reentrant": False})
 
 
-def is_activation_checkpointing(model: "torch.nn.Module") -> bool:
+def is_activation_checkpointing(model: "PreTrainedModel") -> bool:
     """Whether it does; `is_gradient_checkpointing` up to 5.22."""
     if hasattr(model, "is_activation_checkpointing"):
         return model.is_activation_checkpointing
     return model.is_gradient_checkpointing
 
 
-def install_capturing_hooks(encoder: "torch.nn.Module") -> None:
+def install_capturing_hooks(encoder: "PreTrainedModel") -> None:
     """Install the hooks that collect hidden states now: at the first forward, a lock around it breaks the graph."""
     from transformers.utils.output_capturing import maybe_install_capturing_hooks
 

@@ -12,7 +12,7 @@ The command line, the recipes, the checks of values, the comparison on a resume 
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 
 T = TypeVar("T")
@@ -75,7 +75,7 @@ def check_options(options: Any) -> None:
             raise ValueError(f"{spec.name} must be one of {', '.join(allowed)}, not {value!r}")
 
 
-def take(kind: type[T], options: Any, **more: Any) -> T:
+def take(kind: Callable[..., T], options: Any, **more: Any) -> T:
     """The part `kind` (a dataclass) with those of its fields that `options` has too, and `more`."""
-    names = [spec.name for spec in dataclasses.fields(kind) if spec.init and hasattr(options, spec.name)]
+    names = [spec.name for spec in dataclasses.fields(cast(Any, kind)) if spec.init and hasattr(options, spec.name)]
     return kind(**{name: getattr(options, name) for name in names} | more)

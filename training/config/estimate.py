@@ -6,12 +6,18 @@ V views, B images; everything here is an estimate of time and memory, and an exa
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ..compat import is_activation_checkpointing
+from ..objective import VISRegObjective
+
+
+if TYPE_CHECKING:
+    from modeling_visreg import VISRegViTForPreTraining
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,7 @@ def step_cost(
         bytes_each: of an activation: 2 under bf16 autocast, 4 in float32.
         ranks: N; every rank projects the images of all, and sorts its part of the slices.
     """
-    model = step.model
+    model, objective = cast("VISRegViTForPreTraining", step.model), cast(VISRegObjective, step.objective)
     patch = model.config.patch_size
     tokens = sum(count * (1 + (side // patch) ** 2) for count, side in resolutions)
     # Two counts tell what an image adds from what a step costs anyhow (the position embedding is resampled once).
@@ -76,7 +82,7 @@ def step_cost(
     if micro < images:
         flops += count_forward(model, make_views(model, resolutions, 1)) * images  # features are computed twice
     count = sum(parameter.numel() for parameter in model.parameters())
-    dimension, slices = model.config.projection_size, step.objective.num_slices
+    dimension, slices = model.config.projection_size, objective.num_slices
     all_views = sum(number for number, _side in resolutions)
     sliced = 6 * all_views * images * dimension * slices  # two products, the second in the gradient, both 2 FLOPs
     projector = sum(parameter.numel() for parameter in model.projector.parameters())
@@ -93,13 +99,15 @@ def step_cost(
     )
 
 
-def make_views(model: nn.Module, resolutions: list[tuple[int, int]], images: int) -> list[torch.Tensor]:
+def make_views(
+    model: "VISRegViTForPreTraining", resolutions: list[tuple[int, int]], images: int
+) -> list[torch.Tensor]:
     """Views (V_r, images, C, H, W) without content, one tensor a resolution."""
     channels = model.config.num_channels
     return [torch.empty(count, images, channels, side, side, device="meta") for count, side in resolutions]
 
 
-def count_step(model: nn.Module, views: list[torch.Tensor]) -> tuple[int, int]:
+def count_step(model: "VISRegViTForPreTraining", views: list[torch.Tensor]) -> tuple[int, int]:
     """FLOPs of forward and backward of the backbone and projector, and bytes that autograd keeps in between."""
     weights = [parameter.untyped_storage() for parameter in model.parameters()]
     held: dict[int, torch.UntypedStorage] = {}  # a storage is one object as long as it is held
@@ -121,14 +129,14 @@ def count_step(model: nn.Module, views: list[torch.Tensor]) -> tuple[int, int]:
     return counter.get_total_flops(), sum(storage.nbytes() for storage in held.values())
 
 
-def checkpointed(model: nn.Module, tokens: int) -> int:
+def checkpointed(model: "VISRegViTForPreTraining", tokens: int) -> int:
     """Bytes (float32) of the blocks' inputs, which are what activation checkpointing keeps of an image."""
     if not is_activation_checkpointing(model):
         return 0
     return 4 * tokens * model.config.hidden_size * model.config.num_hidden_layers
 
 
-def count_forward(model: nn.Module, views: list[torch.Tensor]) -> int:
+def count_forward(model: "VISRegViTForPreTraining", views: list[torch.Tensor]) -> int:
     """FLOPs of the backbone's forward."""
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         for group in views:
@@ -136,7 +144,14 @@ def count_forward(model: nn.Module, views: list[torch.Tensor]) -> int:
     return counter.get_total_flops()
 
 
-def largest_micro_batch(step, resolutions, images: int, bytes_each: int, room: float, ranks: int = 1) -> int | None:
+def largest_micro_batch(
+    step: nn.Module,
+    resolutions: list[tuple[int, int]],
+    images: int,
+    bytes_each: int,
+    room: float,
+    ranks: int = 1,
+) -> int | None:
     """The largest micro-batch, all or a power of two, that fits into `room` bytes, or None if none does."""
     sizes = [images]
     while sizes[-1] > 1:

@@ -9,11 +9,15 @@ import contextlib
 import contextvars
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
 
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 _looks_for_nan = contextvars.ContextVar("looks_for_nan", default=True)
 
@@ -78,11 +82,11 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.float() if x.is_floating_point() and x.dtype.itemsize < 4 else x
 
 
-def full_precision(term):
+def full_precision(term: Callable[Concatenate[Tensor, P], R]) -> Callable[Concatenate[Tensor, P], R]:
     """Let a function of z run outside autocast, in float32 at least."""
 
     @functools.wraps(term)
-    def wrapped(z: Tensor, *args, **kwargs):
+    def wrapped(z: Tensor, *args: P.args, **kwargs: P.kwargs) -> R:
         if not isinstance(z, Tensor):
             check_projections(z)
         with torch.autocast(z.device.type, enabled=False):

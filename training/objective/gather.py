@@ -5,6 +5,8 @@
 Shapes: x (V views, B images of this process, D dimension); N processes.
 """
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -36,7 +38,7 @@ class _GatherBatch(torch.autograd.Function):
     """The collectives run along the first axis, so images come first for them: (B, V, D)."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, group: dist.ProcessGroup) -> Tensor:
+    def forward(ctx: Any, x: Tensor, group: dist.ProcessGroup) -> Tensor:
         ctx.group = group
         own = x.transpose(0, 1).contiguous()
         whole = own.new_empty(len(own) * dist.get_world_size(group), *own.shape[1:])
@@ -44,7 +46,7 @@ class _GatherBatch(torch.autograd.Function):
         return whole.transpose(0, 1).contiguous()
 
     @staticmethod
-    def backward(ctx, upstream: Tensor):
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
         whole = upstream.transpose(0, 1).contiguous()
         own = whole.new_empty(len(whole) // dist.get_world_size(ctx.group), *whole.shape[1:])
         reduce_scatter_single(own, whole, ctx.group)
@@ -53,11 +55,11 @@ class _GatherBatch(torch.autograd.Function):
 
 class _MeanValue(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, group: dist.ProcessGroup) -> Tensor:
+    def forward(ctx: Any, x: Tensor, group: dist.ProcessGroup) -> Tensor:
         total = x.detach().clone()
         dist.all_reduce(total, group=group)
         return total / dist.get_world_size(group)
 
     @staticmethod
-    def backward(ctx, upstream: Tensor):
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
         return upstream, None

@@ -127,7 +127,13 @@ class VISRegObjective(nn.Module):
         names = ("num_slices", "regularization_weight", "regularizer", "statistics", "slices")
         return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
 
-    def draw_directions(self, dim: int, step: int | None, device=None, dtype=torch.float32) -> Slices:
+    def draw_directions(
+        self,
+        dim: int,
+        step: int | None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> Slices:
         """This process's directions of a step, from (seed, step, rank): Slices(directions (D, K_r), share).
 
         Without a step they come from torch's global generator, which N processes with shared slices cannot use.
@@ -137,8 +143,17 @@ class VISRegObjective(nn.Module):
             if world > 1 and self.slices == "shared":
                 raise ValueError("shared slices on several processes are drawn from (seed, step): pass step=")
             return Slices(sample_directions(dim, self.num_slices, device=device, dtype=dtype), 1.0)
-        options = {"slices": self.slices, "rank": rank, "world": world, "device": device, "dtype": dtype}
-        return draw_directions(dim, self.num_slices, self.seed, step, **options)
+        return draw_directions(
+            dim,
+            self.num_slices,
+            self.seed,
+            step,
+            slices=self.slices,
+            rank=rank,
+            world=world,
+            device=device,
+            dtype=dtype,
+        )
 
     def forward(
         self,
@@ -156,7 +171,9 @@ class VISRegObjective(nn.Module):
         with nan_checks(False):
             return self._terms(z, num_global, directions, share, step, gathered)
 
-    def _terms(self, z: Tensor, num_global: int, directions, share: float, step: int | None, gathered: bool):
+    def _terms(
+        self, z: Tensor, num_global: int, directions: Tensor | None, share: float, step: int | None, gathered: bool
+    ) -> VISRegTerms:
         check_projections(z)
         check_num_global(num_global, z.shape[0])
         if self.statistics == "global" and not gathered:

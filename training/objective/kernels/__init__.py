@@ -6,29 +6,25 @@ A statistic takes the projections of a chunk, p (rows, B), and gives the sum ove
 The gradient in x is slope' W', so a chunk is finished once it was seen: nothing of size V * B * K is kept, and
 backward is one multiplication.
 
-    cpu.py     a thread a core; chunks that fit its cache; NumPy's vectorized sorts
-    device.py  an accelerator, by torch's operations
+    cpu.py        a thread a core; chunks that fit its cache; NumPy's vectorized sorts
+    device.py     an accelerator, by torch's operations
+    statistic.py  the types of a statistic
 
 Shapes: x (V views, B images, D dimension), directions (D, K slices), p (rows: one a view and slice, B).
 """
 
 import functools
-from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from . import cpu, device
-
-
-# (p, whether the slope is wanted) -> (value, slope); may overwrite p, and reuse what it returned before.
-Statistic = Callable[[Tensor, bool], tuple[Tensor | float, Tensor | None]]
-# (x, directions, whether the gradient is wanted, chunk) -> (value, gradient in x)
-Operator = Callable[[Tensor, Tensor, bool, int], tuple[Tensor, Tensor]]
+from .statistic import MakeStatistic, Operator
 
 
 def accumulate(
-    x: Tensor, directions: Tensor, make_statistic: Callable[[int], Statistic], need_gradient: bool, chunk: int = 0
+    x: Tensor, directions: Tensor, make_statistic: MakeStatistic, need_gradient: bool, chunk: int = 0
 ) -> tuple[Tensor, Tensor]:
     """(sum over rows of the statistic: scalar, its gradient in x: (V, B, D), or (0,) when it is not needed).
 
@@ -37,14 +33,13 @@ def accumulate(
         make_statistic: called with the largest number of rows to come, by each thread for itself.
         chunk: slices in a chunk; 0 chooses by size.
     """
-    kernel = cpu if x.device.type == "cpu" else device
-    return kernel.accumulate(x, directions, make_statistic, need_gradient, chunk)
+    run = cpu.accumulate if x.device.type == "cpu" else device.accumulate
+    return run(x, directions, make_statistic, need_gradient, chunk)
 
 
-def residual_statistic(quantiles: Tensor) -> Callable[[int], Statistic]:
+def residual_statistic(quantiles: Tensor) -> MakeStatistic:
     """Sum of (sorted p - quantiles)^2: what `accumulate` takes as `make_statistic`; quantiles (B,), ascending."""
-    kernel = cpu if quantiles.device.type == "cpu" else device
-    return functools.partial(kernel.Residuals, quantiles)
+    return functools.partial(cpu.Residuals if quantiles.device.type == "cpu" else device.Residuals, quantiles)
 
 
 def differentiable_once(operator: Operator, x: Tensor, directions: Tensor, chunk: int) -> Tensor:
@@ -58,12 +53,12 @@ class _OneGradient(torch.autograd.Function):
     """Give `value` the gradient in x that was computed with it; it cannot be differentiated again."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, value: Tensor, gradient: Tensor) -> Tensor:
         ctx.save_for_backward(gradient)
         return value.clone()
 
     @staticmethod
-    def backward(ctx, upstream: Tensor):
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
             raise RuntimeError("sliced losses can be differentiated once only: create_graph=True is not supported")
         (gradient,) = ctx.saved_tensors

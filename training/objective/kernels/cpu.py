@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ...threads import single_core_threads
+from .statistic import MakeStatistic
 
 
 T = TypeVar("T")
@@ -26,7 +27,9 @@ T = TypeVar("T")
 CHUNK = 1 << 17  # numbers: 512 KB, so that a core works in its cache and product and sort stay efficient
 
 
-def accumulate(x: Tensor, directions: Tensor, make_statistic, need_gradient: bool, chunk: int = 0):
+def accumulate(
+    x: Tensor, directions: Tensor, make_statistic: MakeStatistic, need_gradient: bool, chunk: int = 0
+) -> tuple[Tensor, Tensor]:
     """As in the folder's `accumulate`."""
     views, batch, _ = x.shape
     chunk = chunk or max(8, CHUNK // batch)
@@ -36,7 +39,7 @@ def accumulate(x: Tensor, directions: Tensor, make_statistic, need_gradient: boo
     @torch.no_grad()
     def run(part: range) -> tuple[float, dict[int, Tensor]]:
         """A run of (view, chunk) pairs, one after the other in one thread; sums of the first view may be partial."""
-        value, partial = 0.0, {}
+        value, partial = 0.0, dict[int, Tensor]()
         buffer = x.new_empty(min(chunk, directions.shape[1]), batch)
         statistic = make_statistic(len(buffer))
         for pair in part:
@@ -45,7 +48,7 @@ def accumulate(x: Tensor, directions: Tensor, make_statistic, need_gradient: boo
             p = torch.mm(columns, x[v].T, out=buffer[: len(columns)])
             addend, slope = statistic(p, need_gradient)
             value += float(addend)
-            if need_gradient:
+            if slope is not None:
                 shared = v == part.start // len(starts) and part.start % len(starts)
                 target = partial.setdefault(v, torch.zeros_like(gradient[v])) if shared else gradient[v]
                 target.addmm_(slope.T, columns)

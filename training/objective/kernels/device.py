@@ -8,11 +8,15 @@ Shapes: x (V views, B images, D dimension), directions (D, K slices), p (rows: o
 import torch
 from torch import Tensor
 
+from .statistic import MakeStatistic
+
 
 CHUNK = 1 << 23  # numbers: enough to fill an accelerator; their sort takes about 0.2 GB of buffers
 
 
-def accumulate(x: Tensor, directions: Tensor, make_statistic, need_gradient: bool, chunk: int = 0):
+def accumulate(
+    x: Tensor, directions: Tensor, make_statistic: MakeStatistic, need_gradient: bool, chunk: int = 0
+) -> tuple[Tensor, Tensor]:
     """As in the folder's `accumulate`."""
     chunk = chunk or max(1, CHUNK // (x.shape[0] * x.shape[1]))
     total, statistic = x.new_zeros(()), make_statistic(x.shape[0] * chunk)
@@ -21,7 +25,7 @@ def accumulate(x: Tensor, directions: Tensor, make_statistic, need_gradient: boo
         p = columns.T @ x.transpose(1, 2)  # (V, K_c, B)
         value, slope = statistic(p.flatten(0, 1), need_gradient)
         total += value
-        if need_gradient:
+        if slope is not None:
             gradient.baddbmm_(slope.view_as(p).transpose(1, 2), columns.T.expand(len(x), -1, -1))
     return total, gradient
 

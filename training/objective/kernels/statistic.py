@@ -1,0 +1,18 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""The types of a sliced statistic.
+
+Shapes: x (V views, B images, D dimension), directions (D, K slices), p (rows: one a view and slice, B).
+"""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+
+# (p, whether the slope is wanted) -> (value, slope); may overwrite p, and reuse what it returned before.
+Statistic = Callable[[Tensor, bool], tuple[Tensor | float, Tensor | None]]
+# Called with the largest number of rows to come, by each thread for itself.
+MakeStatistic = Callable[[int], Statistic]
+# (x, directions, whether the gradient is wanted, chunk) -> (value, gradient in x)
+Operator = Callable[[Tensor, Tensor, bool, int], tuple[Tensor, Tensor]]

@@ -258,34 +258,64 @@ def test_waiting_is_measured_and_closing_stops_the_workers(five_shards):
 
 
 SIGNALLED = """
-import signal, sys
+import multiprocessing, signal, sys
 from visreg_training.data import MultiCrop, PretrainingLoader, open_stream
-received = []
-signal.signal(signal.SIGTERM, lambda number, _frame: received.append(number))
-signal.signal(signal.SIGINT, lambda number, _frame: received.append(number))
-batches = PretrainingLoader(open_stream(sys.argv[1]), MultiCrop(1, 0, 8), batch_size=4, num_workers=2)
-next(batches), next(batches)  # both workers have started
-print("ready", flush=True)
-sys.stdin.readline()
-made = [next(batches) for _ in range(40)]
-print(len(made), sorted(received) == [signal.SIGINT, signal.SIGTERM])
+if __name__ == "__main__":
+    multiprocessing.set_start_method(sys.argv[2])
+    received = []
+    signal.signal(signal.SIGTERM, lambda number, _frame: received.append(number))
+    signal.signal(signal.SIGINT, lambda number, _frame: received.append(number))
+    batches = PretrainingLoader(open_stream(sys.argv[1]), MultiCrop(1, 0, 8), batch_size=4, num_workers=2)
+    if sys.argv[3] == "running":
+        next(batches), next(batches)  # both workers have started
+    print("ready", flush=True)
+    sys.stdin.readline()
+    made = [next(batches) for _ in range(40)]
+    print(len(made), sorted(received) == [signal.SIGINT, signal.SIGTERM])
 """
 
 
-def test_a_signal_to_the_process_group_is_the_parents_to_handle(five_shards):
-    """What Ctrl-C and SLURM do; a parent that wants to finish still gets its batches, and ends, though nobody
-    closed the loader."""
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    command = [sys.executable, "-c", SIGNALLED, str(five_shards)]
-    process = subprocess.Popen(command, start_new_session=True, **pipes)
-    try:
-        assert process.stdout.readline() == "ready\n"
-        os.killpg(process.pid, signal.SIGTERM)
-        os.killpg(process.pid, signal.SIGINT)
-        out, errors = process.communicate("go on\n", timeout=120)
-    finally:
+@pytest.fixture
+def signalled(five_shards, tmp_path):
+    """signalled(start method, when) -> SIGNALLED, a group of processes that is ready for signals."""
+    script, processes = tmp_path / "signalled.py", []
+    script.write_text(SIGNALLED)
+
+    def start(method: str, when: str) -> subprocess.Popen:
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        command = [sys.executable, str(script), str(five_shards), method, when]
+        processes.append(subprocess.Popen(command, start_new_session=True, **pipes))
+        assert processes[0].stdout.readline() == "ready\n"
+        return processes[0]
+
+    yield start
+    for process in processes:
         process.kill()
+        process.communicate()
+
+
+METHODS = ["fork", "spawn", "forkserver"]
+
+
+@pytest.mark.parametrize("when", ["starting", "running"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_signal_to_the_process_group_is_the_parents_to_handle(signalled, method, when):
+    """What Ctrl-C and SLURM do; a parent that wants to finish still gets its batches, and ends, though nobody
+    closed the loader.
+    """
+    process = signalled(method, when)
+    os.killpg(process.pid, signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGINT)
+    out, errors = process.communicate("go on\n", timeout=120)
     assert (process.returncode, out) == (0, "40 True\n"), errors[-2000:]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_workers_end_when_their_parent_is_killed(signalled, method):
+    """Their ends of its pipes are closed then; one that lived on would keep the memory of its batches."""
+    process = signalled(method, "running")
+    process.kill()
+    process.communicate(timeout=60)
 
 
 def test_a_stream_subset_reads_its_share(five_shards):

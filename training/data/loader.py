@@ -5,12 +5,17 @@
 Legend: V views, B images of this rank's batch, C = 3; one tensor per resolution, (V_r, B, C, h, w), global first.
 """
 
+import multiprocessing
+import os
 import signal
+import threading
 import time
 import weakref
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import NamedTuple
 
@@ -131,17 +136,17 @@ class PretrainingLoader:
         elif source.unreadable and rank == 0:
             self._log.note(source.unreadable)
         self.wait_seconds = 0.0
-        self._batches = iter(
-            DataLoader(
-                _Batches(feed, self._number),
-                batch_size=None,
-                num_workers=num_workers,
-                collate_fn=_as_it_is,
-                pin_memory=torch.cuda.is_available(),
-                prefetch_factor=prefetch if num_workers else None,
-                worker_init_fn=_leave_signals_to_the_parent,
-            )
+        batches = DataLoader(
+            _Batches(feed, self._number),
+            batch_size=None,
+            num_workers=num_workers,
+            collate_fn=_as_it_is,
+            pin_memory=torch.cuda.is_available(),
+            prefetch_factor=prefetch if num_workers else None,
+            worker_init_fn=_begin_worker,
         )
+        with _signals_held():
+            self._batches = iter(batches)
         self._end_workers = weakref.finalize(self, stop_loader_workers, self._batches)
 
     @property
@@ -185,13 +190,37 @@ class PretrainingLoader:
         self._end_workers()
 
 
-def _leave_signals_to_the_parent(_worker: int) -> None:
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """SIGINT and SIGTERM wait, for this process and for those that start inside: a spawned worker imports for seconds
+    before it comes to ignore them, and would die of a signal to the process group.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows, which sends no signals to a group
+        yield
+        return
+    if multiprocessing.get_start_method() != "fork":
+        resource_tracker.ensure_running()  # now: to start it later would let the signals through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin_worker(_worker: int) -> None:
     """Ctrl-C and a scheduler signal the whole process group: the parent decides whether to finish a step and save, for
-    which it needs its workers. Workers whose parent is gone are ended by torch's watchdog, those of a closed loader by
-    `stop_loader_workers`.
+    which it needs its workers; those of a closed loader are ended by `stop_loader_workers`. When the parent is gone, they
+    end: torch's watchdog looks at the parent process, which for workers of a fork server is the server, and that lives
+    as long as they do.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+
+
+def _end_with_the_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _as_it_is(batch: WorkerBatch) -> WorkerBatch:

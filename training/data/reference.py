@@ -62,7 +62,7 @@ class TorchvisionReference:
         )
         steps.append(v2.RandomHorizontalFlip(self.multi_crop.flip_probability))
         # Bicubic overshoots in float, where uint8 would have been clamped.
-        return v2.Compose([*steps, v2.Lambda(lambda image: image.clamp(0, 1)), self.color])
+        return v2.Compose([*steps, v2.Lambda(_clamped), self.color])
 
     def __call__(self, image: Image.Image) -> list[torch.Tensor]:
         """PIL image -> normalized float views (C, h, w), global first. Draws from torch's global generator."""
@@ -80,3 +80,8 @@ class TorchvisionReference:
         with torch.random.fork_rng(devices=[]):
             torch.set_rng_state(generator.get_state())
             return self(image)
+
+
+def _clamped(image: torch.Tensor) -> torch.Tensor:
+    """A function with a name: a worker that is spawned gets the pipeline pickled."""
+    return image.clamp(0, 1)

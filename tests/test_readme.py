@@ -32,6 +32,7 @@ SHORTER = {
     "make demo": "--epochs 1 --num_workers 0",
     "make test": None,
 }
+SPAWN = "import multiprocessing\nmultiprocessing.set_start_method('spawn', force=True)\n"
 LOCAL = "--dataset my_photos --output_dir small --overwrite --global_size 32 --local_size 16 --mixed_precision no"
 
 
@@ -89,9 +90,17 @@ def test_commands_and_snippets(folder):
         if not command.startswith("make "):
             run(shortened(command), folder)
     script = folder / "snippets.py"
-    script.write_text("\n".join(blocks("python")).replace("epochs=1)", "epochs=1, num_workers=0)"))
+    script.write_text("\n".join(block for block in blocks("python") if "pretrain(" not in block))
     assert "torch.Size([1, 64])" in run([sys.executable, str(script)], folder)
     assert len(blocks("python")) >= 4 and len(commands()) >= 8
+
+
+def test_a_snippet_that_trains_may_spawn_its_workers(tmp_path):
+    """As macOS, Windows and Python 3.14 do: they import the script."""
+    (snippet,) = (block for block in blocks("python") if "pretrain(" in block)
+    script = tmp_path / "snippet.py"
+    script.write_text(SPAWN + snippet)
+    assert 0 < float(run([sys.executable, str(script)], tmp_path).split()[-1]) < 1
 
 
 def test_make_test_is_what_ci_runs():

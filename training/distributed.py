@@ -27,15 +27,22 @@ def rank_and_world(group: "dist.ProcessGroup | None" = None) -> tuple[int, int]:
     return dist.get_rank(group), dist.get_world_size(group)
 
 
+def on_cpu() -> bool:
+    """Whether there is no accelerator, or the launcher was told to leave it alone (`use_cpu` of its file)."""
+    from accelerate.utils import parse_flag_from_env  # here: the objective needs this file, and torch only
+
+    return not torch.accelerator.is_available() or parse_flag_from_env("ACCELERATE_USE_CPU")
+
+
 def process_state() -> "PartialState":
     """Accelerate's view of this process: rank, number of processes, device. Starts the process group if need be.
 
     Without an accelerator Accelerate has to know: it would otherwise take torchrun's processes for single ones,
     and each would do all the work.
     """
-    from accelerate import PartialState  # here: the objective needs this file, and torch only
+    from accelerate import PartialState
 
-    return PartialState(cpu=not torch.accelerator.is_available())
+    return PartialState(cpu=on_cpu())
 
 
 def all_gather_object(value: T) -> list[T]:

@@ -5,6 +5,7 @@
 `run` is the whole story, `train` its loop; each name is a door to one room of loop/, monitoring/, data/ or objective/.
 """
 
+import multiprocessing
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 from .config import PretrainOptions, from_keywords, parse, recipe_table
 from .distributed import all_gather_object
-from .errors import EXIT_INTERRUPTED, RunStopped, exit_codes, setting_up
+from .errors import EXIT_INTERRUPTED, RunStopped, UserError, exit_codes, setting_up
 from .loop.checkpoint import Checkpoints, claim_folder, restore
 from .loop.hub_pusher import HubPusher
 from .loop.run import Run, build_run, start_trackers
@@ -37,6 +38,8 @@ def pretrain(**options: Any) -> dict[str, Any]:
         UserError: an option is unknown or its value refused; nothing was started.
         RunStopped: a guard or a signal ended the run.
     """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # `overwrite` would delete the parent's run
+        raise UserError("a worker that imports this script came to pretrain: call it below if __name__ == '__main__'")
     return run(from_keywords(**options))
 
 

@@ -65,3 +65,19 @@ def test_a_run_is_the_same_however_its_workers_start(method, tmp_path, data, for
         one, other = (load_file(folder / name / "pretraining" / "model.safetensors") for folder in (runs, forked_runs))
         assert one.keys() == other.keys() and all(one[key].equal(other[key]) for key in one)
         assert json.loads((runs / name / "summary.json").read_text())["steps"] == 3
+
+
+UNGUARDED = """
+import multiprocessing
+from visreg_training.pretrain import pretrain
+multiprocessing.set_start_method("spawn", force=True)
+pretrain(config="digits", output_dir="run", max_steps=1, overwrite=True)
+"""
+
+
+def test_a_script_without_a_guard_does_not_run_a_second_time_in_its_workers(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(UNGUARDED)
+    done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1 and "call it below if __name__ == '__main__'" in done.stderr
+    assert (tmp_path / "run" / "recipe.yaml").exists()  # `overwrite` deleted nothing of the parent's

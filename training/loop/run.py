@@ -28,6 +28,7 @@ from ..config import (
 )
 from ..config.defaults import fill_defaults
 from ..data import Source, SourceOptions, Subset, open_stream
+from ..distributed import on_cpu
 from ..errors import UserError
 from ..evaluation.splits import label_map
 from ..objective import VISRegObjective
@@ -130,11 +131,12 @@ def start_accelerator(options: PretrainOptions) -> Accelerator:
     disable_progress_bar()  # of transformers: a bar for each file of a checkpoint
     precision = options.mixed_precision
     if precision == "auto":
-        precision = "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "no"
+        on_gpu = torch.cuda.is_available() and not on_cpu()
+        precision = "bf16" if on_gpu and torch.cuda.is_bf16_supported() else "no"
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
     reset_accelerate()  # of an earlier run of this program, with another precision perhaps
     return Accelerator(
-        cpu=not torch.accelerator.is_available(),  # without it several processes on CPUs do not find each other
+        cpu=on_cpu(),  # without it several processes on CPUs do not find each other
         mixed_precision=precision,
         # The main process evaluates and writes alone while the others wait: minutes are no failure.
         kwargs_handlers=[ddp, InitProcessGroupKwargs(timeout=timedelta(hours=3))],

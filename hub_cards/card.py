@@ -97,11 +97,13 @@ def render_card(
     origin = metadata.origin or origin_of(metadata.initialized_from)
     license = chosen_license(license, origin)
     results = results_of(metadata)
+    on_hub = bool(repo_id) and is_hub_id(repo_id)
     filters = {"table": as_table, "data_name": data_name, "percent": percent, "license_name": license_name}
     body = template("card.md.jinja", **filters).render(
         metadata=metadata,
         title=title(metadata, repo_id),
-        location=repo_id if repo_id and is_hub_id(repo_id) else "path/to/this/folder",
+        location=repo_id if on_hub else "path/to/this/folder",
+        on_hub=on_hub,
         config=metadata.config,
         results=results,
         headline=headline(metadata),

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-oldest test-newest test-slow soak lint bench bench-step clean
+.PHONY: demo test test-oldest test-newest test-slow test-gpu soak lint bench bench-step clean
 
 # The tools that a target needs are stamped, so that a second call starts at once.
 $(BIN)/python:
@@ -56,6 +56,10 @@ test-newest: .venv-newest/tested
 test-slow: .venv/tested
 	$(BIN)/python -m pip install --quiet --editable '.[test,space]' -c constraints.txt
 	$(BIN)/python -m pytest -m slow
+
+# What needs a GPU; `make test` runs it too where there is one. One process: they would share its memory.
+test-gpu: .venv/tested
+	$(BIN)/python -m pytest -m gpu
 
 # Forty kills of two runs, and the weights of unbroken ones.
 soak: .venv/tested

@@ -70,6 +70,7 @@ setup(
         "visualize": ["umap-learn>=0.5.9"],
         "test": [
             "pytest>=9.2",
+            "pytest-timeout>=2.4",
             "pytest-xdist>=3.8",
             "ruff>=0.17",
             "mypy>=2.4",

@@ -197,6 +197,7 @@ print(json.dumps(names))
 """
 
 
+@pytest.mark.cpu
 def test_two_processes_over_five_shards_of_unequal_size(five_shards):
     """Both take the same number of steps (four epochs' worth), and in an epoch no image is read by both."""
     command = [sys.executable, "-c", RANK, str(five_shards)]

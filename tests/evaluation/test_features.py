@@ -6,6 +6,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import pytest
@@ -105,7 +106,7 @@ def folder_of(root: Path, images: dict[str, bytes | None]) -> Path:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if content is None:
-            PILImage.new("RGB", (20, 18), hash(name) % 255).save(path)
+            PILImage.new("RGB", (20, 18), zlib.crc32(name.encode()) % 255).save(path)
         else:
             path.write_bytes(content)
     return root
@@ -180,6 +181,7 @@ def torchrun(script: Path, *arguments: str) -> str:
     return finished.stdout
 
 
+@pytest.mark.cpu
 def test_a_failure_on_one_of_two_processes_ends_the_data_set_on_both(checkpoint, tmp_path):
     """One training image fails where k is chosen, on the main process; every second image is broken: on the other."""
     folder_of(tmp_path / "single", {"train/a/0.png": None, "test/a/0.png": None})
@@ -203,6 +205,7 @@ def ranks():
     return module
 
 
+@pytest.mark.cpu
 def test_one_and_two_processes_give_the_same_results(checkpoint, tmp_path, ranks):
     """Two real processes, batch sizes that divide nothing; cached features, and augmented images."""
     ranks.run(checkpoint, tmp_path / "one")

@@ -52,6 +52,7 @@ def last_number(text: str) -> float:
     return float(re.findall(r"\d+\.\d+", text)[-1])
 
 
+@pytest.mark.cpu  # a GPU convolves in TF32
 def test_features_are_those_of_the_model(run):
     run("extract_features.py", "digits", "--split", "test", "--model", "model", "--batch_size", "100")
     rows = Dataset.from_parquet("features.parquet").with_format("torch")

@@ -12,7 +12,7 @@ codes of its ranks and what they wrote last. It may also say
   "copy_of": another, "until": step   it goes on from an earlier checkpoint of another job
   "file_size": bytes                  no file may grow larger: what a full disk does to write()
 A run forked before torch computed anything is the same as one that was started; so are a SIGKILL and a gloo rank.
-One thread a process: bits depend on their number.
+One thread a process, and no GPU: bits depend on both.
 """
 
 import json
@@ -105,7 +105,9 @@ def work_off(folder: Path, jobs: list[dict], limit: float = 300, **environment: 
     Raises:
         AssertionError: it ended before they were done.
     """
-    outer = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"} | environment
+    outer = (
+        os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""} | environment
+    )
     command = [sys.executable, __file__, str(folder), json.dumps(jobs)]
     done = subprocess.run(command, env=outer, capture_output=True, text=True, check=False, timeout=limit)
     assert done.returncode == 0, done.stderr[-2000:]

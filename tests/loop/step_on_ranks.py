@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the processes of test_step.py run: one step on a rank's share of a fixed batch; writes loss and gradients.
 
-usage: step_on_ranks.py WORLD FOLDER OPTIONS   (OPTIONS: a JSON list, one step for each)
+usage: step_on_ranks.py WORLD FOLDER OPTIONS [DEVICE]   (OPTIONS: a JSON list, one step for each; DEVICE: cpu, or cuda
+for one rank over NCCL)
 
 The ranks are forked before torch computes anything, so that they share one import of it.
 """
@@ -56,9 +57,9 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def shard(step: PretrainingStep) -> PretrainingStep:
+def shard(step: PretrainingStep, device: str) -> PretrainingStep:
     """FSDP2 as Accelerate applies it: each block a unit, the rest the root."""
-    mesh = init_device_mesh("cpu", (torch.distributed.get_world_size(),))
+    mesh = init_device_mesh(device, (torch.distributed.get_world_size(),))
     for layer in step.model.vit.encoder.layer:
         fully_shard(layer, mesh=mesh)
     return fully_shard(step, mesh=mesh)
@@ -76,27 +77,34 @@ def take_step(module, views, seed=5, step=7) -> dict[str, torch.Tensor]:
     return result | {f"buffer.{name}": b.clone() for name, b in inner.named_buffers() if b.is_floating_point()}
 
 
-def on_rank(rank: int, world: int, folder: str, cases: list[dict]) -> None:
+def on_rank(rank: int, world: int, folder: str, cases: list[dict], device: str) -> None:
     torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world)
+    torch.backends.cudnn.allow_tf32 = False
+    backend = "nccl" if device == "cuda" else "gloo"
+    torch.distributed.init_process_group(backend, init_method=f"file://{folder}/meet", rank=rank, world_size=world)
     share = IMAGES // world
-    views = [group[:, rank * share : (rank + 1) * share] for group in make_views()]
+    views = [group[:, rank * share : (rank + 1) * share].to(device) for group in make_views()]
     for number, options in enumerate(cases):
         sharded = options.pop("sharded", False)
-        module = make_step(**options)
+        module = make_step(**options).to(device)
         if sharded:
-            module = shard(module)
+            module = shard(module, device)
         else:
             module = DistributedDataParallel(module, forward_sync_buffers=False, gradient_as_bucket_view=True)
-        torch.save(take_step(module, views), f"{folder}/{number}-{rank}.pt")
+        result = {name: value.cpu() for name, value in take_step(module, views).items()}
+        torch.save(result, f"{folder}/{number}-{rank}.pt")
     torch.distributed.barrier()
     torch.distributed.destroy_process_group()
 
 
 def main() -> None:
     world, folder, cases = int(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
+    device = sys.argv[4] if len(sys.argv) > 4 else "cpu"
+    if world == 1:  # here: a process that asked for GPUs may not fork one that uses them
+        on_rank(0, 1, folder, cases, device)
+        return
     fork = multiprocessing.get_context("fork")
-    ranks = [fork.Process(target=on_rank, args=(rank, world, folder, cases)) for rank in range(world)]
+    ranks = [fork.Process(target=on_rank, args=(rank, world, folder, cases, device)) for rank in range(world)]
     for process in ranks:
         process.start()
     for process in ranks:

@@ -16,6 +16,8 @@ from torch._dynamo.utils import counters
 from visreg_training.pretrain import pretrain
 
 
+pytestmark = [pytest.mark.cpu, pytest.mark.timeout(1500)]
+
 _spec = importlib.util.spec_from_file_location("forked", Path(__file__).with_name("forked.py"))
 forked = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(forked)

@@ -18,6 +18,8 @@ from visreg_training.config import RECIPES
 from visreg_training.pretrain import pretrain
 
 
+pytestmark = [pytest.mark.cpu, pytest.mark.timeout(900)]
+
 _spec = importlib.util.spec_from_file_location("resume_tools", Path(__file__).with_name("test_resume.py"))
 tools = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(tools)

@@ -22,6 +22,8 @@ from visreg_training.pretrain import pretrain
 from visreg_training.run_folder import RunFolder
 
 
+pytestmark = [pytest.mark.cpu, pytest.mark.timeout(900)]
+
 _spec = importlib.util.spec_from_file_location("forked", Path(__file__).with_name("forked.py"))
 forked = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(forked)

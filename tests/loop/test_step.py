@@ -31,6 +31,7 @@ SCRIPT = Path(__file__).with_name("step_on_ranks.py")
 ranks = load(SCRIPT)
 
 
+DEVICES = [pytest.param("cpu", marks=pytest.mark.cpu), pytest.param("cuda", marks=pytest.mark.gpu)]
 CASES = {
     2: [
         {},
@@ -76,6 +77,7 @@ EXACT = [
 ]
 
 
+@pytest.mark.cpu
 @pytest.mark.parametrize("world, options", EXACT, ids=json.dumps)
 def test_processes_give_what_one_gives(world, options, on_processes):
     alone = {name: value for name, value in options.items() if name not in ("micro_batch_size", "sharded")}
@@ -84,6 +86,7 @@ def test_processes_give_what_one_gives(world, options, on_processes):
         assert_equal(result, expected)
 
 
+@pytest.mark.cpu
 def test_slices_of_each_rank_as_published(on_processes):
     """`per_rank`: other directions on each rank; the reported terms are nevertheless equal on all ranks."""
     first, second = on_processes[2, '{"slices": "per_rank"}']
@@ -93,10 +96,21 @@ def test_slices_of_each_rank_as_published(on_processes):
     assert torch.allclose(first["terms.scale"], alone["terms.scale"], rtol=1e-5)
 
 
+@pytest.mark.cpu
 def test_local_statistics_differ_from_global_ones(on_processes):
     whole = ranks.take_step(ranks.make_step(), ranks.make_views())
     local = on_processes[2, '{"statistics": "local"}'][0]
     assert abs(local["terms.scale"] - whole["terms.scale"]) > 1e-4
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("sharded", [False, True])
+def test_one_rank_gives_what_no_rank_gives(device, sharded, tmp_path):
+    """DDP and FSDP2 over gloo, and over NCCL on one GPU, against a step on the CPU."""
+    command = [sys.executable, str(SCRIPT), "1", str(tmp_path), json.dumps([{"sharded": sharded}]), device]
+    subprocess.run(command, check=True, timeout=300)
+    expected = ranks.take_step(ranks.make_step(), ranks.make_views())
+    assert_equal(torch.load(tmp_path / "0-0.pt", weights_only=True), expected, 1e-5 if device == "cpu" else 1e-4)
 
 
 @pytest.mark.parametrize("micro", [1, 5, 6])
@@ -109,9 +123,10 @@ def test_micro_batches_give_what_the_whole_batch_gives(micro):
     assert abs(other["terms.total"] - whole["terms.total"]) > 1e-4  # drop path did draw
 
 
-def test_a_skipped_update_leaves_nothing_behind():
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_skipped_update_leaves_nothing_behind(device):
     """Weights, moments and the batch norm statistics, which forward has moved by then, stay as they were."""
-    step, views = ranks.make_step(), ranks.make_views()
+    step, views = ranks.make_step().to(device), [group.to(device) for group in ranks.make_views()]
     step.objective.check_finite = False  # as the loop has it
     optimizer = build_optimizer(step, 1e-3, 0.05)
     update = Updater(SimpleNamespace(backward=lambda loss: loss.backward()), optimizer, step, clip_norm=1.0)
@@ -125,7 +140,7 @@ def test_a_skipped_update_leaves_nothing_behind():
     views[0][0, 3] = torch.nan
     assert update(step(views, 1).terms.total, 1e-3)[1] == 1
     assert all(torch.equal(a, b) for a, b in zip(state(), before, strict=True))
-    assert update(step(ranks.make_views(), 2).terms.total, 1e-3)[1] == 0
+    assert update(step([group.to(device) for group in ranks.make_views()], 2).terms.total, 1e-3)[1] == 0
     after = dict(step.named_buffers())
     assert all(value.isfinite().all() for value in after.values())
     assert not torch.equal(after["model.projector.1.running_mean"], before[len(list(step.parameters()))])

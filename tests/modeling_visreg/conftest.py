@@ -26,11 +26,6 @@ def small_config():
     return make
 
 
-@pytest.fixture(autouse=True)
-def _fixed_seed():
-    torch.manual_seed(0)
-
-
 @pytest.fixture
 def randomize():
     """Gives every weight a value of its own, so that a swap of two that start equal (biases, norms) shows."""

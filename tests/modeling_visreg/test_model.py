@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AttentionInterface
 
 from modeling_visreg import VISRegViTBackbone, VISRegViTForImageClassification, VISRegViTForPreTraining, VISRegViTModel
@@ -84,6 +85,36 @@ def test_attention_backends_agree_with_eager(small_config, randomize, backend):
         model.set_attn_implementation(backend)
         assert model.config._attn_implementation == backend
         torch.testing.assert_close(model(images).last_hidden_state, expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("backend", ["sdpa", "flex_attention", "flash_attention_2"])
+def test_attention_of_a_gpu_gives_the_same_features_and_gradients(small_config, randomize, monkeypatch, backend):
+    """Against eager attention on the CPU; flash attention in bfloat16, which it needs."""
+    if backend == "flash_attention_2":
+        pytest.importorskip("flash_attn")
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    dtype, tolerance = (torch.bfloat16, 5e-2) if backend.startswith("flash") else (torch.float32, 1e-4)
+    model = randomize(VISRegViTModel(small_config(hidden_size=64, drop_path_rate=0, attn_implementation="eager")))
+    images = torch.rand(2, 3, 32, 24)
+    expected = model(images).last_hidden_state
+    expected.square().mean().backward()
+    gradient = model.embeddings.cls_token.grad.clone()
+    model.zero_grad()
+    model.set_attn_implementation(backend)
+    model.to("cuda", dtype)
+    found = model(images.to("cuda", dtype)).last_hidden_state
+    found.float().square().mean().backward()
+    for ours, right in ((found, expected), (model.embeddings.cls_token.grad, gradient)):
+        assert (ours.float().cpu() - right).norm() < tolerance * right.norm()
+
+
+@pytest.mark.gpu
+def test_sdpa_takes_its_flash_kernel(small_config):
+    """In half precision, and without a mask: with one it would fall back to a kernel several times slower."""
+    model = VISRegViTModel(small_config(hidden_size=64, num_attention_heads=1)).to("cuda", torch.bfloat16)
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+        assert model(torch.rand(2, 3, 32, 32, device="cuda", dtype=torch.bfloat16)).pooler_output.isfinite().all()
 
 
 def test_a_masked_patch_changes_nothing(small_config, randomize):

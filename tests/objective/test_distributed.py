@@ -13,6 +13,8 @@ from helpers.objective_on_ranks import trained
 from visreg_training.objective import VISRegObjective, draw_directions, gather_batch
 
 
+pytestmark = pytest.mark.cpu
+
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(3, 24, 12, generator=GENERATOR)
 WEIGHT = torch.randn(8, 12, generator=GENERATOR) / 3

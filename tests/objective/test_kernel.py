@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The fused kernels against plain autograd, on sizes and data that the golden values do not cover."""
 
+import math
+
 import pytest
 import torch
 
@@ -25,15 +27,29 @@ PAIRS = [
 ]
 
 
+def either_order(x, directions):
+    """What the gradient in x may differ by, in norm, because neighbours lie closer together than rounding of the
+    products: each order is then right, and exchanging two moves each by the distance of their quantiles.
+    """
+    p = (x.double() @ directions.double()).sort(dim=1).values
+    close = p.diff(dim=1) < 4 * torch.finfo(x.dtype).eps * p.abs().amax()
+    quantiles = gaussian_quantiles(x.shape[1], x.device, torch.float64)
+    return 2 * math.sqrt(2) * (close * quantiles.diff()[:, None]).sum().item() / p.numel()
+
+
 @pytest.mark.parametrize(("fused", "reference"), PAIRS)
 @pytest.mark.parametrize("batch", [2, 3, 33, 257])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_equals_plain_autograd(fused, reference, batch, dtype):
     z, directions = projections(batch=batch, dtype=dtype), sample_directions(24, 50, dtype=dtype)
-    tolerance = 1e-11 if dtype == torch.float64 else 2e-4
+    tolerance = 1e-11 if dtype == torch.float64 else 2e-5
     assert plain.relative_error(fused(z, directions), reference(z, directions)) < tolerance
     ours, theirs = (plain.gradient(lambda z, f=f: f(z, directions), z) for f in (fused, reference))
-    assert plain.relative_error(ours, theirs) < tolerance
+    slack = 0.0
+    if fused is not sigreg_loss:
+        x = plain.standardized(z) if fused is shape_loss else z
+        slack = either_order(x, directions) / theirs.norm().item()
+    assert plain.relative_error(ours, theirs) < tolerance + slack
 
 
 @pytest.mark.parametrize("loss", [sliced_wasserstein_loss, sigreg_loss])

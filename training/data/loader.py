@@ -209,9 +209,9 @@ def _signals_held() -> Iterator[None]:
 
 def _begin_worker(_worker: int) -> None:
     """Ctrl-C and a scheduler signal the whole process group: the parent decides whether to finish a step and save, for
-    which it needs its workers; those of a closed loader are ended by `stop_loader_workers`. When the parent is gone, they
-    end: torch's watchdog looks at the parent process, which for workers of a fork server is the server, and that lives
-    as long as they do.
+    which it needs its workers; those of a closed loader are ended by `stop_loader_workers`. When the parent is gone,
+    they end: torch's watchdog looks at the parent process, which for workers of a fork server is the server, and that
+    lives as long as they do.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

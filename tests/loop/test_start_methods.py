@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from visreg_training.data.digits import load_digits_dataset
+from visreg_training.data.sources.digits import load_digits_dataset
 
 
 pytestmark = [pytest.mark.cpu, pytest.mark.timeout(400)]

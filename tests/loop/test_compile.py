@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from packaging.version import Version
 from torch._dynamo.utils import counters
 
 from visreg_training.pretrain import pretrain
@@ -22,6 +23,8 @@ _spec = importlib.util.spec_from_file_location("forked", Path(__file__).with_nam
 forked = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(forked)
 
+
+pytestmark = pytest.mark.skipif(Version(torch.__version__) < Version("2.8"), reason="--compile needs torch 2.8")
 
 RUN = forked.SMALL | {"eval_split": None, "max_steps": 4, "log_every": 1, "compile": True}
 

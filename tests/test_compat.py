@@ -62,6 +62,12 @@ def test_accelerate_starts_a_second_run_with_another_precision():
     compat.reset_accelerate()
 
 
+def test_transformers_tells_the_attention_it_computes_with():
+    model = VISRegViTModel(VISRegViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1))
+    model.set_attn_implementation("eager")
+    assert compat.attention_implementation(model) == "eager"
+
+
 def test_transformers_installs_the_hooks_that_collect_hidden_states():
     encoder = VISRegViTModel(VISRegViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1)).encoder
     compat.install_capturing_hooks(encoder)

@@ -93,6 +93,11 @@ def reduce_scatter_single(own: "torch.Tensor", full: "torch.Tensor", group: "dis
 # --- transformers
 
 
+def attention_implementation(model: "PreTrainedModel") -> str:
+    """Name of the attention that a model computes with; `set_attn_implementation` sets it, nothing public tells it."""
+    return model.config._attn_implementation
+
+
 def enable_activation_checkpointing(model: "PreTrainedModel") -> None:
     """Computes the activations of each block again in backward; `gradient_checkpointing_enable` up to 5.22."""
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable

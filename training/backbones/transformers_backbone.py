@@ -17,6 +17,7 @@ from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 import modeling_visreg  # noqa: F401 - makes AutoModel know our checkpoints
 
+from ..compat import attention_implementation
 from ..run_folder import model_directory
 from .interface import Backbone, Tokens, cls_attention
 
@@ -24,7 +25,15 @@ from .interface import Backbone, Tokens, cls_attention
 # What vision models in transformers call their final norm.
 _FINAL_NORMS = ("layernorm", "layer_norm", "norm", "post_layernorm")
 # They say nothing about what a model computes.
-_VOLATILE_CONFIG = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "auto_map", "architectures")
+_VOLATILE_CONFIG = (
+    "_name_or_path",
+    "architectures",
+    "auto_map",
+    "dtype",
+    "minimum_transformers_version",
+    "torch_dtype",
+    "transformers_version",
+)
 
 
 class TransformersBackbone(Backbone):
@@ -91,7 +100,7 @@ class TransformersBackbone(Backbone):
 
     def attention(self, pixels: torch.Tensor) -> torch.Tensor:
         self.check_evaluating()
-        before = self.module.config._attn_implementation
+        before = attention_implementation(self.module)
         self.module.set_attn_implementation("eager")  # the fused kernels do not give the attention away
         try:
             output = self.module(pixel_values=pixels, output_attentions=True, **self.arguments(pixels))

@@ -63,7 +63,7 @@ test-gpu: .venv/tested
 
 # Forty kills of two runs, and the weights of unbroken ones.
 soak: .venv/tested
-	$(BIN)/python tests/loop/soak.py
+	$(BIN)/python tests/soak.py
 
 bench: .venv/benched
 	$(BIN)/python -m benchmarks.objective --output benchmarks/figures

@@ -87,3 +87,11 @@ def test_the_objective_needs_only_torch():
         "print([name for name in ('transformers', 'datasets', 'accelerate') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_no_test_loads_a_file_by_its_path():
+    loaders = {"spec_from_file_location", "SourceFileLoader"}
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        assert not used & loaders, f"{path} loads a file by its path: move it to tests/helpers"

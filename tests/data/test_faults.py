@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from ..loopback_hub import LoopbackHub
+from helpers.loopback_hub import LoopbackHub
 
 
 STREAM = """

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Features: extracted once, keyed by what decides them, the same for any batch size and number of processes."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from PIL import Image as PILImage
 from pyarrow import parquet
 from safetensors import safe_open
 
+from helpers import evaluate_on_ranks, suite_on_ranks
 from modeling_visreg import VISRegViTModel
 from visreg_training.backbones import open_backbone, wrap_backbone
 from visreg_training.data import BadDataError, open_stream
@@ -187,7 +187,7 @@ def test_a_failure_on_one_of_two_processes_ends_the_data_set_on_both(checkpoint,
     folder_of(tmp_path / "single", {"train/a/0.png": None, "test/a/0.png": None})
     images = {f"train/a/{number:04d}.png": b"no image" if number % 2 else None for number in range(2000)}
     folder_of(tmp_path / "broken", images | {"test/a/0.png": None})
-    said = torchrun(Path(__file__).parent / "suite_ranks.py", checkpoint, str(tmp_path)).splitlines()
+    said = torchrun(suite_on_ranks.__file__, checkpoint, str(tmp_path)).splitlines()
     assert [line[0] for line in sorted(said)] == ["0", "1"]  # results: the main process has that of the digits
     for line in said:
         assert "'dtd', 'one training image cannot be split" in line
@@ -196,20 +196,11 @@ def test_a_failure_on_one_of_two_processes_ends_the_data_set_on_both(checkpoint,
     assert result["processes"] == 2 and 0 < result["value"] < 1
 
 
-@pytest.fixture
-def ranks():
-    """ranks.py as a module: what the other processes run."""
-    spec = importlib.util.spec_from_file_location("ranks", Path(__file__).parent / "ranks.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.cpu
-def test_one_and_two_processes_give_the_same_results(checkpoint, tmp_path, ranks):
+def test_one_and_two_processes_give_the_same_results(checkpoint, tmp_path):
     """Two real processes, batch sizes that divide nothing; cached features, and augmented images."""
-    ranks.run(checkpoint, tmp_path / "one")
-    torchrun(ranks.__file__, checkpoint, str(tmp_path / "two"))
+    evaluate_on_ranks.run(checkpoint, tmp_path / "one")
+    torchrun(evaluate_on_ranks.__file__, checkpoint, str(tmp_path / "two"))
     names = sorted(path.name for path in (tmp_path / "one").glob("*.json"))
     assert len(names) == 3 and names == sorted(path.name for path in (tmp_path / "two").glob("*.json"))
     for name in names:

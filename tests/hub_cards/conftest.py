@@ -12,9 +12,8 @@ import yaml
 from huggingface_hub import HfApi, constants
 from PIL import Image
 
+from helpers.loopback_hub import LoopbackHub
 from modeling_visreg import VISRegViTConfig, VISRegViTForPreTraining, save_checkpoint
-
-from ..loopback_hub import LoopbackHub
 
 
 RECIPE = {

@@ -2,31 +2,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """`--compile` traces one graph a resolution, whole, and no more however long the run is; what it makes trains."""
 
-import importlib.util
 import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 from packaging.version import Version
 from torch._dynamo.utils import counters
 
+from helpers import forked
 from visreg_training.pretrain import pretrain
 
 
-pytestmark = [pytest.mark.cpu, pytest.mark.timeout(1500)]
-
-_spec = importlib.util.spec_from_file_location("forked", Path(__file__).with_name("forked.py"))
-forked = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(forked)
-
-
-pytestmark = pytest.mark.skipif(
-    Version(torch.__version__) < Version("2.8"), reason="--compile needs torch 2.8: 2.6 cannot trace transformers"
-)
+pytestmark = [
+    pytest.mark.cpu,
+    pytest.mark.timeout(1500),
+    pytest.mark.skipif(
+        Version(torch.__version__) < Version("2.8"), reason="--compile needs torch 2.8: 2.6 cannot trace transformers"
+    ),
+]
 
 RUN = forked.SMALL | {"eval_split": None, "max_steps": 4, "log_every": 1, "compile": True}
 

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whole runs and their views on the CPU and on a GPU: by the same code, and what only a GPU shows."""
 
-import importlib.util
 import json
 from contextlib import closing
 from pathlib import Path
@@ -12,14 +11,10 @@ import torch
 from accelerate import PartialState
 from safetensors.torch import load_file
 
+from helpers import forked
 from visreg_training.data import DeviceAugment, MultiCrop, PretrainingLoader, open_stream
 from visreg_training.loop.views import StepAugment
 from visreg_training.pretrain import pretrain
-
-
-_spec = importlib.util.spec_from_file_location("forked", Path(__file__).with_name("forked.py"))
-forked = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(forked)
 
 
 pytestmark = pytest.mark.parametrize(

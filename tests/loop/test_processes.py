@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whole runs on two real gloo processes, started as a user starts them, against one process."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -14,16 +13,12 @@ from datasets import Dataset, Image
 from transformers import AutoModel
 
 import modeling_visreg  # noqa: F401  (registers the Auto classes)
+from helpers import forked
 from visreg_training.config import RECIPES
 from visreg_training.pretrain import pretrain
 
 
 pytestmark = [pytest.mark.cpu, pytest.mark.timeout(900)]
-
-_spec = importlib.util.spec_from_file_location("resume_tools", Path(__file__).with_name("test_resume.py"))
-tools = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tools)
-recipe = tools.recipe
 
 # What depends on the rank's own draws is off: colours and drop path. Crops are a function of the image.
 PLAIN = {"drop_path_rate": 0, "jitter_probability": 0, "blur_probability": 0, "log_every": 1, "max_steps": 6}
@@ -32,7 +27,7 @@ PLAIN = {"drop_path_rate": 0, "jitter_probability": 0, "blur_probability": 0, "l
 def launched(options):
     config = str(RECIPES / "accelerate" / "cpu_2_processes.yaml")
     launcher = [str(Path(sys.executable).with_name("accelerate")), "launch", "--config_file", config]
-    return [*launcher, "-m", "visreg_training.pretrain", *tools.flags(options)]
+    return [*launcher, "-m", "visreg_training.pretrain", *forked.flags(options)]
 
 
 def rows(folder):
@@ -57,10 +52,10 @@ def test_two_processes_are_stopped_and_killed_and_go_on(recipe, tmp_path):
     options = {"config": recipe, "epochs": 3, "save_every": 1, "log_every": 1}
     broken = {"name": "run", "options": options, "stopped": True, "kills": 3, "seed": 2}
     jobs = [{"name": "unbroken", "options": options}, broken]
-    unbroken, run = tools.forked.work_off(tmp_path, [job | {"processes": 2} for job in jobs])
+    unbroken, run = forked.work_off(tmp_path, [job | {"processes": 2} for job in jobs])
     assert unbroken["codes"] == run["codes"] == [0, 0] and len(run["kills"]) == 3
     assert run["stopped"] == [75, 75]  # SIGTERM: they agree on a step, write a checkpoint and end
-    assert tools.forked.final_weights(tmp_path / "run") == tools.forked.final_weights(tmp_path / "unbroken")
+    assert forked.final_weights(tmp_path / "run") == forked.final_weights(tmp_path / "unbroken")
 
 
 def test_sharded_runs_are_those_of_whole_parameters(recipe, tmp_path):
@@ -73,7 +68,7 @@ def test_sharded_runs_are_those_of_whole_parameters(recipe, tmp_path):
         {"name": "fsdp-ddp", "options": options, "copy_of": "fsdp", "until": 3},
         {"name": "half", "options": options | {"mixed_precision": "bf16", "max_steps": 2}, "sharded": True},
     ]
-    done = tools.forked.work_off(tmp_path, [job | {"processes": 2} for job in jobs])
+    done = forked.work_off(tmp_path, [job | {"processes": 2} for job in jobs])
     assert [job["codes"] for job in done] == 5 * [[0, 0]]
     losses = {job["name"]: [row["total"] for row in rows(tmp_path / job["name"])] for job in jobs}
     assert losses["half"][0] == pytest.approx(losses["ddp"][0], rel=2e-2) and losses["half"][0] != losses["ddp"][0]
@@ -98,12 +93,12 @@ def moments_after(folder, step):
 
 def test_what_ends_one_rank_ends_the_others(recipe, tmp_path):
     """One of two shards holds no images: its rank says so and ends; the other does not wait for it."""
-    tools.forked.write_shards(tmp_path / "data", shards=2)
+    forked.write_shards(tmp_path / "data", shards=2)
     broken = tmp_path / "data" / "train-00001-of-00002.parquet"
     data = Dataset.from_parquet(str(broken)).cast_column("image", Image(decode=False))
     data.map(lambda row: {"image": {"bytes": b"no image", "path": None}}).to_parquet(broken, batch_size=8)
     options = {"config": recipe, "dataset": str(tmp_path / "data" / "*.parquet"), "streaming": True, "max_steps": 40}
-    [done] = tools.forked.work_off(tmp_path, [{"name": "run", "options": options | {"fraction": 1.0}, "processes": 2}])
+    [done] = forked.work_off(tmp_path, [{"name": "run", "options": options | {"fraction": 1.0}, "processes": 2}])
     said = [line for line in done["said"] if line.startswith("visreg pretrain: ")]
     assert done["codes"] == [3, 3] and len(said) == 2, done
     assert any("cannot be read" in line for line in said) and any("another process" in line for line in said), said

@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Invariants 3, 4 and 6, with real runs, real kills and a real full disk: interrupted runs end like unbroken ones."""
 
-import importlib.util
 import json
 import shutil
 import signal
@@ -14,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from helpers import forked
 from visreg_training.config import from_keywords
 from visreg_training.errors import RunStopped, UserError
 from visreg_training.loop.checkpoint import Checkpoints, RunState, check_same_run
@@ -24,17 +24,9 @@ from visreg_training.run_folder import RunFolder
 
 pytestmark = [pytest.mark.cpu, pytest.mark.timeout(900)]
 
-_spec = importlib.util.spec_from_file_location("forked", Path(__file__).with_name("forked.py"))
-forked = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(forked)
-
-
-def flags(options):
-    return [text for name, value in options.items() if value is not None for text in (f"--{name}", str(value))]
-
 
 def command(options):
-    return [sys.executable, "-m", "visreg_training.pretrain", *flags(options)]
+    return [sys.executable, "-m", "visreg_training.pretrain", *forked.flags(options)]
 
 
 def finished(options):
@@ -49,12 +41,6 @@ def weights(folder):
 def assert_identical(first, second):
     assert first.keys() == second.keys()
     assert [name for name in first if not torch.equal(first[name], second[name])] == []
-
-
-@pytest.fixture(scope="module")
-def recipe(tmp_path_factory):
-    """A recipe file without held-out evaluation, for processes."""
-    return forked.write_recipe(tmp_path_factory.mktemp("recipe") / "small.yaml")
 
 
 @pytest.fixture(scope="module")

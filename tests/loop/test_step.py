@@ -2,33 +2,20 @@
 # SPDX-License-Identifier: Apache-2.0
 """Invariants 1 and 2: many processes, or micro-batches, give the loss and the gradient of the whole batch."""
 
-import importlib.util
 import json
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
 from benchmarks.measuring import allocated_peak
+from helpers import step_on_ranks as ranks
 from modeling_visreg import VISRegViTConfig, VISRegViTForPreTraining
 from visreg_training.loop.optimizer import Updater, build_optimizer
 from visreg_training.loop.step import PretrainingStep
 from visreg_training.objective import VISRegObjective
-
-
-def load(path: Path):
-    """A script that stands beside the tests, as a module."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-SCRIPT = Path(__file__).with_name("step_on_ranks.py")
-ranks = load(SCRIPT)
 
 
 DEVICES = [pytest.param("cpu", marks=pytest.mark.cpu), pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -52,7 +39,7 @@ def on_processes(tmp_path_factory):
     results = {}
     for world, cases in CASES.items():
         folder = tmp_path_factory.mktemp("ranks")
-        command = [sys.executable, str(SCRIPT), str(world), str(folder), json.dumps(cases)]
+        command = [sys.executable, ranks.__file__, str(world), str(folder), json.dumps(cases)]
         subprocess.run(command, check=True, timeout=300)
         for number, options in enumerate(cases):
             files = [folder / f"{number}-{rank}.pt" for rank in range(world)]
@@ -107,7 +94,7 @@ def test_local_statistics_differ_from_global_ones(on_processes):
 @pytest.mark.parametrize("sharded", [False, True])
 def test_one_rank_gives_what_no_rank_gives(device, sharded, tmp_path):
     """DDP and FSDP2 over gloo, and over NCCL on one GPU, against a step on the CPU."""
-    command = [sys.executable, str(SCRIPT), "1", str(tmp_path), json.dumps([{"sharded": sharded}]), device]
+    command = [sys.executable, ranks.__file__, "1", str(tmp_path), json.dumps([{"sharded": sharded}]), device]
     subprocess.run(command, check=True, timeout=300)
     expected = ranks.take_step(ranks.make_step(), ranks.make_views())
     assert_equal(torch.load(tmp_path / "0-0.pt", weights_only=True), expected, 1e-5 if device == "cpu" else 1e-4)

@@ -10,11 +10,9 @@ counts as one operation: inside, its kernel for the CPU may do as it likes.
 
 import contextlib
 import importlib
-import importlib.util
 import traceback
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
@@ -22,15 +20,11 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from helpers import forked
 from visreg_training.data import DeviceAugment
 from visreg_training.loop.views import StepAugment
 from visreg_training.monitoring.metrics import Meters
 from visreg_training.pretrain import pretrain
-
-
-_spec = importlib.util.spec_from_file_location("forked", Path(__file__).parent.parent / "loop" / "forked.py")
-forked = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(forked)
 
 
 updates_module = importlib.import_module("visreg_training.loop.updates")  # the package has a function of this name

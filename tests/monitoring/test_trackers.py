@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a tracker of Accelerate is given, read back from the file that it wrote."""
 
-import importlib.util
 import json
 import struct
 from pathlib import Path
@@ -11,13 +10,9 @@ import pytest
 from accelerate import Accelerator
 from tensorboardX.proto.event_pb2 import Event
 
+from helpers import forked
 from visreg_training.errors import UserError
 from visreg_training.pretrain import pretrain
-
-
-_spec = importlib.util.spec_from_file_location("forked", Path(__file__).parent.parent / "loop" / "forked.py")
-forked = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(forked)
 
 
 def events(path: Path):

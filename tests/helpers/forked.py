@@ -70,6 +70,11 @@ FSDP = {
 }
 
 
+def flags(options: dict) -> list[str]:
+    """Options as the flags that say the same."""
+    return [text for name, value in options.items() if value is not None for text in (f"--{name}", str(value))]
+
+
 def as_flags(options: dict) -> list[str]:
     """Options as flags of `visreg pretrain`; what is None is left out."""
     words = {True: "yes", False: "no"}

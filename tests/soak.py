@@ -9,7 +9,6 @@ usage: soak.py [--kills 30] [--processes_kills 10] [--seed 0]
 """
 
 import argparse
-import importlib.util
 import sys
 import tempfile
 import time
@@ -17,17 +16,8 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-
-def load(path: Path):
-    """A module of the tests by its file."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    sys.modules[path.stem] = module = importlib.util.module_from_spec(spec)  # dataclasses look themselves up
-    spec.loader.exec_module(module)
-    return module
-
-
-HERE = Path(__file__).parent
-forked, loopback = load(HERE / "forked.py"), load(HERE.parent / "loopback_hub.py")
+from helpers import forked
+from helpers.loopback_hub import LoopbackHub
 
 
 def chain(folder: Path, options: dict, processes: int, kills: int, seed: int, environment: dict) -> dict:
@@ -64,7 +54,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(2) as pool:
         folders = [Path(name) / part for part in ("hub", "files")]
         shards = [forked.write_shards(folder / "data") for folder in folders]
-        with loopback.LoopbackHub(home=Path(name) / "home") as hub:
+        with LoopbackHub(home=Path(name) / "home") as hub:
             hub.upload("me/digits", {f"data/{file}": content for file, content in shards[0].items()}, kind="dataset")
             streamed = {"dataset": "me/digits", "num_workers": 2}
             local = {"dataset": str(folders[1] / "data" / "*.parquet"), "num_workers": 1}

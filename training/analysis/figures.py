@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The look of every figure: one size of type, one color a regularizer, one sentence above."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from ..run_folder import atomic_file
 
 
 TITLES = {name: regularizer.title for name, regularizer in TABLE.items()}
-COLORS = {"visreg": "#1f5fa8", "sigreg": "#d1602b", "swd": "#3a8a4d", "vicreg": "#8c4fa3", "barlow": "#7a6a4f"}
-MARKERS = {"visreg": "o", "sigreg": "s", "swd": "^", "vicreg": "D", "barlow": "v"}
+PALETTE = ("#1f5fa8", "#d1602b", "#3a8a4d", "#8c4fa3", "#7a6a4f", "#2a9aa0", "#b8902c", "#444444")
+COLORS = dict(zip(TABLE, itertools.cycle(PALETTE), strict=False))
+MARKERS = dict(zip(TABLE, itertools.cycle("os^Dv<>P"), strict=False))
 GREY = "#777777"
 
 

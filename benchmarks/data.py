@@ -6,7 +6,7 @@
 
 Rates are of CPU time in one thread, so that they hold for a core whatever else the machine does; pipelines take turns,
 several rounds, and the best round of each counts. `worker` is what a loader's worker does (open, decode, 4 x 224 + 6 x
-96 crops, collate in uint8), `device` the colour on this CPU (on a GPU it is not the CPU's to do), `decode` the floor:
+96 crops, collate in uint8), `device` the color on this CPU (on a GPU it is not the CPU's to do), `decode` the floor:
 pure JPEG decoding.
 """
 
@@ -44,7 +44,7 @@ def worker(raws: list) -> list[torch.Tensor]:
 
 
 def worker_and_device(raws: list, augment: DeviceAugment, generator: torch.Generator, outputs: dict) -> None:
-    """The worker, then the colour on this CPU, in the memory of the last batch as the training loop does."""
+    """The worker, then the color on this CPU, in the memory of the last batch as the training loop does."""
     for views in worker(raws):
         outputs[views.shape] = augment(views.flatten(0, 1), generator, outputs.get(views.shape))
 

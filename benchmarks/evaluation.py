@@ -21,9 +21,9 @@ from visreg_training.evaluation.heads import EPS, LEARNING_RATES, MOMENTUM, Batc
 
 def random_features(count: int, width: int, classes: int, generator: torch.Generator):
     """Features (n, d) whose classes overlap, so that learning rates differ in accuracy."""
-    centres = torch.randn(classes, width, generator=torch.Generator().manual_seed(0)) * 0.1
+    centers = torch.randn(classes, width, generator=torch.Generator().manual_seed(0)) * 0.1
     labels = torch.randint(0, classes, (count,), generator=generator)
-    return centres[labels] + torch.randn(count, width, generator=generator), labels
+    return centers[labels] + torch.randn(count, width, generator=generator), labels
 
 
 def separate_heads(

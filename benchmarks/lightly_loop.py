@@ -71,7 +71,7 @@ def unmarked(_phase: str) -> None:
 
 
 def make_transform(options: dict[str, Any]) -> MultiViewTransform:
-    """Our recipe's views by lightly's transforms (their colour jitter at its default strength is the recipe's)."""
+    """Our recipe's views by lightly's transforms (their color jitter at its default strength is the recipe's)."""
 
     def view(size: int, scale: list[float]) -> DINOViewTransform:
         return DINOViewTransform(

@@ -214,7 +214,7 @@ def plot(found: dict, setting: str, batch: int, path: Path) -> None:
 
     titles = {
         "data": "waiting for data",
-        "views": "views: collate, to the device, colour",
+        "views": "views: collate, to the device, color",
         "backbone": "backbone, forward and backward",
         "objective": "projector and objective, forward and backward",
         "optimizer": "optimizer and log",

@@ -23,8 +23,8 @@ from visreg_training.data import open_stream
 @torch.no_grad()
 def features_of(model, processor, source, batch_size: int = 64):
     """((n, d) features, n labels) of all images of a source that have a label."""
-    labelled = [(image, label) for image, label, _id in source.examples() if label is not None and label >= 0]
-    images, labels = zip(*labelled, strict=True)
+    labeled = [(image, label) for image, label, _id in source.examples() if label is not None and label >= 0]
+    images, labels = zip(*labeled, strict=True)
     rows = []
     for start in range(0, len(images), batch_size):
         pixels = processor(list(images[start : start + batch_size]), return_tensors="pt")["pixel_values"]

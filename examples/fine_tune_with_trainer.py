@@ -1,6 +1,6 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""Fine-tune the whole network on labelled images with transformers' Trainer: a folder for each class is enough.
+"""Fine-tune the whole network on labeled images with transformers' Trainer: a folder for each class is enough.
 
     python examples/fine_tune_with_trainer.py digits --model runs/digits/model --output_dir finetuned
 
@@ -16,7 +16,7 @@ from modeling_visreg import save_checkpoint
 from visreg_training.data import open_stream
 
 
-def labelled(source) -> list[tuple]:
+def labeled(source) -> list[tuple]:
     """(image, class) of all images that have one, in memory."""
     return [(image, label) for image, label, _id in source.examples() if label is not None and label >= 0]
 
@@ -62,9 +62,9 @@ def main() -> None:
         remove_unused_columns=False,
         dataloader_pin_memory=torch.cuda.is_available(),
     )
-    trainer = Trainer(model, arguments, collate, labelled(train), compute_metrics=accuracy)
+    trainer = Trainer(model, arguments, collate, labeled(train), compute_metrics=accuracy)
     trainer.train()
-    print(f"accuracy on the test images {trainer.evaluate(labelled(test))['eval_accuracy']:.3f}")
+    print(f"accuracy on the test images {trainer.evaluate(labeled(test))['eval_accuracy']:.3f}")
     save_checkpoint(model, f"{options.output_dir}/model", processor, overwrite=True)
 
 

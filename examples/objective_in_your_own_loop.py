@@ -4,7 +4,7 @@
 
     python examples/objective_in_your_own_loop.py
 
-Each step shows V = 4 noisy, shifted views of B = 256 digits; no label is used in training. A nearest-neighbour
+Each step shows V = 4 noisy, shifted views of B = 256 digits; no label is used in training. A nearest-neighbor
 classifier on the features then tells what was learned.
 """
 
@@ -27,7 +27,7 @@ def views(images: torch.Tensor, num_views: int = 4) -> torch.Tensor:
 
 
 def main(steps: int = 400) -> float:
-    """Train for a number of steps and return the accuracy of 5 nearest neighbours on the last 500 digits."""
+    """Train for a number of steps and return the accuracy of 5 nearest neighbors on the last 500 digits."""
     torch.manual_seed(0)
     digits = load_digits()
     images, labels = torch.tensor(digits.images, dtype=torch.float32) / 16, digits.target
@@ -49,9 +49,9 @@ def main(steps: int = 400) -> float:
 
     with torch.no_grad():
         features, queries = backbone(train.flatten(1)), backbone(test.flatten(1))
-    neighbours = KNeighborsClassifier(5).fit(features, labels[:-500])
-    accuracy = neighbours.score(queries, labels[-500:])
-    print(f"5 nearest neighbours, features of a network that saw no label: {accuracy:.3f}")
+    neighbors = KNeighborsClassifier(5).fit(features, labels[:-500])
+    accuracy = neighbors.score(queries, labels[-500:])
+    print(f"5 nearest neighbors, features of a network that saw no label: {accuracy:.3f}")
     return accuracy
 
 

@@ -33,7 +33,7 @@ def embed_folder(embed, folder: str, batch_size: int = 64) -> Dataset:
 
 
 def draw(rows: list[list[tuple[str, str]]], output: str, cell: int = 160) -> None:
-    """A sheet with one row a query: its photo, then its neighbours; each is a (path, caption)."""
+    """A sheet with one row a query: its photo, then its neighbors; each is a (path, caption)."""
     sheet = Image.new("RGB", (cell * max(map(len, rows)), (cell + 16) * len(rows)), "white")
     for y, row in enumerate(rows):
         for x, (path, caption) in enumerate(row):
@@ -52,8 +52,8 @@ if __name__ == "__main__":
     parser.add_argument("photos", help="folder to search")
     parser.add_argument("--model", default="out/model", help="model/ of a run, or Hub id (default: out/model)")
     parser.add_argument("--query", nargs="+", help="photos to look for (default: 6 of the folder)")
-    parser.add_argument("--k", type=int, default=7, help="neighbours (default: 7)")
-    parser.add_argument("--output", default="neighbours.png", help="PNG to write (default: neighbours.png)")
+    parser.add_argument("--k", type=int, default=7, help="neighbors (default: 7)")
+    parser.add_argument("--output", default="neighbors.png", help="PNG to write (default: neighbors.png)")
     parser.add_argument("--keep", help="folder for the features: the next search starts at once")
     options = parser.parse_args()
     processor = AutoImageProcessor.from_pretrained(options.model)

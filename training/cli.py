@@ -15,7 +15,7 @@ COMMANDS = {
     "pretrain": ("pretrain", "train a ViT on images with the VISReg objective"),
     "plan": ("commands.plan", "memory, time and workers that a recipe will need"),
     "preview": ("commands.preview", "write a contact sheet of a recipe's views"),
-    "evaluate": ("commands.evaluate", "measure a checkpoint on labelled images"),
+    "evaluate": ("commands.evaluate", "measure a checkpoint on labeled images"),
     "features": ("commands.features", "write the features of a data set"),
     "visualize": ("commands.visualize", "PCA and attention maps, neighbors, confusion, a map of a set"),
     "analyze": ("commands.analyze", "the paper's analyses: figures, numbers, and what holds of its claims"),

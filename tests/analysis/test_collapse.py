@@ -36,7 +36,7 @@ def test_the_terms_behave_as_the_paper_says(norms):
     limit = 2 / (collapse.V * collapse.B * collapse.D) ** 0.5
     assert norms[1e-5]["scale"] == pytest.approx(limit, rel=1e-4)
     assert norms[1e-3]["shape"] / norms[1e-2]["shape"] == pytest.approx(10, rel=0.1)
-    # Far below eps the standardised rows are z / eps, almost 0: sliced Wasserstein's gradient there, over eps.
+    # Far below eps the standardized rows are z / eps, almost 0: sliced Wasserstein's gradient there, over eps.
     assert norms[1e-8]["shape"] == pytest.approx(norms[1e-8]["swd"] / 1e-6, rel=0.02)
     assert norms[1e-3]["sigreg"] / norms[1e-4]["sigreg"] == pytest.approx(10, rel=0.01)
 

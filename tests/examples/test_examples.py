@@ -95,7 +95,7 @@ def test_search_finds_the_scene(run):
     found = re.findall(r"\d\.\d+  \S*/(\w+)\.jpg", first)
     assert [name[:-1] for name in found] == ["china"] * 3 + ["flower"] * 3
     assert "china0" not in found and "flower7" not in found
-    assert Image.open("neighbours.png").size == (4 * 160, 2 * 176)
+    assert Image.open("neighbors.png").size == (4 * 160, 2 * 176)
     assert len(Dataset.load_from_disk("kept")) == 16
     assert run("search_your_photos.py", *options) == first  # from the kept features
 

@@ -20,7 +20,7 @@ from visreg_training.pretrain import pretrain
 
 pytestmark = [pytest.mark.cpu, pytest.mark.timeout(900)]
 
-# What depends on the rank's own draws is off: colours and drop path. Crops are a function of the image.
+# What depends on the rank's own draws is off: colors and drop path. Crops are a function of the image.
 PLAIN = {"drop_path_rate": 0, "jitter_probability": 0, "blur_probability": 0, "log_every": 1, "max_steps": 6}
 
 

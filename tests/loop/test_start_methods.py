@@ -59,7 +59,7 @@ def forked_runs(tmp_path_factory, data):
 
 @pytest.mark.parametrize("method", ["spawn", "forkserver"])
 def test_a_run_is_the_same_however_its_workers_start(method, tmp_path, data, forked_runs):
-    """A stream with colours on the device, and a map-style source coloured by torchvision in the worker."""
+    """A stream with colors on the device, and a map-style source colored by torchvision in the worker."""
     runs = started_by(method, tmp_path / method, data)
     for name in ("device", "torchvision"):
         one, other = (load_file(folder / name / "pretraining" / "model.safetensors") for folder in (runs, forked_runs))

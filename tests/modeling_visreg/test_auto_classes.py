@@ -83,8 +83,8 @@ def test_image_processor_of_other_sizes(small_config, photo):
     processor = image_processor_for(small_config(image_size=(16, 32)))
     assert processor.size["shortest_edge"] == 37  # 32 * 256 / 224: the crop's longer side always fits
     assert processor(photo, return_tensors="pt").pixel_values.shape == (1, 3, 16, 32)
-    grey = image_processor_for(small_config(num_channels=1), image_mean=[0.5], image_std=[0.5])
-    assert grey(photo.convert("L"), return_tensors="pt", input_data_format="channels_last").pixel_values.shape[1] == 1
+    gray = image_processor_for(small_config(num_channels=1), image_mean=[0.5], image_std=[0.5])
+    assert gray(photo.convert("L"), return_tensors="pt", input_data_format="channels_last").pixel_values.shape[1] == 1
     with pytest.raises(ValueError, match="pass image_mean and image_std for 1"):
         image_processor_for(small_config(num_channels=1))
 
@@ -130,7 +130,7 @@ if saves:
     from modeling_visreg import VISRegViTConfig, image_processor_for
 photo = Image.open(f"{root}/photo.png")
 pixels = {}
-for name, image in (("rgb", photo), ("grey", photo.convert("L"))):
+for name, image in (("rgb", photo), ("gray", photo.convert("L"))):
     if saves:
         few = {} if name == "rgb" else {"image_mean": [0.5], "image_std": [0.5]}
         config = VISRegViTConfig(image_size=32, patch_size=8, num_channels=len(image.getbands()))
@@ -145,7 +145,7 @@ save_file(pixels, f"{root}/pixels.safetensors")
 def test_image_processors_with_and_without_torchvision(tmp_path, small_config, photo, package):
     """What is saved with torchvision loads without it, and the other way round; with this package and without."""
     photo.save(tmp_path / "photo.png")
-    settings = {"rgb": {}, "grey": {"image_mean": [0.5], "image_std": [0.5]}}
+    settings = {"rgb": {}, "gray": {"image_mean": [0.5], "image_std": [0.5]}}
     for name, few in settings.items():
         config = small_config(num_channels=3 if name == "rgb" else 1)
         save_checkpoint(VISRegViTModel(config), tmp_path / name, image_processor_for(config, **few))
@@ -153,7 +153,7 @@ def test_image_processors_with_and_without_torchvision(tmp_path, small_config, p
     done = subprocess.run(command, env=os.environ | {"HF_HUB_OFFLINE": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     without = load_file(tmp_path / "pixels.safetensors")
-    for name, image in {"rgb": photo, "grey": photo.convert("L")}.items():
+    for name, image in {"rgb": photo, "gray": photo.convert("L")}.items():
         folders = [tmp_path / name] + ([tmp_path / f"{name}-again"] if package == "saves" else [])
         for folder in folders:
             processor = AutoImageProcessor.from_pretrained(folder)

@@ -206,9 +206,9 @@ def test_a_directory_in_use_is_kept_unless_asked(tmp_path, model, timm_weights):
 
 def test_a_failed_save_leaves_what_was_there(tmp_path, model, small_config):
     target = save_checkpoint(model, tmp_path / "target")
-    grey = VISRegViTModel(small_config(num_channels=1))
+    gray = VISRegViTModel(small_config(num_channels=1))
     with pytest.raises(ValueError, match="pass image_mean and image_std for 1"):
-        save_checkpoint(grey, target, overwrite=True)  # fails after the weights are written
+        save_checkpoint(gray, target, overwrite=True)  # fails after the weights are written
     assert [file.name for file in tmp_path.iterdir()] == ["target"]
     assert VISRegViTModel.from_pretrained(target).config.num_channels == 3
 

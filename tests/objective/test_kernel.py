@@ -28,7 +28,7 @@ PAIRS = [
 
 
 def either_order(x, directions):
-    """What the gradient in x may differ by, in norm, because neighbours lie closer together than rounding of the
+    """What the gradient in x may differ by, in norm, because neighbors lie closer together than rounding of the
     products: each order is then right, and exchanging two moves each by the distance of their quantiles.
     """
     p = (x.double() @ directions.double()).sort(dim=1).values
@@ -75,7 +75,7 @@ def test_without_gradient_the_value_is_the_same(loss):
 
 
 def test_the_path_of_accelerators_equals_the_path_of_the_cpu():
-    # It is torch code without synchronisation; here it runs on the CPU.
+    # It is torch code without synchronization; here it runs on the CPU.
     x, directions = projections(dtype=torch.float32), sample_directions(24, 50)
     quantiles = gaussian_quantiles(40, x.device, x.dtype)
     for chunk in (0, 7):

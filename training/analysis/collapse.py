@@ -249,7 +249,7 @@ def draw_norms(record: dict[str, Any], path: Path) -> str:
     series, radii = record["gradient_norm"], record["radii"]
     for name in figures.TITLES:
         figures.band(left, radii, series[name], name, markersize=3)
-    for name, color in (("shape", "#1f5fa8"), ("scale", "#e0a020"), ("center", figures.GREY)):
+    for name, color in (("shape", "#1f5fa8"), ("scale", "#e0a020"), ("center", figures.GRAY)):
         figures.band(right, radii, series[name], "visreg", f"{name} term", color=color, markersize=3)
     right.axhline(CLIP, color="black", linestyle="--", linewidth=1)
     right.annotate("clipping of the recipes: 1.0", (1e-5, CLIP), (0, -11), textcoords="offset points", fontsize=8)

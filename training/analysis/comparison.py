@@ -31,7 +31,7 @@ class Entry:
 
     @property
     def color(self) -> str:
-        return figures.GREY if self.label == UNTRAINED else figures.COLORS[self.regularizer]
+        return figures.GRAY if self.label == UNTRAINED else figures.COLORS[self.regularizer]
 
 
 def untrained(**changes: Any) -> Entry:
@@ -102,7 +102,7 @@ def draw_entries(record: dict[str, Any], message: str, path: Any, colors: dict[s
     height = 1.6 + 0.36 * len(labels)
     figure, axes = figures.sheet(message, 2, height=height)
     picked = [(colors or {}).get(label, figures.COLORS["visreg"]) for label in labels]
-    picked = [figures.GREY if label == UNTRAINED else color for label, color in zip(labels, picked, strict=True)]
+    picked = [figures.GRAY if label == UNTRAINED else color for label, color in zip(labels, picked, strict=True)]
     for axis, name, label in ((axes[0], "linear", "linear accuracy, %"), (axes[1], "knn", "20-NN accuracy, %")):
         figures.dots(axis, labels, [record["values"][name][label] for label in labels], picked)
         axis.set_xlabel(f"{label} (diamond: mean; dots: seeds)")

@@ -17,7 +17,7 @@ TITLES = {name: regularizer.title for name, regularizer in TABLE.items()}
 PALETTE = ("#1f5fa8", "#d1602b", "#3a8a4d", "#8c4fa3", "#7a6a4f", "#2a9aa0", "#b8902c", "#444444")
 COLORS = dict(zip(TABLE, itertools.cycle(PALETTE), strict=False))
 MARKERS = dict(zip(TABLE, itertools.cycle("os^Dv<>P"), strict=False))
-GREY = "#777777"
+GRAY = "#777777"
 
 
 def sheet(message: str, columns: int = 1, width: float = 6.4, height: float = 4.2) -> tuple[Figure, list]:

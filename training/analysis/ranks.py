@@ -59,7 +59,7 @@ def draw(record: dict[str, Any], folder: Path) -> list[str]:
     figures.band(axis, worlds, [[100 * value for value in row] for row in rows], "visreg", "slices of its own on each")
     lines = {"1 process, many slices": (f"1 process, K {record['many']}", "--"), UNTRAINED: ("untrained", ":")}
     for name, (title, style) in lines.items():
-        axis.axhline(100 * sum(values[name]) / len(values[name]), color=figures.GREY, linestyle=style, label=title)
+        axis.axhline(100 * sum(values[name]) / len(values[name]), color=figures.GRAY, linestyle=style, label=title)
     axis.set_xscale("log", base=2)
     axis.set_xticks(worlds, map(str, worlds))
     axis.minorticks_off()

@@ -65,7 +65,7 @@ def draw(record: dict[str, Any], folder: Path) -> list[str]:
         rows = zip(*(values[label(name, K)] for K in counts_), strict=True)
         figures.band(axis, counts_, [[100 * value for value in row] for row in rows], name)
     floor = values[UNTRAINED]
-    axis.axhline(100 * sum(floor) / len(floor), color=figures.GREY, linestyle=":", label="untrained")
+    axis.axhline(100 * sum(floor) / len(floor), color=figures.GRAY, linestyle=":", label="untrained")
     axis.set_xscale("log", base=2)
     axis.set_xticks(counts_, map(str, counts_))
     axis.set(xlabel=f"slices K (D {record['dimension']})", ylabel="linear accuracy, % (band: range over seeds)")

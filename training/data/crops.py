@@ -163,7 +163,7 @@ class MultiCrop(CropOptions):
 
 
 def _pixels(image: Image.Image) -> torch.Tensor:
-    """(C, H, W) with the channels last in memory, for which torch has vectorised uint8 resampling."""
+    """(C, H, W) with the channels last in memory, for which torch has vectorized uint8 resampling."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 

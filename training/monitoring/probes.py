@@ -47,11 +47,11 @@ class OnlineProbes:
         self.bank = torch.zeros(memory, width, device=device)
         self.bank_labels = torch.full((memory,), -1, device=device)
         self.cursor = 0
-        self.score = torch.zeros(3, device=device)  # right by linear, right by kNN, labelled images
+        self.score = torch.zeros(3, device=device)  # right by linear, right by kNN, labeled images
 
     @torch.no_grad()
     def observe(self, blocks: torch.Tensor, features: torch.Tensor, labels: torch.Tensor) -> None:
-        """Answers, scores, then learns; no synchronisation. Images whose features are not finite are left out.
+        """Answers, scores, then learns; no synchronization. Images whose features are not finite are left out.
 
         Args:
             blocks: (Vg, B, 2d), CLS tokens of the last two blocks, detached.

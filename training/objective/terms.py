@@ -80,7 +80,7 @@ def scale_loss(z: Tensor, eps: float = ObjectiveOptions.eps) -> Tensor:
 
 @full_precision
 def shape_loss(z: Tensor, directions: Tensor, eps: float = ObjectiveOptions.eps) -> Tensor:
-    """Equations 2 to 5: how far random 1-D projections of the standardised z are from a Gaussian.
+    """Equations 2 to 5: how far random 1-D projections of the standardized z are from a Gaussian.
 
     Mean over (v, b, k) of (p_sorted[b] - Phi^-1((b + 1) / (B + 1)))^2, with p = ((z - mu) / stop_gradient(sigma)) W.
 

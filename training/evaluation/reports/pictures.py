@@ -138,7 +138,7 @@ def overlay(image: Image.Image, weights: np.ndarray) -> Image.Image:
 
 
 def write_map(features: Features, names: list[str] | None, path: Path, method: str = "tsne", seed: int = 0) -> Path:
-    """A map of a labelled set in two dimensions, a color a class.
+    """A map of a labeled set in two dimensions, a color a class.
 
     Args:
         method: `tsne`, or `umap` with the package umap-learn.

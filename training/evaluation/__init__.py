@@ -2,13 +2,34 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a model and labeled images to a number with its interval.
 
-preprocessing.py  the one test transform     features.py, cache.py  images to features, and where these are kept
-splits.py         sources, tasks, labels     metrics.py, intervals.py, outcome.py  scores to a result
-nearest.py, heads.py, augmented.py, logistic.py    the solvers: kNN, SGD on features or on images, L-BFGS
-inputs.py         what a protocol is given   protocols/  one file a protocol
-run.py            `evaluate`, for every protocol; suite.py, for every data set; frozen.py, for the end of a run
-reports/          result files, tables beside published numbers, pictures
+    result = evaluate(open_backbone("out"), open_sources("digits"), KnnOptions(k=(20,)))
 
-from visreg_training.evaluation.run import evaluate
-from visreg_training.evaluation.protocols.knn import KnnOptions
+Reading order:
+preprocessing.py                 the one test transform
+features.py, cache.py            images to features, and where these are kept
+splits.py                        sources, tasks, and whose labels mean what
+metrics.py, intervals.py         scores to numbers; outcome.py puts them together, and makes every choice
+nearest.py, logistic.py          the solvers: kNN, L-BFGS; heads.py is SGD, augmented.py on images
+inputs.py, protocols/            what a protocol is given; one file a protocol
+run.py, suite.py, frozen.py      a protocol on a data set, on a suite, at the end of a run
+reports/                         result files, tables beside published numbers, pictures
 """
+
+from .cache import FeatureCache, cached_features
+from .features import FeatureOptions, Features, extract_features
+from .run import evaluate
+from .splits import Sources, open_sources
+from .suite import run_suite
+
+
+__all__ = [
+    "FeatureCache",
+    "FeatureOptions",
+    "Features",
+    "Sources",
+    "cached_features",
+    "evaluate",
+    "extract_features",
+    "open_sources",
+    "run_suite",
+]

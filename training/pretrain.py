@@ -2,15 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pretraining from stream to checkpoint: `visreg pretrain` and `accelerate launch -m visreg_training.pretrain`.
 
-`run` is the whole story, `train` its loop; each name is a door to one room of loop/, monitoring/, data/ or objective/.
+`execute` is the whole story, `train` its loop; each name is a door to a room of loop/ or monitoring/.
 """
 
-import multiprocessing
 import sys
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from .compat import imported_by_a_worker
 from .config import PretrainOptions, from_keywords, parse, recipe_table
 from .distributed import all_gather_object
 from .errors import EXIT_INTERRUPTED, RunStopped, UserError, exit_codes, setting_up
@@ -38,9 +38,9 @@ def pretrain(**options: Any) -> dict[str, Any]:
         UserError: an option is unknown or its value refused; nothing was started.
         RunStopped: a guard or a signal ended the run.
     """
-    if getattr(multiprocessing.current_process(), "_inheriting", False):  # `overwrite` would delete the parent's run
+    if imported_by_a_worker():  # `overwrite` would delete the parent's run
         raise UserError("a worker that imports this script came to pretrain: call it below if __name__ == '__main__'")
-    return run(from_keywords(**options))
+    return execute(from_keywords(**options))
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -50,27 +50,27 @@ def main(argv: list[str] | None = None) -> None:
         if "--list_recipes" in argv:
             print(recipe_table())
         else:
-            run(parse(argv))
+            execute(parse(argv))
 
 
-def run(options: PretrainOptions) -> dict[str, Any]:
+def execute(options: PretrainOptions) -> dict[str, Any]:
     """One pretraining run, begun or continued; returns its summary."""
     with setting_up():
-        parts = build_run(options)
-        resumed = claim_folder(parts)
-        start_trackers(parts)
-    pusher = HubPusher(parts)
+        run = build_run(options)
+        resumed = claim_folder(run)
+        start_trackers(run)
+    pusher = HubPusher(run)
     try:
         with end_in_one_line():
-            announce(parts, resumed)
-            before = first_accuracy(parts)
-            seconds = train(parts, resumed, pusher)
-            summary = finish(parts, before, seconds)
+            announce(run, resumed)
+            before = first_accuracy(run)
+            seconds = train(run, resumed, pusher)
+            summary = finish(run, before, seconds)
             pusher.run_finished()
             return summary
     finally:
         pusher.close()
-        parts.accelerator.end_training()
+        run.accelerator.end_training()
 
 
 def train(run: Run, resumed: Path | None, pusher: HubPusher) -> float:

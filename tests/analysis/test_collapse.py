@@ -50,7 +50,7 @@ def test_clipping_leaves_the_scale_term_next_to_nothing(norms):
 
 
 def test_at_low_rank_shape_opens_directions_and_scale_does_not():
-    facts = collapse.rank_facts(4, 0)
+    facts = collapse.rank_measures(4, 0)
     assert facts["effective_rank"] == pytest.approx(4, abs=0.2)
     assert facts["opened_shape"] > 1e-3 and facts["opened_visreg"] > 1e-3
     assert facts["opened_scale"] < 1e-9 and facts["opened_vicreg"] < 1e-9

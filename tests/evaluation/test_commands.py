@@ -12,7 +12,7 @@ from visreg_training.errors import RunStopped, UserError
 from visreg_training.evaluation.reports.compare import compare
 from visreg_training.evaluation.reports.published import PUBLISHED
 from visreg_training.evaluation.reports.results import read_result
-from visreg_training.evaluation.reports.suite_table import ENTRIES, SUITES
+from visreg_training.evaluation.suite_datasets import ENTRIES, SUITES
 
 
 @pytest.fixture

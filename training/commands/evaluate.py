@@ -15,10 +15,10 @@ from ..evaluation.features import FeatureOptions
 from ..evaluation.protocols import Protocol, get_protocol, protocol_names, read_recipe
 from ..evaluation.reports.compare import REFERENCES, compare, summary
 from ..evaluation.reports.results import read_result, write_result
-from ..evaluation.reports.suite_table import ENTRIES, SUITES
 from ..evaluation.run import evaluate
 from ..evaluation.splits import TaskOptions
 from ..evaluation.suite import run_suite, suite_protocols
+from ..evaluation.suite_datasets import ENTRIES, SUITES
 from ..parser import OneLineParser, set_values
 from ..run_folder import write_text
 from .flags import flat_parser, parse, part

@@ -6,7 +6,7 @@ Operations are counted on the meta device; memory, rates and days are estimates 
 """
 
 from ..config import add_pretrain_options, parse_options
-from ..config.estimate import GPUS
+from ..config.gpus import GPUS
 from ..config.plan import plan_lines
 from ..errors import setting_up
 from ..loop.run import build_step_on_meta

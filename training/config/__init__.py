@@ -8,6 +8,7 @@ architectures.py  backbones by name, and the configuration that the options make
 schedule.py       batch of a rank, steps, warmup, and the learning rate of a step
 defaults.py       what a run without a recipe uses, chosen from the images and the device
 estimate.py       operations and memory of a step, counted on the meta device
+plan.py, gpus.py  what a recipe needs on given GPUs, and the GPUs that are known
 """
 
 from .architectures import (

@@ -19,7 +19,8 @@ from modeling_visreg import VISRegViTConfig
 from ..data import Source
 from ..run_folder import model_directory
 from .architectures import check_crops, config_from
-from .estimate import USABLE, largest_micro_batch, step_cost
+from .estimate import largest_micro_batch, step_cost
+from .gpus import USABLE
 from .options import PretrainOptions
 from .schedule import divided_batch
 

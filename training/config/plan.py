@@ -7,7 +7,8 @@ import math
 from ..errors import UserError
 from .architectures import check_crops, config_from
 from .defaults import MetaStep
-from .estimate import GPUS, USABLE, Cost, largest_micro_batch, step_cost
+from .estimate import Cost, largest_micro_batch, step_cost
+from .gpus import GPUS, USABLE
 from .options import PretrainOptions
 from .schedule import divided_batch
 

@@ -15,9 +15,9 @@ from .cache import FeatureCache
 from .features import FeatureOptions
 from .protocols import get_protocol, name_of, protocol_names
 from .reports.results import read_result, write_result
-from .reports.suite_table import ENTRIES, SUITES, Entry
 from .run import evaluate
 from .splits import Sources, open_sources
+from .suite_datasets import ENTRIES, SUITES, Entry
 
 
 logger = logging.getLogger(__name__)

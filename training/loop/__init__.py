@@ -7,7 +7,7 @@ views.py        crops from the workers, colored on the device, one batch ahead
 step.py         PretrainingStep: backbone, gather, projector, objective; the one module that is prepared
 optimizer.py    parameter groups, AdamW, clip, finite check, update
 updates.py      prepare, and the generator that yields each update
-checkpoint.py   whole-or-absent checkpoints, and going on from them
+checkpoint.py   whole-or-absent checkpoints, and going on from them (which is the newest: run_folder.py)
 hub_pusher.py   pushes beside a training that never waits for them
 """
 

@@ -5,9 +5,9 @@
 from collections.abc import Iterable
 from typing import Any
 
+from ..suite_datasets import ENTRIES, entry_of
 from .published import OTHER_METRIC, PUBLISHED, Published
 from .results import markdown, percent
-from .suite_table import ENTRIES, entry_of
 
 
 REFERENCES = ("matching", "all", "none")

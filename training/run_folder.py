@@ -23,6 +23,8 @@ import yaml
 from .errors import one_line
 
 
+Json = dict[str, Any]  # a JSON object, of whatever content
+
 CHECKPOINT = "step-"  # checkpoints/step-00001200
 
 

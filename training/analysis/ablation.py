@@ -3,8 +3,8 @@
 """Which terms are needed: variance and invariance without sketching (no shape), and sketching without scale."""
 
 from pathlib import Path
-from typing import Any
 
+from ..run_folder import Json
 from .comparison import UNTRAINED, Entry, Outcomes, draw_entries, untrained
 from .options import AnalysisOptions
 from .records import claim, points
@@ -22,7 +22,7 @@ def entries(options: AnalysisOptions) -> list[Entry]:
     ]
 
 
-def measure(outcomes: Outcomes) -> dict[str, Any]:
+def measure(outcomes: Outcomes) -> Json:
     linear, ranks = outcomes.linear, outcomes.values("feature_rank")
     claims = [
         points("Sketching helps: full VISReg is above VISReg without shape (linear)", linear[FULL], linear[NO_SHAPE]),
@@ -42,6 +42,6 @@ def measure(outcomes: Outcomes) -> dict[str, Any]:
     return outcomes.record([outcomes.accuracy_table("Terms left out")], claims)
 
 
-def draw(record: dict[str, Any], folder: Path) -> list[str]:
+def draw(record: Json, folder: Path) -> list[str]:
     """ablation.png"""
     return draw_entries(record, "What is lost without sketching, and without scale", folder / "ablation.png")

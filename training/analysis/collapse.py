@@ -11,7 +11,6 @@ Shapes: z (V views, B images, D dimension), directions (D, K slices).
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +25,7 @@ from ..objective import (
     scale_loss,
     shape_loss,
 )
+from ..run_folder import Json
 from . import figures
 from .options import AnalysisOptions
 from .records import claim, number, spread, table
@@ -40,7 +40,7 @@ STEP = 0.01  # length of the step that is tried at low rank, as a share of the l
 SEEDS_AT_LEAST = 3  # draws cost nothing here
 
 
-def measure(options: AnalysisOptions) -> dict[str, Any]:
+def measure(options: AnalysisOptions) -> Json:
     """Gradient norms over RADII and RANKS for each seed; some seconds on a CPU core."""
     started = time.perf_counter()
     seeds = list(range(max(SEEDS_AT_LEAST, len(options.all_seeds))))
@@ -62,7 +62,7 @@ def measure(options: AnalysisOptions) -> dict[str, Any]:
     }
 
 
-def settings(options: AnalysisOptions) -> dict[str, Any]:
+def settings(options: AnalysisOptions) -> Json:
     """What the result depends on."""
     return {"views": V, "images": B, "dimension": D, "slices": K, "draws": max(SEEDS_AT_LEAST, len(options.all_seeds))}
 
@@ -192,7 +192,7 @@ def claims(series: dict, around: list[dict[str, float]], by_rank: dict) -> list[
     ]
 
 
-def norm_table(series: dict) -> dict[str, Any]:
+def norm_table(series: dict) -> Json:
     shown = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
     names = {**figures.TITLES, "scale": "scale term", "shape": "shape term", "center": "center term"}
     rows = [
@@ -202,7 +202,7 @@ def norm_table(series: dict) -> dict[str, Any]:
     return table("Norm of the gradient in z, mean over draws", ["feature norm r", *map(number, shown)], rows)
 
 
-def clip_table(series: dict) -> dict[str, Any]:
+def clip_table(series: dict) -> Json:
     """What clipping leaves of the gradient: its length, and that of the scale term's part in it."""
     rows = []
     for name, title in figures.TITLES.items():
@@ -214,7 +214,7 @@ def clip_table(series: dict) -> dict[str, Any]:
     return table("What gradient clipping leaves", columns, rows)
 
 
-def rank_table(by_rank: dict) -> dict[str, Any]:
+def rank_table(by_rank: dict) -> Json:
     keys = {
         "effective_rank": "effective rank of a view",
         "smallest_singular": "smallest singular value in the span / largest",
@@ -237,12 +237,12 @@ def rank_table(by_rank: dict) -> dict[str, Any]:
     return table(title, ["rank of z", *map(str, RANKS)], rows)
 
 
-def draw(record: dict[str, Any], folder: Path) -> list[str]:
+def draw(record: Json, folder: Path) -> list[str]:
     """collapse.png (norm against r; terms and clipping) and collapse_rank.png."""
     return [draw_norms(record, folder / "collapse.png"), draw_ranks(record, folder / "collapse_rank.png")]
 
 
-def draw_norms(record: dict[str, Any], path: Path) -> str:
+def draw_norms(record: Json, path: Path) -> str:
     figure, (left, right) = figures.sheet(
         "As features shrink, VISReg's gradient grows through its shape term; SIGReg's vanishes", 2
     )
@@ -259,7 +259,7 @@ def draw_norms(record: dict[str, Any], path: Path) -> str:
     return figures.save(figure, path)
 
 
-def draw_ranks(record: dict[str, Any], path: Path) -> str:
+def draw_ranks(record: Json, path: Path) -> str:
     figure, (left, right) = figures.sheet("At low rank VICReg and the scale term open no new direction; shape does", 2)
     series, ranks = record["by_rank"], record["ranks"]
     for name, color in (("shape", "#1f5fa8"), ("scale", "#e0a020")):

@@ -5,6 +5,7 @@
 from dataclasses import dataclass
 from typing import Any
 
+from ..run_folder import Json
 from . import figures
 from .options import AnalysisOptions
 from .records import percent, table
@@ -23,7 +24,7 @@ class Entry:
     """One line of a comparison: options that differ from the base run, by name; `color` of its regularizer."""
 
     label: str
-    changes: dict[str, Any]
+    changes: Json
     regularizer: str = "visreg"
 
     def run(self, options: AnalysisOptions, seed: int) -> Training:
@@ -47,7 +48,7 @@ def trainings_of(options: AnalysisOptions, entries: list[Entry]) -> list[Trainin
 class Outcomes:
     """The results of some entries: `linear["label"]` are accuracies on the test images (shares), one a seed."""
 
-    def __init__(self, options: AnalysisOptions, entries: list[Entry], results: dict[str, dict[str, Any]]):
+    def __init__(self, options: AnalysisOptions, entries: list[Entry], results: dict[str, Json]):
         self.options, self.entries = options, entries
         self.results = {
             entry.label: [results[entry.run(options, seed).key] for seed in options.all_seeds] for entry in entries
@@ -64,7 +65,7 @@ class Outcomes:
     def knn(self) -> dict[str, list[float]]:
         return self.values("knn")
 
-    def record(self, tables: list[dict], claims: list[dict], **more: Any) -> dict[str, Any]:
+    def record(self, tables: list[dict], claims: list[dict], **more: Any) -> Json:
         """The record of an analysis."""
         names = ("knn", "linear", "validation", "feature_rank")
         seconds = sum(row["seconds"] for rows in self.results.values() for row in rows)
@@ -80,7 +81,7 @@ class Outcomes:
             "seconds": seconds,
         }
 
-    def accuracy_table(self, title: str) -> dict[str, Any]:
+    def accuracy_table(self, title: str) -> Json:
         """Mean and standard deviation over seeds of both accuracies, and the effective rank of the features."""
         ranks = self.values("feature_rank")
         rows = [
@@ -96,7 +97,7 @@ class Outcomes:
         return table(f"{title} ({len(self.options.all_seeds)} seeds; mean ± standard deviation)", columns, rows)
 
 
-def draw_entries(record: dict[str, Any], message: str, path: Any, colors: dict[str, str] | None = None) -> list[str]:
+def draw_entries(record: Json, message: str, path: Any, colors: dict[str, str] | None = None) -> list[str]:
     """Both accuracies of every entry, side by side."""
     labels = record["entries"]
     height = 1.6 + 0.36 * len(labels)

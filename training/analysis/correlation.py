@@ -7,10 +7,10 @@ learning rate and seed. The objective is the same in all of them, or their losse
 """
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from ..run_folder import Json
 from . import figures
 from .comparison import Entry, Outcomes
 from .options import AnalysisOptions
@@ -31,7 +31,7 @@ def entries(options: AnalysisOptions) -> list[Entry]:
     ]
 
 
-def measure(outcomes: Outcomes) -> dict[str, Any]:
+def measure(outcomes: Outcomes) -> Json:
     curves = {label: [curve(row) for row in rows] for label, rows in outcomes.results.items()}
     within = {
         name: [pearson(one["loss"], one[name]) for rows in curves.values() for one in rows]
@@ -58,7 +58,7 @@ def measure(outcomes: Outcomes) -> dict[str, Any]:
     return outcomes.record([shown], claims, curves=curves, within=within, across=across)
 
 
-def curve(result: dict[str, Any]) -> dict[str, list[float]]:
+def curve(result: Json) -> dict[str, list[float]]:
     """Loss and accuracies at each evaluation of a run."""
     evaluations = result["evaluations"]
     found = {"step": [one["step"] for one in evaluations], "loss": [one["terms"]["total"] for one in evaluations]}
@@ -81,7 +81,7 @@ def on_scale(values: list[float]) -> tuple[float, float, float]:
     return tuple(float(np.tanh(value)) for value in (found["mean"], *(found["interval"] or (-np.inf, np.inf))))
 
 
-def below(statement: str, values: list[float], bound: float) -> dict[str, Any]:
+def below(statement: str, values: list[float], bound: float) -> Json:
     """Whether correlations, one a run, lie below `bound`."""
     mean, low, high = on_scale(values)
     evidence = f"{number(mean)} [{number(low)}, {number(high)}]; bound: below {number(bound)}"
@@ -93,7 +93,7 @@ def interval_cells(values: list[float]) -> list[str]:
     return [number(mean), f"{number(low)} to {number(high)}"]
 
 
-def draw(record: dict[str, Any], folder: Path) -> list[str]:
+def draw(record: Json, folder: Path) -> list[str]:
     """correlation.png"""
     within = record["within"]["linear"]
     message = f"Training loss against accuracy: r = {on_scale(within)[0]:.2f} within a run, on average"

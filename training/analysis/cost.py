@@ -9,7 +9,6 @@ import statistics
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from tqdm import tqdm
 
 from ..objective import sample_directions
 from ..objective.regularizers import TABLE
+from ..run_folder import Json
 from . import figures
 from .memory import extra_peak
 from .options import AnalysisOptions
@@ -32,7 +32,7 @@ REPEATS = 5  # timings of a case, as many estimates of the exponent; each is the
 CALLS = 3  # calls
 
 
-def settings(options: AnalysisOptions) -> dict[str, Any]:
+def settings(options: AnalysisOptions) -> Json:
     """What the result depends on; the number of threads and the device are part of it."""
     device = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
     sizes = options.pick(SMALL, PAPER)
@@ -40,7 +40,7 @@ def settings(options: AnalysisOptions) -> dict[str, Any]:
     return listed | {"device": device.type, "threads": torch.get_num_threads(), "repeats": REPEATS, "calls": CALLS}
 
 
-def measure(options: AnalysisOptions) -> dict[str, Any]:
+def measure(options: AnalysisOptions) -> Json:
     """Median seconds and extra peak bytes of every regularizer; cases are visited in turn, repeat after repeat."""
     started, sizes = time.perf_counter(), settings(options)
     device = torch.device(sizes["device"])
@@ -62,7 +62,7 @@ def measure(options: AnalysisOptions) -> dict[str, Any]:
     }
 
 
-def one_case(name: str, sizes: dict[str, Any], B: int, D: int, device: torch.device) -> dict[str, Any]:
+def one_case(name: str, sizes: Json, B: int, D: int, device: torch.device) -> Json:
     """Seconds of each repeat and the extra peak of the first call; fresh directions are part of a sliced one."""
     z = torch.randn(sizes["V"], B, D, generator=torch.Generator().manual_seed(0)).to(device)
 
@@ -87,21 +87,21 @@ def timed(call, device: torch.device) -> float:
     return time.perf_counter() - start
 
 
-def along(rows: list[dict], name: str, axis: str, sizes: dict[str, Any]) -> list[dict]:
+def along(rows: list[dict], name: str, axis: str, sizes: Json) -> list[dict]:
     """The rows of a regularizer along B or D, the other at its base."""
     other = "D" if axis == "B" else "B"
     chosen = [row for row in rows if row["regularizer"] == name and row[other] == sizes[other]]
     return sorted(chosen, key=lambda row: row[axis])
 
 
-def exponents(rows: list[dict], name: str, axis: str, sizes: dict[str, Any]) -> list[float]:
+def exponents(rows: list[dict], name: str, axis: str, sizes: Json) -> list[float]:
     """Exponent of time in B or D from each repeat: a line through the logarithms of the upper three sizes."""
     upper = along(rows, name, axis, sizes)[-3:]
     x = np.log([row[axis] for row in upper])
     return [float(np.polyfit(x, np.log(y), 1)[0]) for y in zip(*(row["seconds"] for row in upper), strict=True)]
 
 
-def claims(rows: list[dict], sizes: dict[str, Any]) -> list[dict]:
+def claims(rows: list[dict], sizes: Json) -> list[dict]:
     found = [
         claim(
             f"Time of {title} is linear in the batch: exponent below 1.25 (1 plus a sort's logarithm)",
@@ -126,7 +126,7 @@ def claims(rows: list[dict], sizes: dict[str, Any]) -> list[dict]:
     return [*found, claim("VISReg is faster than SIGReg at the largest batch (SIGReg's time / VISReg's)", ratio, 1.0)]
 
 
-def case_table(rows: list[dict], key: str, factor: float, title: str) -> dict[str, Any]:
+def case_table(rows: list[dict], key: str, factor: float, title: str) -> Json:
     cases = list(dict.fromkeys((row["B"], row["D"]) for row in rows))
     found = {(row["regularizer"], row["B"], row["D"]): row[key] for row in rows}
 
@@ -138,7 +138,7 @@ def case_table(rows: list[dict], key: str, factor: float, title: str) -> dict[st
     return table(title, ["B", "D", *figures.TITLES.values()], body)
 
 
-def message(rows: list[dict], sizes: dict[str, Any]) -> str:
+def message(rows: list[dict], sizes: Json) -> str:
     """What doubling either size does, from the fitted exponents."""
 
     def factor(name: str, axis: str) -> str:
@@ -148,7 +148,7 @@ def message(rows: list[dict], sizes: dict[str, Any]) -> str:
     return f"Twice the batch: VISReg {batch} x slower; twice the dimension: {dim} x, VICReg {factor('vicreg', 'D')} x"
 
 
-def draw(record: dict[str, Any], folder: Path) -> list[str]:
+def draw(record: Json, folder: Path) -> list[str]:
     """cost.png: time against B and D; memory against B where it could be counted."""
     sizes, rows = record["settings"], record["rows"]
     with_memory = rows[0]["peak"] is not None

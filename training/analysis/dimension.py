@@ -3,8 +3,8 @@
 """Figure 4: accuracy against the dimension D of the projections at a fixed number of slices."""
 
 from pathlib import Path
-from typing import Any
 
+from ..run_folder import Json
 from . import figures
 from .comparison import MARGIN, UNTRAINED, Entry, Outcomes, untrained
 from .options import AnalysisOptions
@@ -22,7 +22,7 @@ def entries(options: AnalysisOptions) -> list[Entry]:
     return [Entry(f"D {D}", {"projection_size": None if base == D else D}) for D in sizes] + [untrained()]
 
 
-def measure(outcomes: Outcomes) -> dict[str, Any]:
+def measure(outcomes: Outcomes) -> Json:
     sizes, linear = outcomes.options.pick(SMALL, PAPER), outcomes.linear
     low, middle, high = (f"D {D}" for D in (sizes[0], sizes[len(sizes) // 2], sizes[-1]))
     claims = [
@@ -34,7 +34,7 @@ def measure(outcomes: Outcomes) -> dict[str, Any]:
     return outcomes.record([outcomes.accuracy_table("Projection dimension")], claims, dims=list(sizes))
 
 
-def draw(record: dict[str, Any], folder: Path) -> list[str]:
+def draw(record: Json, folder: Path) -> list[str]:
     """dimension.png"""
     figure, (axis,) = figures.sheet("Accuracy against the projection dimension, slices fixed")
     dims, values = record["dims"], record["values"]

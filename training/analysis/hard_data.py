@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..objective import REGULARIZERS
+from ..run_folder import Json
 from . import figures
 from .comparison import OWN_LAMBDA, UNTRAINED, Entry, Outcomes, draw_entries, untrained
 from .records import points
@@ -15,7 +16,7 @@ HEAVIER = 4.0  # weight of shape (paper: monotonically better up to 4 : 1)
 SHAPED = f"VISReg, shape {HEAVIER:g} : 1"
 
 
-def entries(data: dict[str, Any], probe: dict[str, Any]) -> list[Entry]:
+def entries(data: Json, probe: Json) -> list[Entry]:
     """`data`: options that make the data hard; `probe`: those of them that the untrained model sees too."""
     found = [Entry(figures.TITLES["visreg"], data), Entry(SHAPED, {**data, "shape_weight": HEAVIER})]
     for name in REGULARIZERS[1:]:
@@ -24,7 +25,7 @@ def entries(data: dict[str, Any], probe: dict[str, Any]) -> list[Entry]:
     return [*found, untrained(**probe)]
 
 
-def measure(outcomes: Outcomes, kind: str, **more: Any) -> dict[str, Any]:
+def measure(outcomes: Outcomes, kind: str, **more: Any) -> Json:
     """The record; `kind` names the data in the claims."""
     linear, ours = outcomes.linear, figures.TITLES["visreg"]
     best = max((ours, SHAPED), key=lambda name: sum(outcomes.values("validation")[name]))
@@ -39,6 +40,6 @@ def measure(outcomes: Outcomes, kind: str, **more: Any) -> dict[str, Any]:
     return outcomes.record([outcomes.accuracy_table(f"Regularizers on {kind}")], claims, **more)
 
 
-def draw(record: dict[str, Any], message: str, path: Path) -> list[str]:
+def draw(record: Json, message: str, path: Path) -> list[str]:
     colors = {title: figures.COLORS[name] for name, title in figures.TITLES.items()}
     return draw_entries(record, message, path, colors)

@@ -3,8 +3,8 @@
 """Regularizers on long-tailed data (the CIFAR-LT protocol) in pretraining; probes and test are balanced."""
 
 from pathlib import Path
-from typing import Any
 
+from ..run_folder import Json
 from . import hard_data
 from .comparison import Entry, Outcomes
 from .options import AnalysisOptions
@@ -17,12 +17,12 @@ def entries(options: AnalysisOptions) -> list[Entry]:
     return hard_data.entries({"imbalance_factor": options.pick(SMALL, PAPER)}, {})
 
 
-def measure(outcomes: Outcomes) -> dict[str, Any]:
+def measure(outcomes: Outcomes) -> Json:
     factor = outcomes.options.pick(SMALL, PAPER)
     return hard_data.measure(outcomes, "long-tailed data", imbalance=factor)
 
 
-def draw(record: dict[str, Any], folder: Path) -> list[str]:
+def draw(record: Json, folder: Path) -> list[str]:
     """longtail.png"""
     message = f"Pretrained on a long tail (largest class {record['imbalance']:g} times the smallest)"
     return hard_data.draw(record, message, folder / "longtail.png")

@@ -14,7 +14,7 @@ import torch
 from PIL import Image as PILImage
 
 from ..loop.run import open_evaluation_source
-from ..run_folder import read_json, write_json
+from ..run_folder import Json, read_json, write_json
 from . import hard_data
 from .comparison import Entry, Outcomes
 from .options import AnalysisOptions
@@ -27,7 +27,7 @@ COUNTS = {"train": 20_000, "test": 5_000}
 GALAXIES = "matthieulel/galaxy10_decals"  # paper, low-rank regime
 
 
-def changes(options: AnalysisOptions) -> dict[str, Any]:
+def changes(options: AnalysisOptions) -> Json:
     """The options that put low-rank images in place of the base run's."""
     if not options.small:
         return {"dataset": GALAXIES, "split": "train", "eval_split": "test"}
@@ -97,12 +97,12 @@ def png(row: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def measure(outcomes: Outcomes) -> dict[str, Any]:
+def measure(outcomes: Outcomes) -> Json:
     share = (read_json(Path(changes(outcomes.options)["dataset"]) / "origin.json") or {}).get("variance_kept")
     return hard_data.measure(outcomes, "low-rank data", variance_kept=share)
 
 
-def draw(record: dict[str, Any], folder: Path) -> list[str]:
+def draw(record: Json, folder: Path) -> list[str]:
     """lowrank.png"""
     share = record["variance_kept"]
     title = f"{COMPONENTS} principal components, {share:.0%} of the variance" if share else GALAXIES

@@ -5,6 +5,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from ..run_folder import Json
+
 
 class MemoryCache:
     """The newest values by key.
@@ -16,7 +18,7 @@ class MemoryCache:
 
     def __init__(self, count: int = 1, room: int = 1 << 29):
         self.count, self.room = count, room
-        self.values: dict[str, Any] = {}
+        self.values: Json = {}
 
     def has_room_for(self, size: int) -> bool:
         return size <= self.room

@@ -24,10 +24,11 @@ from tqdm import tqdm
 
 from ..errors import RunStopped
 from ..monitoring.progress import clock
+from ..run_folder import Json
 from .runs import Training, perform
 
 
-def perform_all(runs: Iterable[Training], folder: Path, workers: int | None) -> dict[str, dict[str, Any]]:
+def perform_all(runs: Iterable[Training], folder: Path, workers: int | None) -> dict[str, Json]:
     """The results of all runs by key, from `folder` where they are cached.
 
     Args:
@@ -49,7 +50,7 @@ def perform_all(runs: Iterable[Training], folder: Path, workers: int | None) -> 
     return results
 
 
-def performed(runs: list[Training], folder: Path, workers: int) -> Iterator[tuple[Training, dict[str, Any]]]:
+def performed(runs: list[Training], folder: Path, workers: int) -> Iterator[tuple[Training, Json]]:
     """(run, result) as they come."""
     single = [run for run in runs if run.processes == 1]
     if workers == 1 or len(single) < 2:
@@ -80,7 +81,7 @@ def prepare_worker(numbers: Any, workers: int) -> None:
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
 
 
-def perform_together(runs: list[Training], folder: Path) -> Iterator[tuple[Training, dict[str, Any]]]:
+def perform_together(runs: list[Training], folder: Path) -> Iterator[tuple[Training, Json]]:
     """Runs of as many processes, one after the other; each process has the environment that `accelerate launch` makes.
 
     Raises:

@@ -3,8 +3,8 @@
 """Figure 6: accuracy against the number of processes at a fixed K each: every process draws slices of its own."""
 
 from pathlib import Path
-from typing import Any
 
+from ..run_folder import Json
 from . import figures
 from .comparison import MARGIN, UNTRAINED, Entry, Outcomes, untrained
 from .options import AnalysisOptions
@@ -31,7 +31,7 @@ def entries(options: AnalysisOptions) -> list[Entry]:
     return [*found, Entry("1 process, many slices", {}), untrained()]
 
 
-def measure(outcomes: Outcomes) -> dict[str, Any]:
+def measure(outcomes: Outcomes) -> Json:
     linear, K = outcomes.linear, slices_each(outcomes.options)
     alone, most, many = "1 process", f"{outcomes.options.pick(SMALL, PAPER)[-1]} processes", "1 process, many slices"
     base = base_value(outcomes.options, "num_slices")
@@ -50,7 +50,7 @@ def measure(outcomes: Outcomes) -> dict[str, Any]:
     )
 
 
-def draw(record: dict[str, Any], folder: Path) -> list[str]:
+def draw(record: Json, folder: Path) -> list[str]:
     """ranks.png"""
     figure, (axis,) = figures.sheet(f"Accuracy against the number of processes, K {record['slices']} on each")
     worlds, values = record["worlds"], record["values"]["linear"]

@@ -10,20 +10,19 @@ settled`.
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ..evaluation.intervals import of_draws
 from ..monitoring.record import environment
-from ..run_folder import read_json, write_json
+from ..run_folder import Json, read_json, write_json
 
 
 FORMAT = 1  # of the records
 HOLDS, FAILS, OPEN = "holds", "does not hold", "not settled"
 
 
-def spread(values: Iterable[float]) -> dict[str, Any]:
+def spread(values: Iterable[float]) -> Json:
     """Values a seed with mean, standard deviation (unbiased) and 95 % interval; None for what one seed cannot give."""
     values = [float(value) for value in values]
     several = len(values) > 1
@@ -43,7 +42,7 @@ def claim(
     below: bool = False,
     unit: str = "",
     scale: float = 1.0,
-) -> dict[str, Any]:
+) -> Json:
     """Whether the mean of `values` (one a seed; paired differences, ratios, ...) lies above `bound`, or below it.
 
     Args:
@@ -60,7 +59,7 @@ def claim(
     return {"claim": statement, "verdict": verdict, "evidence": evidence, "bound": bound, "below": below, **found}
 
 
-def points(statement: str, better: Sequence[float], worse: Sequence[float], margin: float = 0.0) -> dict[str, Any]:
+def points(statement: str, better: Sequence[float], worse: Sequence[float], margin: float = 0.0) -> Json:
     """A claim about accuracies paired by seed: `better` is above `worse` less `margin` (shares; shown in points)."""
     differences = [one - other for one, other in zip(better, worse, strict=True)]
     return claim(statement, differences, 0.0 - margin, unit=" points", scale=100)
@@ -79,18 +78,18 @@ def percent(values: Iterable[float]) -> str:
     return f"{100 * found['mean']:.1f}" + (f" ± {100 * found['std']:.1f}" if found["std"] is not None else "")
 
 
-def table(title: str, columns: list[str], rows: list[list[str]]) -> dict[str, Any]:
+def table(title: str, columns: list[str], rows: list[list[str]]) -> Json:
     return {"title": title, "columns": columns, "rows": rows}
 
 
-def write_record(folder: Path, name: str, record: dict[str, Any]) -> dict[str, Any]:
+def write_record(folder: Path, name: str, record: Json) -> Json:
     """Write `name`.json, with versions and machine; returns what was written."""
     record = {"analysis": name, "format": FORMAT, **record, "environment": environment()}
     write_json(folder / f"{name}.json", record)
     return record
 
 
-def finished(folder: Path, name: str, settings: dict[str, Any]) -> dict[str, Any] | None:
+def finished(folder: Path, name: str, settings: Json) -> Json | None:
     """The record of an earlier call with the same settings, or None."""
     record = read_json(folder / f"{name}.json")
     same = record is not None and record["format"] == FORMAT and record["settings"] == settings

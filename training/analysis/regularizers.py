@@ -7,9 +7,9 @@ them. Which lambda is a regularizer's better one is decided on validation images
 """
 
 from pathlib import Path
-from typing import Any
 
 from ..objective import REGULARIZERS
+from ..run_folder import Json
 from . import figures
 from .comparison import UNTRAINED, Entry, Outcomes, draw_entries, untrained
 from .options import AnalysisOptions
@@ -39,7 +39,7 @@ def entries(options: AnalysisOptions) -> list[Entry]:
     return [*found, untrained()]
 
 
-def measure(outcomes: Outcomes) -> dict[str, Any]:
+def measure(outcomes: Outcomes) -> Json:
     linear, knn, base = outcomes.linear, outcomes.knn, lambdas(outcomes.options)[0]
     chosen = {name: better_lambda(outcomes, name, lambdas(outcomes.options)) for name in REGULARIZERS}
     ours = figures.TITLES["visreg"]
@@ -73,7 +73,7 @@ def better_lambda(outcomes: Outcomes, name: str, weights: tuple[float, float]) -
     return max(weights, key=lambda weight: sum(validation[label(name, weight)]))
 
 
-def draw(record: dict[str, Any], folder: Path) -> list[str]:
+def draw(record: Json, folder: Path) -> list[str]:
     """regularizers.png"""
     colors = {
         one: figures.COLORS[name]

@@ -3,11 +3,10 @@
 """report.md: every record of a folder as figures, tables and verdicts; what holds comes from the records alone."""
 
 from pathlib import Path
-from typing import Any
 
 from ..evaluation.reports.results import markdown
 from ..monitoring.progress import clock
-from ..run_folder import read_json, write_text
+from ..run_folder import Json, read_json, write_text
 from .options import ANALYSES
 from .records import FAILS, FORMAT, HOLDS, OPEN
 
@@ -32,7 +31,7 @@ def write_report(folder: Path) -> Path:
     return path
 
 
-def summary(records: list[dict[str, Any]]) -> str:
+def summary(records: list[Json]) -> str:
     """One line an analysis: how many claims hold."""
     rows = []
     for record in records:
@@ -47,7 +46,7 @@ def summary(records: list[dict[str, Any]]) -> str:
     return markdown(["analysis", "", HOLDS, FAILS, OPEN], rows)
 
 
-def section(record: dict[str, Any], folder: Path) -> str:
+def section(record: Json, folder: Path) -> str:
     """Figures, claims and tables of one analysis."""
     name, where = record["analysis"], record["environment"]
     figures = sorted(path.name for path in folder.glob(f"{name}*.png"))

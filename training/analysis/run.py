@@ -6,6 +6,7 @@ import sys
 from typing import Any
 
 from ..errors import setting_up
+from ..run_folder import Json
 from .comparison import Outcomes, trainings_of
 from .options import AnalysisOptions, module_of
 from .pool import perform_all
@@ -14,7 +15,7 @@ from .report import write_report
 from .runs import build_training_run, options_of, training
 
 
-def analyze(names: list[str], options: AnalysisOptions) -> dict[str, dict[str, Any]]:
+def analyze(names: list[str], options: AnalysisOptions) -> dict[str, Json]:
     """Run analyses and write `NAME.json`, their figures and `report.md` into `options.output_dir`.
 
     What an earlier call finished with the same settings is not done again: results of collapse and cost as they are,
@@ -50,7 +51,7 @@ def check(options: AnalysisOptions) -> None:
     build_training_run(options_of(training(options, options.all_seeds[0])), options.output_dir)
 
 
-def computed(name: str, module: Any, options: AnalysisOptions) -> dict[str, Any]:
+def computed(name: str, module: Any, options: AnalysisOptions) -> Json:
     """The record of an analysis that trains nothing, measured now or before."""
     record = finished(options.output_dir, name, module.settings(options))
     if record is None:
@@ -60,7 +61,7 @@ def computed(name: str, module: Any, options: AnalysisOptions) -> dict[str, Any]
     return record
 
 
-def draw(name: str, module: Any, record: dict[str, Any], options: AnalysisOptions) -> None:
+def draw(name: str, module: Any, record: Json, options: AnalysisOptions) -> None:
     figures = module.draw(record, options.output_dir)
     verdicts = [found["verdict"] for found in record["claims"]]
     counted = ", ".join(f"{verdicts.count(one)} {one}" for one in dict.fromkeys(verdicts))

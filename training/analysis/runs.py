@@ -28,7 +28,7 @@ from ..loop.updates import prepare, updates
 from ..loop.views import build_loader, build_step_augment
 from ..monitoring.record import environment
 from ..option import take
-from ..run_folder import read_json, write_json
+from ..run_folder import Json, read_json, write_json
 from .accuracy import measure_backbone
 from .memory_cache import MemoryCache
 from .options import AnalysisOptions
@@ -68,11 +68,11 @@ class Training:
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     @property
-    def options(self) -> dict[str, Any]:
+    def options(self) -> Json:
         """The options as `visreg pretrain` takes them."""
         return json.loads(self.recipe)
 
-    def cached(self, folder: Path) -> dict[str, Any] | None:
+    def cached(self, folder: Path) -> Json | None:
         """What an earlier training with this description found, or None."""
         return read_json(folder / f"{self.key}.json")
 
@@ -86,13 +86,13 @@ def training(
     if "dataset" in changes:
         recipe.pop("dataset_config", None)
     recipe |= {"seed": seed} | ({"max_steps": options.max_steps} if options.max_steps else {})
-    limits: dict[str, Any] = {} if options.small else {"probe_images": None, "linear_epochs": LinearOptions().epochs}
+    limits: Json = {} if options.small else {"probe_images": None, "linear_epochs": LinearOptions().epochs}
     made = Training(json.dumps(recipe, sort_keys=True), processes, trained=trained, **limits)
     along = trained and set(changes) <= EVALUATED_ALONG and processes == 1
     return replace(made, evaluations=EVALUATIONS) if along else made
 
 
-def base_recipe(options: AnalysisOptions) -> dict[str, Any]:
+def base_recipe(options: AnalysisOptions) -> Json:
     """The options that every training starts from."""
     name = options.config or options.pick(str(RECIPES / "analysis" / "small.yaml"), "vit_small_imagenette")
     recipe = read_recipe(name)
@@ -117,7 +117,7 @@ def options_of(one: Training) -> PretrainOptions:
     return from_keywords(("dataset", "eval_split"), **one.options)
 
 
-def perform(one: Training, folder: Path) -> dict[str, Any]:
+def perform(one: Training, folder: Path) -> Json:
     """Train and measure, cache the result in `folder` and return it; on several processes each calls this."""
     started = time.perf_counter()
     run = build_training_run(options_of(one), folder)
@@ -140,14 +140,14 @@ def build_training_run(options: PretrainOptions, folder: Path) -> Run:
     return replace(run, probe_source=open_evaluation_source(options, options.split))
 
 
-def measure(one: Training, run: Run, step: int, terms: dict[str, float] | None) -> dict[str, Any]:
+def measure(one: Training, run: Run, step: int, terms: dict[str, float] | None) -> Json:
     """Step, terms since the last evaluation, accuracies now; {} on all processes but the main one."""
     if not run.is_main:
         return {}
     return {"step": step, "terms": terms, **measure_backbone(run, one.probe_images, one.linear_epochs)}
 
 
-def train(one: Training, run: Run) -> dict[str, Any]:
+def train(one: Training, run: Run) -> Json:
     """Every update, and `one.evaluations` evaluations on the way."""
     last = run.schedule.total_steps
     due = {round(last * (number + 1) / one.evaluations) for number in range(one.evaluations)}

@@ -3,9 +3,9 @@
 """Figure 5: accuracy against the number of slices K, from D / 8 to 16 D, for the three sliced regularizers."""
 
 from pathlib import Path
-from typing import Any
 
 from ..objective.regularizers import TABLE
+from ..run_folder import Json
 from . import figures
 from .comparison import MARGIN, OWN_LAMBDA, UNTRAINED, Entry, Outcomes, untrained
 from .options import AnalysisOptions
@@ -27,7 +27,7 @@ def label(name: str, slices: int) -> str:
     return f"{figures.TITLES[name]}, K {slices}"
 
 
-def changed(options: AnalysisOptions, name: str, slices: int) -> dict[str, Any]:
+def changed(options: AnalysisOptions, name: str, slices: int) -> Json:
     """What differs from the base run; each regularizer has its own lambda."""
     base = base_value(options, "num_slices")
     changes = {"regularizer": None if name == "visreg" else name, "num_slices": None if slices == base else slices}
@@ -39,7 +39,7 @@ def entries(options: AnalysisOptions) -> list[Entry]:
     return [*found, untrained()]
 
 
-def measure(outcomes: Outcomes) -> dict[str, Any]:
+def measure(outcomes: Outcomes) -> Json:
     linear, few, many = outcomes.linear, counts(outcomes.options)[0], counts(outcomes.options)[-1]
     ours = (linear[label("visreg", few)], linear[label("visreg", many)])
     claims = [points(f"VISReg at K {few} (D / 8) loses less than 1 point to K {many} (linear)", *ours, MARGIN)]
@@ -57,7 +57,7 @@ def measure(outcomes: Outcomes) -> dict[str, Any]:
     )
 
 
-def draw(record: dict[str, Any], folder: Path) -> list[str]:
+def draw(record: Json, folder: Path) -> list[str]:
     """slices.png"""
     figure, (axis,) = figures.sheet("Accuracy against the number of slices")
     counts_, values = record["counts"], record["values"]["linear"]

@@ -3,8 +3,8 @@
 """Weights of scale : shape : center. The paper takes 1 : 1 : 1 for large data, a heavier shape for hard ones."""
 
 from pathlib import Path
-from typing import Any
 
+from ..run_folder import Json
 from .comparison import MARGIN, Entry, Outcomes, draw_entries, untrained
 from .options import AnalysisOptions
 from .records import points
@@ -24,7 +24,7 @@ def entries(options: AnalysisOptions) -> list[Entry]:
     ]
 
 
-def measure(outcomes: Outcomes) -> dict[str, Any]:
+def measure(outcomes: Outcomes) -> Json:
     linear = outcomes.linear
     claims = [
         points(f"Equal weights lose less than 1 point to {other} (linear)", linear[EQUAL], linear[other], MARGIN)
@@ -34,6 +34,6 @@ def measure(outcomes: Outcomes) -> dict[str, Any]:
     return outcomes.record([outcomes.accuracy_table("scale : shape : center")], claims)
 
 
-def draw(record: dict[str, Any], folder: Path) -> list[str]:
+def draw(record: Json, folder: Path) -> list[str]:
     """weights.png"""
     return draw_entries(record, "Accuracy against the weights of scale : shape : center", folder / "weights.png")

@@ -9,6 +9,7 @@ from transformers import PretrainedConfig
 from modeling_visreg import VISRegViTConfig
 
 from ..errors import UserError
+from ..run_folder import Json
 
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 # width, depth, heads, patch, drop path, projection dimension; the MLP is 4 x width unless named.
-ARCHITECTURES: dict[str, dict[str, Any]] = {
+ARCHITECTURES: dict[str, Json] = {
     "vit_tiny": {"size": (192, 12, 3), "patch_size": 16, "drop_path_rate": 0.1, "projection_size": 128},
     "vit_small": {"size": (384, 12, 6), "patch_size": 8, "drop_path_rate": 0.1, "projection_size": 128},
     "vit_base": {"size": (768, 12, 12), "patch_size": 16, "drop_path_rate": 0.1, "projection_size": 256},

@@ -20,6 +20,7 @@ from ..data.options import ColorOptions, CropOptions, LoaderOptions, SourceOptio
 from ..errors import UserError
 from ..objective.options import ObjectiveOptions
 from ..option import NOT_NEGATIVE, POSITIVE, SHARE, about, check_options, declared, option
+from ..run_folder import Json
 from .architectures import ARCHITECTURES
 
 
@@ -261,7 +262,7 @@ class PretrainOptions(
     def __post_init__(self) -> None:
         check_options(self)
 
-    def as_recipe(self) -> dict[str, Any]:
+    def as_recipe(self) -> Json:
         """Flat {option: value}, ranges as lists: `visreg pretrain --config` reads it back from YAML."""
         values = {name: getattr(self, name) for name in option_names(self)}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}

@@ -17,6 +17,7 @@ import yaml
 from ..errors import UserError, one_line, setting_up
 from ..option import declared
 from ..parser import OneLineParser, add_options, set_values
+from ..run_folder import Json
 from .options import NEEDED, PretrainOptions, checked, option_names
 
 
@@ -87,7 +88,7 @@ def parse_options(
     return _from_namespace(vars(namespace), needed), namespace
 
 
-def read_recipe(name: str) -> dict[str, Any]:
+def read_recipe(name: str) -> Json:
     """The keys of a recipe, checked.
 
     Raises:
@@ -144,14 +145,14 @@ def recipe_table() -> str:
     return "\n".join(lines)
 
 
-def _set_recipe(parser: argparse.ArgumentParser, recipe: dict[str, Any]) -> None:
+def _set_recipe(parser: argparse.ArgumentParser, recipe: Json) -> None:
     """Make the values of a recipe the parser's defaults; an empty one counts only where it can take a value back."""
     may_be_open = {spec.name for spec in declared(PretrainOptions) if spec.default is None} - set(NEEDED)
     values = {name: value for name, value in recipe.items() if value is not None or name in may_be_open}
     set_values(parser, PretrainOptions, values)
 
 
-def _from_namespace(values: dict[str, Any], needed: Iterable[str]) -> PretrainOptions:
+def _from_namespace(values: Json, needed: Iterable[str]) -> PretrainOptions:
     """Options from what was given; what `none` took back was not."""
     chosen = {name: values[name] for name in option_names(PretrainOptions) if values.get(name) is not None}
     chosen = {name: tuple(value) if isinstance(value, list) else value for name, value in chosen.items()}

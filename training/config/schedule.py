@@ -7,9 +7,9 @@ A recipe names the global batch; everything else is derived here, or refused wit
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
 
 from ..errors import UserError
+from ..run_folder import Json
 from .options import PretrainOptions
 
 
@@ -59,7 +59,7 @@ class TrainingSchedule:
         """The learning rate of every step; `final_ratio`: of the last one to the peak."""
         return LearningRateSchedule(self.learning_rate, self.total_steps, self.warmup_steps, final_ratio)
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> Json:
         return asdict(self)
 
     def lines(self) -> list[str]:

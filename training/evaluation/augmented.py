@@ -6,13 +6,11 @@ B images of a batch, d features. A batch is shared out over processes, its featu
 makes the same update: the result does not depend on their number.
 """
 
-from typing import Any
-
 import torch
 from accelerate.utils import gather
 
 from ..backbones import Backbone
-from ..data import MultiCrop
+from ..data import MultiCrop, Source
 from ..data.decode import open_image
 from ..distributed import process_state
 from ..seeding import image_generator
@@ -35,7 +33,7 @@ class AugmentedImages:
     def __init__(
         self,
         backbone: Backbone,
-        source: Any,
+        source: Source,
         task: Task,
         transform: EvaluationTransform,
         options: FeatureOptions,

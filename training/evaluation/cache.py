@@ -12,7 +12,6 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow
 import torch
@@ -22,9 +21,10 @@ from safetensors.torch import save_file
 from torch.nn import functional
 
 from ..backbones import Backbone
+from ..data import Source
 from ..distributed import all_gather_object, process_state, raise_on_all_ranks
 from ..option import check_options, option
-from ..run_folder import atomic_file
+from ..run_folder import Json, atomic_file
 from .features import AT_LEAST_ONE, FeatureOptions, Features, extract, readable
 from .preprocessing import EvaluationTransform, transform_for
 
@@ -61,7 +61,7 @@ class FeatureCache:
     def __init__(self, folder: str | os.PathLike | None = None):
         self.folder = Path(folder) if folder else default_cache()
 
-    def path(self, key: dict[str, Any]) -> Path:
+    def path(self, key: Json) -> Path:
         return self.folder / f"{hashlib.sha256(_canonical(key).encode()).hexdigest()[:32]}.safetensors"
 
 
@@ -71,7 +71,7 @@ def default_cache() -> Path:
     return Path(os.environ.get("VISREG_CACHE") or Path(root) / "visreg") / "features"
 
 
-def feature_key(backbone: Backbone, source: Any, options: FeatureOptions, transform: EvaluationTransform) -> dict:
+def feature_key(backbone: Backbone, source: Source, options: FeatureOptions, transform: EvaluationTransform) -> dict:
     """Everything that decides the values: weights, data, transform, options. The name of the model does not."""
     described = backbone.description()
     return {
@@ -88,7 +88,7 @@ def feature_key(backbone: Backbone, source: Any, options: FeatureOptions, transf
 
 def cached_features(
     backbone: Backbone,
-    source: Any,
+    source: Source,
     options: FeatureOptions | None = None,
     cache: FeatureCache | None = None,
     batch_size: int = 256,
@@ -145,7 +145,7 @@ def save_features(path: Path, features: Features, record: str) -> None:
             save_file(tensors, part, {"ids": json.dumps(features.ids), "record": record})
 
 
-def _write(path: Path, features: Features, positions: torch.Tensor, key: dict[str, Any]) -> None:
+def _write(path: Path, features: Features, positions: torch.Tensor, key: Json) -> None:
     names = torch.frombuffer(bytearray(json.dumps(features.ids).encode()), dtype=torch.uint8)
     tensors = {"features": features.features, "labels": features.labels, "places": positions, "ids": names}
     with atomic_file(path) as part:
@@ -158,7 +158,7 @@ def _read(path: Path) -> Features:
         return Features(file.get_tensor("features"), file.get_tensor("labels"), ids)
 
 
-def _merge(parts: list[Path], path: Path, key: dict[str, Any]) -> None:
+def _merge(parts: list[Path], path: Path, key: Json) -> None:
     """The shares of all processes, in the order of the data set, as one file; the shares go.
 
     Raises:
@@ -194,5 +194,5 @@ def _same_width(labels: list[torch.Tensor]) -> list[torch.Tensor]:
     return [functional.pad(label, (0, width - label.shape[1])) for label in labels]
 
 
-def _canonical(key: dict[str, Any]) -> str:
+def _canonical(key: Json) -> str:
     return json.dumps(key, sort_keys=True)

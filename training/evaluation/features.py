@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import torch
 
 from ..backbones import POOLINGS, Backbone
-from ..data.decode import BadImage, open_image
+from ..data import Source
+from ..data.decode import BadImage, RawExample, open_image
 from ..data.skips import SkipLog, skip_record
 from ..option import Range, check_options, option
 from .preprocessing import EvaluationTransform, threaded, transform_for
@@ -133,7 +134,7 @@ def batches(examples: Iterable, size: int) -> Iterator[tuple[list, ...]]:
 
 
 def readable(
-    transform: EvaluationTransform, source: Any, options: FeatureOptions, rank: int = 0, world: int = 1
+    transform: EvaluationTransform, source: Source, options: FeatureOptions, rank: int = 0, world: int = 1
 ) -> Iterator[tuple[int, torch.Tensor, Any, str]]:
     """(position, uint8 pixels, label, id) of a rank's share of a source; unreadable images are left out and counted.
 
@@ -141,7 +142,7 @@ def readable(
         BadDataError: more than a hundredth of the images cannot be read.
     """
 
-    def load(numbered: tuple[int, Any]) -> tuple[int, Any, torch.Tensor | BadImage]:
+    def load(numbered: tuple[int, RawExample]) -> tuple[int, RawExample, torch.Tensor | BadImage]:
         position, raw = numbered
         try:
             return position, raw, transform(open_image(raw.data, raw.path).load())
@@ -158,7 +159,7 @@ def readable(
         yield position, pixels, raw.label, raw.id
 
 
-def share(source: Any, options: FeatureOptions, rank: int, world: int) -> Iterator[tuple[int, Any]]:
+def share(source: Source, options: FeatureOptions, rank: int, world: int) -> Iterator[tuple[int, RawExample]]:
     """(position, undecoded example) of every world-size-th image.
 
     Splits are often sorted by class: with a limit, images are drawn from all of a split. Of a stream the first ones
@@ -166,7 +167,7 @@ def share(source: Any, options: FeatureOptions, rank: int, world: int) -> Iterat
     """
     if not source.is_map_style:
         return islice(enumerate(source.raw_examples()), rank, options.limit, world)
-    positions: Any = range(source.num_examples)
+    positions: range | list[int] = range(source.num_examples)
     if options.limit is not None and options.limit < source.num_examples:
         order = torch.randperm(source.num_examples, generator=torch.Generator().manual_seed(options.seed))
         positions = sorted(order[: options.limit].tolist())
@@ -189,6 +190,6 @@ def subset(features: Features, rows: torch.Tensor) -> Features:
     return Features(features.features[rows], features.labels[rows], [features.ids[row] for row in rows.tolist()])
 
 
-def image_numbers(source: Any) -> dict[str, int]:
+def image_numbers(source: Source) -> dict[str, int]:
     """Number in a map-style source of each id."""
     return {str(row): number for number, row in enumerate(source.rows.tolist())}

@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from ..backbones import Backbone
 from ..distributed import process_state, raise_on_all_ranks
+from ..run_folder import Json
 from .cache import FeatureCache
 from .features import FeatureOptions
 from .outcome import Outcome
@@ -50,7 +50,7 @@ class Inputs:
         self.feature_seconds = time.perf_counter() - started
         return task
 
-    def feature_record(self) -> dict[str, Any]:
+    def feature_record(self) -> Json:
         """What `task` takes of the model, for the result file."""
         transform = transform_for(self.backbone, self.features.image_size)
         return asdict(self.features) | {"transform": transform.description()}

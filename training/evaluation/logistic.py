@@ -7,7 +7,6 @@ n images, d features, C classes.
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +20,9 @@ STRENGTHS = (0.001, 0.01, 0.1, 1.0, 10.0)  # inverse regularization
 _STEPS = 300  # after these the accuracy has settled, if not the last digits
 
 
-def logistic_regression(x: Any, y: Any, strength: float, steps: int = _STEPS, standardize: bool = True) -> Pipeline:
+def logistic_regression(
+    x: np.ndarray, y: np.ndarray, strength: float, steps: int = _STEPS, standardize: bool = True
+) -> Pipeline:
     """Fitted on features (n, d) and classes (n,), in float64 where these are."""
     model = LogisticRegression(C=strength, max_iter=steps)
     with warnings.catch_warnings():

@@ -9,11 +9,10 @@ the later of two classes with the same score win; and the IoU, whose counts an i
 n images, C classes, q queries.
 """
 
-from typing import Any
-
 import datasets
 import evaluate
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.metrics import accuracy_score, average_precision_score
 
 
@@ -22,12 +21,12 @@ _CLASSES = datasets.Sequence(datasets.Value("int64"))
 _SCORES = datasets.Sequence(datasets.Value("float32"))
 
 
-def accuracy(predictions: Any, references: Any) -> float:
+def accuracy(predictions: ArrayLike, references: ArrayLike) -> float:
     """Share of the n `predictions` (classes) that equal `references` (classes); 0 to 1."""
     return float(accuracy_score(references, predictions))
 
 
-def top_k_right(scores: Any, references: Any, k: int = 5) -> np.ndarray:
+def top_k_right(scores: ArrayLike, references: ArrayLike, k: int = 5) -> np.ndarray:
     """(n,) of 0 and 1: whether fewer than `k` classes score higher than the right one; scores (n, C).
 
     Classes that score the same as the right one count against it when they come first, as a stable sort has it.
@@ -38,12 +37,12 @@ def top_k_right(scores: Any, references: Any, k: int = 5) -> np.ndarray:
     return ((scores > right) | ((scores == right) & earlier)).sum(1) < k
 
 
-def top5_accuracy(scores: Any, references: Any) -> float:
+def top5_accuracy(scores: ArrayLike, references: ArrayLike) -> float:
     """Share of images (n, C) whose class is among the five highest scores; 0 to 1."""
     return float(top_k_right(scores, references).mean())
 
 
-def class_aurocs(scores: Any, references: Any, weights: Any = None) -> np.ndarray:
+def class_aurocs(scores: ArrayLike, references: ArrayLike, weights: ArrayLike | None = None) -> np.ndarray:
     """(C,) areas under the ROC curves of scores (n, C) for references (n, C) of 0 and 1; nan where a class has no
     positive or no negative. Equal scores count half.
 
@@ -63,19 +62,19 @@ def class_aurocs(scores: Any, references: Any, weights: Any = None) -> np.ndarra
     return np.array(areas)
 
 
-def macro_auroc(scores: Any, references: Any, weights: Any = None) -> float:
+def macro_auroc(scores: ArrayLike, references: ArrayLike, weights: ArrayLike | None = None) -> float:
     """Mean area over the classes that have positives and negatives; nan where none has."""
     return _mean_of_known(class_aurocs(scores, references, weights))
 
 
-def mean_average_precision(scores: Any, relevant: Any) -> float:
+def mean_average_precision(scores: ArrayLike, relevant: ArrayLike) -> float:
     """Mean over the queries that have a relevant image of the average precision of their ranking, from scores and
     relevance (q, n); nan where no query has one."""
     pairs = zip(np.asarray(relevant), np.asarray(scores), strict=True)
     return _mean_of_known(np.array([average_precision_score(*pair) if pair[0].any() else np.nan for pair in pairs]))
 
 
-def class_counts(prediction: Any, reference: Any, num_classes: int, ignore_index: int = 255) -> np.ndarray:
+def class_counts(prediction: ArrayLike, reference: ArrayLike, num_classes: int, ignore_index: int = 255) -> np.ndarray:
     """(2, C) pixels in the intersection and in the union of each class, over maps of one shape.
 
     Pixels whose reference is `ignore_index` count nowhere.
@@ -88,14 +87,14 @@ def class_counts(prediction: Any, reference: Any, num_classes: int, ignore_index
     return np.stack([intersection, both[:num_classes] - intersection])
 
 
-def mean_iou_of_counts(counts: Any) -> float:
+def mean_iou_of_counts(counts: ArrayLike) -> float:
     """Mean over the classes that occur, in the references or the predictions; counts (2, C)."""
     intersection, union = np.asarray(counts, float)
     occurs = union > 0
     return float((intersection[occurs] / union[occurs]).mean()) if occurs.any() else float("nan")
 
 
-def mean_iou(predictions: Any, references: Any, num_classes: int, ignore_index: int = 255) -> float:
+def mean_iou(predictions: ArrayLike, references: ArrayLike, num_classes: int, ignore_index: int = 255) -> float:
     """Intersection over union, mean over the classes, counted over all pixels of n maps of any size."""
     pairs = zip(predictions, references, strict=True)
     return mean_iou_of_counts(sum(class_counts(*pair, num_classes, ignore_index) for pair in pairs))
@@ -105,7 +104,7 @@ def _mean_of_known(values: np.ndarray) -> float:
     return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
 
 
-def _info(description: str, predictions: Any, references: Any, inputs: str) -> evaluate.MetricInfo:
+def _info(description: str, predictions: ArrayLike, references: ArrayLike, inputs: str) -> evaluate.MetricInfo:
     features = datasets.Features({"predictions": predictions, "references": references})
     return evaluate.MetricInfo(
         description=description,
@@ -121,7 +120,7 @@ class Accuracy(evaluate.Metric):
     def _info(self) -> evaluate.MetricInfo:
         return _info("Share of images whose predicted class is right.", _CLASS, _CLASS, "classes.")
 
-    def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
+    def _compute(self, predictions: ArrayLike, references: ArrayLike) -> dict[str, float]:
         return {"accuracy": accuracy(predictions, references)}
 
 
@@ -132,7 +131,7 @@ class Top5Accuracy(evaluate.Metric):
         text = "Share of images whose class is among the five highest scores."
         return _info(text, _SCORES, _CLASS, "a score for each class; classes.")
 
-    def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
+    def _compute(self, predictions: ArrayLike, references: ArrayLike) -> dict[str, float]:
         return {"top5_accuracy": top5_accuracy(predictions, references)}
 
 
@@ -143,7 +142,7 @@ class MacroAUROC(evaluate.Metric):
         text = "Area under the ROC curve, mean over the classes."
         return _info(text, _SCORES, _CLASSES, "a score for each class; 0 or 1 for each class.")
 
-    def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
+    def _compute(self, predictions: ArrayLike, references: ArrayLike) -> dict[str, float]:
         return {"macro_auroc": macro_auroc(predictions, references)}
 
 
@@ -154,7 +153,7 @@ class MeanAveragePrecision(evaluate.Metric):
         text = "Average precision of each query's ranking, mean over the queries."
         return _info(text, _SCORES, _CLASSES, "scores of the ranked images; whether each is relevant.")
 
-    def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
+    def _compute(self, predictions: ArrayLike, references: ArrayLike) -> dict[str, float]:
         return {"mean_average_precision": mean_average_precision(predictions, references)}
 
 
@@ -166,6 +165,6 @@ class MeanIoU(evaluate.Metric):
         return _info("Intersection over union, mean over the classes.", maps, maps, "maps of classes.")
 
     def _compute(
-        self, predictions: Any, references: Any, num_classes: int, ignore_index: int = 255
+        self, predictions: ArrayLike, references: ArrayLike, num_classes: int, ignore_index: int = 255
     ) -> dict[str, float]:
         return {"mean_iou": mean_iou(predictions, references, num_classes, ignore_index)}

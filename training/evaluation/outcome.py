@@ -7,11 +7,11 @@ n images, C classes.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import torch
 
+from ..run_folder import Json
 from . import intervals
 from .metrics import accuracy, macro_auroc, top_k_right
 
@@ -32,11 +32,11 @@ class Outcome:
     metric: str
     value: float
     interval: tuple[float, float]
-    metrics: dict[str, Any] = field(default_factory=dict)
-    selection: dict[str, Any] | None = None
-    settings: dict[str, Any] = field(default_factory=dict)
+    metrics: Json = field(default_factory=dict)
+    selection: Json | None = None
+    settings: Json = field(default_factory=dict)
     predictions: np.ndarray | None = None
-    features: dict[str, Any] | None = None
+    features: Json | None = None
 
 
 def metric_value(scores: torch.Tensor, labels: torch.Tensor) -> float:
@@ -61,7 +61,7 @@ def score(scores: torch.Tensor, labels: torch.Tensor, seed: int = 0) -> Outcome:
     return Outcome("accuracy", accuracy(predictions, truth), interval, metrics, predictions=predictions)
 
 
-def select(on: str, candidates: Sequence[dict[str, Any]], values: Sequence[float]) -> tuple[int, dict[str, Any]]:
+def select(on: str, candidates: Sequence[Json], values: Sequence[float]) -> tuple[int, Json]:
     """The one place of a choice: number of the best candidate, and the record of it.
 
     Args:

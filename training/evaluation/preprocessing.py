@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from PIL import Image
 from modeling_visreg.checkpoint import RESIZE_RATIO
 
 from ..backbones import Backbone
+from ..run_folder import Json
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class EvaluationTransform:
         """uint8 (B, C, H, W) -> floats on the same device."""
         return normalize(pixels, self.mean, self.std)
 
-    def description(self) -> dict[str, Any]:
+    def description(self) -> Json:
         return {"size": list(self.size), "resize_ratio": RESIZE_RATIO, "mean": list(self.mean), "std": list(self.std)}
 
 

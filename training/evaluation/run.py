@@ -11,6 +11,7 @@ from typing import Any
 
 from ..backbones import Backbone
 from ..distributed import process_state
+from ..run_folder import Json
 from .cache import FeatureCache
 from .features import FeatureOptions
 from .inputs import Inputs
@@ -28,7 +29,7 @@ def evaluate(
     batch_size: int = 256,
     folder: Path | None = None,
     entry: str | None = None,
-) -> dict[str, Any] | None:
+) -> Json | None:
     """The content of a result file, on the main process; the others help and get None.
 
     Args:

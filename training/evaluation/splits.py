@@ -13,8 +13,9 @@ import torch
 from sklearn.model_selection import train_test_split
 
 from ..backbones import Backbone
-from ..data import NoSuchSplit, open_stream
+from ..data import NoSuchSplit, Source, open_stream
 from ..option import option
+from ..run_folder import Json
 from .cache import FeatureCache, cached_features
 from .features import FeatureOptions, Features, subset
 
@@ -34,7 +35,7 @@ class DataOptions:
     label_column: str | None = option(None, "default: found by its type")
     streaming: bool | None = option(None, "read shards in sequence; default: for Hub ids")
 
-    def columns(self) -> dict[str, Any]:
+    def columns(self) -> Json:
         """Keywords of `open_stream`, but for the split."""
         return {spec.name: getattr(self, spec.name) for spec in fields(DataOptions) if spec.name != "dataset"}
 
@@ -45,7 +46,7 @@ class SplitOptions(DataOptions):
 
     split: str = option("train", "split that is read")
 
-    def open(self, split: str | None = None) -> Any:
+    def open(self, split: str | None = None) -> Source:
         """The source of the split, or of another one of the same data set."""
         return open_stream(self.dataset, split=split or self.split, **self.columns())
 
@@ -75,13 +76,13 @@ class Sources:
         masks: the masks of `train` and `test`, where the task is segmentation.
     """
 
-    train: Any
-    test: Any
-    validation: Any = None
+    train: Source
+    test: Source
+    validation: Source | None = None
     train_share: float | None = None
-    masks: tuple[Any, Any] | None = None
+    masks: tuple[Source, Source] | None = None
 
-    def descriptions(self) -> dict[str, Any]:
+    def descriptions(self) -> Json:
         sources = {"train": self.train, "test": self.test, "validation": self.validation}
         described = {name: source.description() for name, source in sources.items() if source is not None}
         return described | ({"train_share": self.train_share} if self.train_share else {})
@@ -148,7 +149,7 @@ def open_sources(
         return Sources(train, test)
 
 
-def _with_masks(dataset: str, splits: tuple[str, str], mask_column: str, options: dict[str, Any]) -> Sources:
+def _with_masks(dataset: str, splits: tuple[str, str], mask_column: str, options: Json) -> Sources:
     images = [open_stream(dataset, split=split, **options) for split in splits]
     columns = options | {"image_column": mask_column, "label_column": None}
     try:
@@ -198,7 +199,7 @@ def make_task(train: Features, test: Features, validation: Features | None = Non
     return Task(train, test, validation, max(named, *(int(part.labels.max()) + 1 for part in parts)), label_names)
 
 
-def labeled(features: Features, source: Any) -> Features:
+def labeled(features: Features, source: Source) -> Features:
     """Without the images that have no label.
 
     Raises:

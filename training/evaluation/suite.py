@@ -11,6 +11,7 @@ from typing import Any
 from ..backbones import Backbone
 from ..distributed import broadcast_object, process_state, raise_on_all_ranks
 from ..errors import one_line
+from ..run_folder import Json
 from .cache import FeatureCache
 from .features import FeatureOptions
 from .protocols import get_protocol, name_of, protocol_names
@@ -38,7 +39,7 @@ def run_suite(
     sources: dict[str, str] | None = None,
     batch_size: int = 256,
     say: Callable[[str], None] = logger.info,
-) -> tuple[list[dict[str, Any]], dict[str, str]]:
+) -> tuple[list[Json], dict[str, str]]:
     """Every data set of a suite: (results, reason why by key of those that could not be reached).
 
     Each result is written to `folder` as soon as it is there; a second call takes those that are (same weights, same
@@ -112,7 +113,7 @@ def open_entry(entry: Entry, dataset: str | None = None) -> Sources:
     return open_sources(dataset or entry.dataset, **splits, train_share=entry.train_share, **options)
 
 
-def finished(path: Path, backbone: Backbone, request: dict[str, Any]) -> dict[str, Any] | None:
+def finished(path: Path, backbone: Backbone, request: Json) -> Json | None:
     """An earlier result of the same weights and request."""
     if not path.is_file():
         return None
@@ -124,7 +125,7 @@ def finished(path: Path, backbone: Backbone, request: dict[str, Any]) -> dict[st
     return found if same else None
 
 
-def request_of(options: Any, features: FeatureOptions) -> dict[str, Any]:
+def request_of(options: Any, features: FeatureOptions) -> Json:
     """What was asked for, as a JSON file gives it back."""
     described = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(options).items()}
     return {"protocol": name_of(options), "features": asdict(features), "options": described}

@@ -16,7 +16,6 @@ import json
 import shutil
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
@@ -34,7 +33,7 @@ from ..backbones import build_pretraining_model
 from ..config import PretrainOptions, free_on_resume
 from ..distributed import all_gather_object, broadcast_object
 from ..errors import RunStopped, UserError
-from ..run_folder import RunFolder, write_text
+from ..run_folder import Json, RunFolder, write_text
 from .run import Run
 
 
@@ -61,12 +60,12 @@ class RunState:
 
     step: int = 0
     positions: list[dict] | None = None
-    recipe: dict[str, Any] = field(default_factory=dict)
+    recipe: Json = field(default_factory=dict)
     seconds: float = 0.0
     scores: dict[str, float] = field(default_factory=dict)
     skipped_updates: int = 0
     intervals_below: int = 0
-    probe: dict[str, Any] | None = None
+    probe: Json | None = None
 
     def as_json(self) -> str:
         """The content of state.json: everything but the probe, whose tensors lie beside it."""

@@ -3,12 +3,11 @@
 """curves.png: what a person would rather look at than metrics.jsonl."""
 
 from pathlib import Path
-from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from ..run_folder import atomic_file
+from ..run_folder import Json, atomic_file
 
 
 # Panel title -> the metrics drawn in it, with the names of its legend.
@@ -29,7 +28,7 @@ LOGARITHMIC = ("terms", "gradient norm")
 COLORS = ("#1f5fa8", "#d1602b", "#3a8a4d", "#8c4fa3")
 
 
-def draw_curves(rows: list[dict[str, Any]], path: Path, title: str = "") -> None:
+def draw_curves(rows: list[Json], path: Path, title: str = "") -> None:
     """Draw every panel of which `rows` (the lines of metrics.jsonl) hold something, into a PNG."""
     panels = [(name, series) for name, series in PANELS.items() if any(key in row for row in rows for key in series)]
     if not panels:
@@ -49,7 +48,7 @@ def draw_curves(rows: list[dict[str, Any]], path: Path, title: str = "") -> None
         figure.savefig(part, dpi=110)
 
 
-def draw_panel(axis, rows: list[dict[str, Any]], name: str, series: dict[str, str]) -> None:
+def draw_panel(axis, rows: list[Json], name: str, series: dict[str, str]) -> None:
     for color, (key, label) in zip(COLORS, series.items(), strict=False):
         points = [
             (row["epoch"] if "epoch" in row else row["step"], row[key]) for row in rows if row.get(key) is not None

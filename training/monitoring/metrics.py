@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..run_folder import read_rows, write_text
+from ..run_folder import Json, read_rows, write_text
 
 
 class Meters:
@@ -52,7 +52,7 @@ class MetricsLog:
         self.rows = [row for row in read_rows(path) if row["step"] <= resume_step] if resume_step else []
         write_text(path, "".join(json.dumps(row) + "\n" for row in self.rows))
 
-    def write(self, row: dict[str, Any]) -> None:
+    def write(self, row: Json) -> None:
         """Append a row."""
         self.rows.append(row)
         with self.path.open("a", encoding="utf-8") as file:

@@ -10,8 +10,6 @@ They learn from the training images, and answer for each batch before they learn
 about other images.
 """
 
-from typing import Any
-
 import torch
 from torch import nn
 from torch.nn import functional
@@ -19,6 +17,7 @@ from torch.nn import functional
 from ..evaluation.nearest import vote
 from ..loop.checkpoint import RunState
 from ..loop.run import Run
+from ..run_folder import Json
 
 
 class OnlineProbes:
@@ -97,7 +96,7 @@ class OnlineProbes:
         self.score = torch.zeros_like(self.score)
         return {"probe_linear": accuracy[0], "probe_knn": accuracy[1]}
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> Json:
         return {
             "probe": self.probe.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -106,7 +105,7 @@ class OnlineProbes:
             "cursor": self.cursor,
         }
 
-    def load_state_dict(self, state: dict[str, Any]) -> bool:
+    def load_state_dict(self, state: Json) -> bool:
         """Takes over a state that fits; returns whether it did."""
         own = [*self.probe.state_dict().values(), self.bank]
         other = [*state["probe"].values(), state["bank"]]

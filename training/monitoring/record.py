@@ -5,7 +5,6 @@
 import platform
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -20,7 +19,7 @@ from ..evaluation.reports.pictures import write_pca
 from ..evaluation.splits import label_map
 from ..loop.checkpoint import full_model
 from ..loop.run import Run
-from ..run_folder import RunFolder, read_json, read_rows, write_json
+from ..run_folder import Json, RunFolder, read_json, read_rows, write_json
 from .progress import clock
 
 
@@ -77,7 +76,7 @@ def held_out_accuracy(run: Run, model: VISRegViTForPreTraining) -> dict[str, flo
         )
 
 
-def finish(run: Run, before: dict[str, float], seconds: float) -> dict[str, Any]:
+def finish(run: Run, before: dict[str, float], seconds: float) -> Json:
     """Write the models, the summary and the card; print how it ended. Returns the summary, on every rank."""
     model = full_model(run.model, run.accelerator)
     if run.is_main:
@@ -113,7 +112,7 @@ def draw_patches(run: Run) -> None:
         write_pca([open_backbone(str(run.folder.model))], images, run.folder.patches)
 
 
-def training_cost(run: Run, seconds: float) -> dict[str, Any]:
+def training_cost(run: Run, seconds: float) -> Json:
     """Time, rate and images of the whole run, those before a resume included."""
     rows, schedule = read_rows(run.folder.metrics), run.schedule
     return {
@@ -126,7 +125,7 @@ def training_cost(run: Run, seconds: float) -> dict[str, Any]:
     }
 
 
-def data_wait(rows: list[dict[str, Any]]) -> float | None:
+def data_wait(rows: list[Json]) -> float | None:
     """Share of the steps' time that went into waiting for data, over all logging intervals, resumed ones included."""
     starts = [0, *(row["images"] for row in rows)]
     seconds = [
@@ -136,7 +135,7 @@ def data_wait(rows: list[dict[str, Any]]) -> float | None:
     return round(waited / sum(seconds), 4) if rows else None
 
 
-def closing_lines(folder: RunFolder, summary: dict[str, Any]) -> list[str]:
+def closing_lines(folder: RunFolder, summary: Json) -> list[str]:
     """Accuracies before and after, where things lie, and the exact lines that load the model."""
     lines = [f"\ntrained  {clock(summary['train_seconds'])}, {summary['images_per_second']:.0f} images a second"]
     if summary["data_wait"] is not None:
@@ -166,7 +165,7 @@ def cpu_name() -> str:
     return f"CPU ({platform.machine()}), {torch.get_num_threads()} threads"
 
 
-def environment() -> dict[str, Any]:
+def environment() -> Json:
     """Versions and device, recorded with the run."""
     import accelerate
     import datasets

@@ -10,10 +10,10 @@ import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from PIL import Image
 
+from ...run_folder import Json
 from ..decode import BadImage, RawExample, open_image
 from ..skips import SkipLog, skip_record
 from ..subsets import Subset
@@ -135,7 +135,7 @@ class Source:
             yield image, raw.label, raw.id
 
 
-def common_fields(opened: OpenedSplit, request: SplitRequest, subset: Subset) -> dict[str, Any]:
+def common_fields(opened: OpenedSplit, request: SplitRequest, subset: Subset) -> Json:
     """The fields that both kinds of source take from what was opened."""
     return {
         "name": opened.name,

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ...option import declared
-from ...run_folder import read_object
+from ...run_folder import Json, read_object
 from ..inputs import Inputs, on_main_process
 from ..outcome import Outcome
 
@@ -74,7 +74,7 @@ def on_features(measure: Callable[..., Outcome]) -> Callable[[Inputs, Any], Outc
     return evaluate
 
 
-def read_recipe(name: str, recipe: str) -> dict[str, Any]:
+def read_recipe(name: str, recipe: str) -> Json:
     """Options of a protocol from a YAML file, or from one of ours by its name (recipes/PROTOCOL/NAME.yaml).
 
     Raises:

@@ -6,7 +6,6 @@ n images, d features.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -44,7 +43,7 @@ class FewshotOptions:
         check_options(self)
 
 
-def fewshot(task: Task, options: FewshotOptions | None = None, device: Any = "cpu") -> Outcome:
+def fewshot(task: Task, options: FewshotOptions | None = None, device: torch.device | str = "cpu") -> Outcome:
     """Logistic regression on L2-normalized features of a few training images a class, tested on all test images.
 
     The value is that of the largest number of shots; `metrics` has all. Nothing is chosen. A class with fewer images

@@ -23,7 +23,7 @@ from ...backbones import TransformersBackbone
 from ...data import MultiCrop
 from ...data.decode import open_image
 from ...option import NOT_NEGATIVE, POSITIVE, Range, check_options, option
-from ...run_folder import model_directory
+from ...run_folder import Json, model_directory
 from ...seeding import image_generator
 from ..augmented import CROP_SCALE
 from ..features import AT_LEAST_ONE, FeatureOptions, readable
@@ -164,7 +164,7 @@ class Images(Dataset):
     def __len__(self) -> int:
         return len(self.numbers)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
+    def __getitem__(self, index: int) -> Json:
         raw = self.source.example(self.numbers[index])
         opened = open_image(raw.data, raw.path)
         label = raw.label if self.mapping is None else self.mapping[raw.label]
@@ -185,7 +185,7 @@ class Collator:
         self.mix = v2.RandomChoice(mixers) if mixers else None
         self.transform = transform
 
-    def __call__(self, items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    def __call__(self, items: list[Json]) -> dict[str, torch.Tensor]:
         pixels = self.transform.normalize(torch.stack([item["pixels"] for item in items]))
         labels = torch.tensor([item["label"] for item in items])
         if self.mix is not None and items[0]["augmented"]:
@@ -229,11 +229,11 @@ def make_trainer(network, train: Images, options: FinetuneOptions, transform, nu
     )  # fmt: skip
 
 
-def parameter_groups(network: nn.Module, options: FinetuneOptions, learning_rate: float) -> list[dict[str, Any]]:
+def parameter_groups(network: nn.Module, options: FinetuneOptions, learning_rate: float) -> list[Json]:
     """One group for each depth and weight decay: embeddings are depth 0, block i is i + 1, norm and head the last."""
     blocks = [int(found[1]) for name, _ in network.named_parameters() if (found := _BLOCK.search(name))]
     top = max(blocks, default=-1) + 2
-    groups: dict[tuple[int, bool], dict[str, Any]] = {}
+    groups: dict[tuple[int, bool], Json] = {}
     for name, parameter in network.named_parameters():
         decays = parameter.ndim > 1 and not name.endswith(_SPARED)
         depth = depth_of(name, top)

@@ -8,7 +8,6 @@ n training and m test images, d features, C classes.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
 
 import torch
 
@@ -42,7 +41,7 @@ class KnnOptions:
         check_options(self)
 
 
-def knn(task: Task, options: KnnOptions | None = None, device: Any = "cpu") -> Outcome:
+def knn(task: Task, options: KnnOptions | None = None, device: torch.device | str = "cpu") -> Outcome:
     """The kNN protocol, on the CPU."""
     options = options or KnnOptions()
     settings = list(product(options.k, options.temperature))

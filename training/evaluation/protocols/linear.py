@@ -8,13 +8,14 @@ features, H heads, C classes.
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from sklearn.model_selection import train_test_split
 
 from ...option import Range, check_options, option
+from ...run_folder import Json
 from ..augmented import AugmentedImages, train_on_images
 from ..features import AT_LEAST_ONE, Features
 from ..heads import LEARNING_RATES, BatchedHeads, head_values, train_heads
@@ -61,13 +62,15 @@ class LinearOptions:
         if self.images == "augmented" and self.solver != "sgd":
             raise ValueError("augmented images need the solver sgd")
 
-    def heads(self, task: Task, device: Any, setting: tuple[float, float] | None = None) -> BatchedHeads:
+    def heads(
+        self, task: Task, device: torch.device | str, setting: tuple[float, float] | None = None
+    ) -> BatchedHeads:
         """Untrained heads for all learning rates and weight decays, or for the pair given."""
         rates, decays = (self.learning_rates, self.weight_decays) if setting is None else zip(setting, strict=True)
         width = task.train.features.shape[1]
         return BatchedHeads(width, task.num_classes, rates, decays, task.multi_label, self.seed, device)
 
-    def description(self, images: str) -> dict[str, Any]:
+    def description(self, images: str) -> Json:
         """The settings of heads, for the result file."""
         return {
             "learning_rates": list(self.learning_rates),
@@ -122,7 +125,7 @@ def _trained(heads: BatchedHeads, on: Features, options: LinearOptions) -> Batch
     return train_heads(heads, on.features, on.labels, options.epochs, options.head_batch_size, options.seed)
 
 
-def choose_head(heads: BatchedHeads, choose: Features, selection: str) -> tuple[int, dict[str, Any]]:
+def choose_head(heads: BatchedHeads, choose: Features, selection: str) -> tuple[int, Json]:
     """Number of the best head on the given images, and the record of the choice."""
     candidates = [{"learning_rate": rate, "weight_decay": decay} for rate, decay in heads.settings]
     return select(selection, candidates, head_values(heads, choose.features, choose.labels))

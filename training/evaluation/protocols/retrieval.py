@@ -6,7 +6,6 @@ q queries, n images of the gallery, d features.
 """
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch.nn import functional
@@ -41,7 +40,7 @@ class RetrievalOptions:
         check_options(self)
 
 
-def retrieval(task: Task, options: RetrievalOptions | None = None, device: Any = "cpu") -> Outcome:
+def retrieval(task: Task, options: RetrievalOptions | None = None, device: torch.device | str = "cpu") -> Outcome:
     """Mean average precision over the full ranking, and recall@k: the share of queries with a relevant image among
     the first k. Images are relevant that share a class with the query; queries without any are left out, and counted.
 

@@ -7,7 +7,6 @@ B images, d width, h x w patches, C classes. The paper gives no segmentation pro
 
 import io
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from ...backbones import Backbone
+from ...data import Source
 from ...data.decode import open_image
 from ...option import NOT_NEGATIVE, POSITIVE, Range, check_options, option
 from .. import intervals
@@ -79,7 +79,7 @@ PROTOCOL = Protocol(
 class Masks:
     """Pairs of image and mask: two sources of the same rows, of which the second reads the mask column."""
 
-    def __init__(self, images: Any, masks: Any, transform: EvaluationTransform, ignore_index: int = IGNORED):
+    def __init__(self, images: Source, masks: Source, transform: EvaluationTransform, ignore_index: int = IGNORED):
         self.images, self.masks = images, masks
         self.transform, self.ignore_index = transform, ignore_index
 

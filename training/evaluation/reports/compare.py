@@ -3,8 +3,8 @@
 """Results side by side, with the published figures of the same protocol as reference rows."""
 
 from collections.abc import Iterable
-from typing import Any
 
+from ...run_folder import Json
 from ..suite_datasets import ENTRIES, entry_of
 from .published import OTHER_METRIC, PUBLISHED, Published
 from .results import markdown, percent
@@ -13,7 +13,7 @@ from .results import markdown, percent
 REFERENCES = ("matching", "all", "none")
 
 
-def compare(results: Iterable[dict[str, Any]], references: str = "matching") -> str:
+def compare(results: Iterable[Json], references: str = "matching") -> str:
     """Markdown: one table a protocol and metric, one row a model and way of choosing, one column a data set.
 
     Args:
@@ -35,7 +35,7 @@ def compare(results: Iterable[dict[str, Any]], references: str = "matching") -> 
     return "\n\n".join(parts) + "\n"
 
 
-def summary(result: dict[str, Any]) -> str:
+def summary(result: Json) -> str:
     """One result: its table beside published figures, then its further metrics, one a line."""
     lines = [compare([result])]
     for name, value in result["metrics"].items():
@@ -45,7 +45,7 @@ def summary(result: dict[str, Any]) -> str:
     return "".join(lines)
 
 
-def table(protocol: str, metric: str, results: list[dict[str, Any]], references: str) -> str:
+def table(protocol: str, metric: str, results: list[Json], references: str) -> str:
     """The table of one protocol and metric."""
     columns = list(dict.fromkeys(column(result) for result in results))
     published = [] if references == "none" else [row for row in PUBLISHED if row.protocol == protocol]
@@ -63,20 +63,20 @@ def table(protocol: str, metric: str, results: list[dict[str, Any]], references:
     return f"### {protocol}: {metric}, %\n\n" + markdown(["model", "protocol", *titles], body)
 
 
-def column(result: dict[str, Any]) -> str:
+def column(result: Json) -> str:
     """Key of the data set in the table of suites, or its name."""
     key = result.get("entry") or entry_of(result["dataset"])
     return key or " ".join(part for part in (result["dataset"], result.get("config"), result.get("split")) if part)
 
 
-def published_figures(result: dict[str, Any]) -> list[tuple[Published, float]]:
+def published_figures(result: Json) -> list[tuple[Published, float]]:
     """Published rows of the same protocol, data set and metric as a result, each with its figure in percent."""
     key = column(result)
     rows = [] if key in OTHER_METRIC else [row for row in PUBLISHED if row.protocol == result["protocol"]]
     return [(row, row.figures[key]) for row in rows if key in row.figures]
 
 
-def way(result: dict[str, Any]) -> str:
+def way(result: Json) -> str:
     """How what had to be chosen was chosen."""
     on = (result.get("selection") or {}).get("on")
     return {"test": "chosen on test", "validation": "chosen on validation"}.get(on, "nothing chosen")

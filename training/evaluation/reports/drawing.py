@@ -5,12 +5,11 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
 from ...backbones import Backbone, open_backbone
-from ...data import BadImage
+from ...data import BadImage, Source
 from ...data.decode import has_image_suffix, open_image
 from ...distributed import process_state
 from ...option import check_options, option
@@ -62,7 +61,7 @@ class PcaOptions(ImagesOptions):
 class DataSetOptions(ShownOptions, CacheOptions):
     """Features of a split, and how they are computed."""
 
-    def features(self, backbone: Backbone, source: Any, taken: FeatureOptions) -> Features:
+    def features(self, backbone: Backbone, source: Source, taken: FeatureOptions) -> Features:
         return cached_features(backbone, source, taken, self.cache, self.batch_size)
 
 
@@ -203,7 +202,7 @@ def _only(backbones: Sequence[Backbone], what: str) -> Backbone:
     return backbones[0]
 
 
-def _images_by_id(source: Any, ids: list[str]) -> Callable[[int], Image.Image]:
+def _images_by_id(source: Source, ids: list[str]) -> Callable[[int], Image.Image]:
     """A function from a number in `ids` to the image."""
     if not source.is_map_style:
         raise ValueError("neighbors are read at random: use --streaming false")

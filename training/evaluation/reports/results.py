@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ...distributed import process_state
-from ...run_folder import write_json
+from ...run_folder import Json, write_json
 from ..outcome import Outcome
 
 
@@ -27,12 +27,12 @@ _PACKAGES = ("visreg", "torch", "transformers", "datasets", "accelerate", "sciki
 def make_result(
     protocol: str,
     outcome: Outcome,
-    model: dict[str, Any],
-    data: dict[str, Any],
-    features: dict[str, Any] | None,
+    model: Json,
+    data: Json,
+    features: Json | None,
     seconds: dict[str, float],
     entry: str | None = None,
-) -> dict[str, Any]:
+) -> Json:
     """The content of the file.
 
     Args:
@@ -74,7 +74,7 @@ def without_nan(content: Any) -> Any:
     return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
-def write_result(result: dict[str, Any], path: Path) -> Path:
+def write_result(result: Json, path: Path) -> Path:
     """One JSON file, whole or absent.
 
     Args:
@@ -86,7 +86,7 @@ def write_result(result: dict[str, Any], path: Path) -> Path:
     return path
 
 
-def file_name(result: dict[str, Any]) -> str:
+def file_name(result: Json) -> str:
     name = result.get("entry") or Path(str(result["dataset"])).name
     parts = [result["protocol"], name, result.get("split") or "test"]
     settings = result.get("settings") or {}
@@ -97,7 +97,7 @@ def file_name(result: dict[str, Any]) -> str:
     return "-".join("".join(c if c.isalnum() or c in "._-" else "_" for c in part) for part in parts)
 
 
-def read_result(path: Path) -> dict[str, Any]:
+def read_result(path: Path) -> Json:
     """The content of a file of `write_result`.
 
     Raises:
@@ -114,7 +114,7 @@ def read_result(path: Path) -> dict[str, Any]:
     return content
 
 
-def percent(result: dict[str, Any], interval: bool = True) -> str:
+def percent(result: Json, interval: bool = True) -> str:
     """`75.7 (74.9 to 76.4)`."""
     if result["value"] is None:
         return "undefined"

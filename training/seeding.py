@@ -13,38 +13,58 @@ import numpy as np
 import torch
 
 
-# Purposes of the data path. They go first into the entropy, so that streams with the same numbers stay independent.
-_PURPOSES = {"epoch": 1, "block": 2, "image": 3, "replacement": 4, "subset": 5, "sample": 6}
-# Purposes of the step. They go last.
-_COLOR, _MODEL = 0, 2
+# Every purpose has a stream of its own. NumPy pads entropy with zeros, so that (7,) and (7, 0, 0) are one stream: the
+# purpose comes first and is never 0, and the number of numbers follows it.
+_PURPOSES = {
+    name: number
+    for number, name in enumerate(
+        (
+            "epoch", "block", "image", "replacement", "subset", "subset_image", "sample", "preview",  # data
+            "initialization", "drop_path", "color", "directions", "directions_of_rank", "online_probe",  # a run
+            "features", "hold_out", "heads", "heads_order", "fewshot", "segment", "finetune", "interval",  # evaluation
+        ),
+        start=1,
+    )
+}  # fmt: skip
 
 
-def _fold(*entropy: int) -> int:
-    """A 63-bit seed from non-negative integers, well mixed (NumPy's SeedSequence)."""
-    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
+def _sequence(purpose: str, numbers: tuple[int, ...]) -> np.random.SeedSequence:
+    return np.random.SeedSequence((_PURPOSES[purpose], len(numbers), *numbers))
 
 
-def initialization_seed(seed: int) -> int:
-    """Seed of the model's initial weights, the same on every rank."""
-    return _fold(seed)
+def random_uint64(purpose: str, *numbers: int) -> int:
+    """One integer of 64 bits, uniform, that depends on its arguments only: a cheaper draw than a generator's.
+
+    Args:
+        purpose: a key of `_PURPOSES`.
+        numbers: non-negative integers: seed, step, rank, epoch, whatever the draw is for.
+    """
+    return int(_sequence(purpose, numbers).generate_state(1, np.uint64)[0])
 
 
-def model_seed(seed: int, step: int, rank: int) -> int:
-    """Seed of what the model draws from torch's global generators in one step: drop path, dropout."""
-    return _fold(seed, step, rank, _MODEL)
+def seed_of(purpose: str, *numbers: int) -> int:
+    """A seed of 63 bits, for torch."""
+    return random_uint64(purpose, *numbers) >> 1
 
 
-def color_generator(seed: int, step: int, rank: int) -> torch.Generator:
-    """CPU generator of the colors of one rank's batch, so that they are the same on every device."""
-    return torch.Generator().manual_seed(_fold(seed, step, rank, _COLOR))
+def short_seed_of(purpose: str, *numbers: int) -> int:
+    """A seed of 32 bits, for scikit-learn's `random_state`."""
+    return random_uint64(purpose, *numbers) >> 32
 
 
-def directions_generator(
-    seed: int, step: int, rank: int | None = None, device: torch.device | str | None = None
-) -> torch.Generator:
-    """Generator of the slices of one step: one for all ranks, or one a rank where `rank` is given."""
-    entropy = (seed, step) if rank is None else (seed, step, rank + 1)
-    return torch.Generator(device=device or "cpu").manual_seed(_fold(*entropy))
+def torch_generator(purpose: str, *numbers: int, device: torch.device | str | None = None) -> torch.Generator:
+    """torch generator for one purpose, on the CPU by default. CPU and CUDA draw different numbers from one seed."""
+    return torch.Generator(device=device or "cpu").manual_seed(seed_of(purpose, *numbers))
+
+
+def numpy_generator(purpose: str, *numbers: int) -> np.random.Generator:
+    """NumPy generator for one purpose."""
+    return np.random.default_rng(_sequence(purpose, numbers))
+
+
+def permutation(length: int, purpose: str, *numbers: int) -> np.ndarray:
+    """A permutation of range(length) that depends on its arguments only."""
+    return numpy_generator(purpose, *numbers).permutation(length)
 
 
 def image_generator(seed: int, epoch: int, image: Sequence[int]) -> torch.Generator:
@@ -55,19 +75,4 @@ def image_generator(seed: int, epoch: int, image: Sequence[int]) -> torch.Genera
         epoch: 0, 1, ...: the same image is cropped differently in each epoch.
         image: the numbers that name the image: (index,) in a map-style source, (shard, row group, row) in a stream.
     """
-    return torch.Generator().manual_seed(_fold(_PURPOSES["image"], seed, epoch, *image))
-
-
-def numpy_generator(purpose: str, *numbers: int) -> np.random.Generator:
-    """NumPy generator for one purpose of the data path (a key of `_PURPOSES`) and any non-negative integers."""
-    return np.random.default_rng(np.random.SeedSequence((_PURPOSES[purpose], *numbers)))
-
-
-def random_uint64(purpose: str, *numbers: int) -> int:
-    """One integer of 64 bits, uniform, that depends on its arguments only: a cheaper draw than a generator's."""
-    return int(np.random.SeedSequence((_PURPOSES[purpose], *numbers)).generate_state(1, np.uint64)[0])
-
-
-def permutation(length: int, purpose: str, *numbers: int) -> np.ndarray:
-    """A permutation of range(length) that depends on its arguments only."""
-    return numpy_generator(purpose, *numbers).permutation(length)
+    return torch_generator("image", seed, epoch, *image)

@@ -14,7 +14,7 @@ from PIL import Image
 from visreg_training.config import from_keywords
 from visreg_training.data import DeviceAugment, MultiCrop, MultiViewBatch, PretrainingLoader, open_stream
 from visreg_training.loop.views import StepAugment, ViewBatches, build_augment, build_multi_crop
-from visreg_training.seeding import color_generator
+from visreg_training.seeding import torch_generator
 
 
 SEED, RANK = 3, 0
@@ -50,7 +50,7 @@ def expected(source, workers: int = 0) -> list[tuple[MultiViewBatch, dict]]:
     with closing(make_loader(source, workers=workers)) as loader:
         for step in range(STEPS):
             batch = next(loader)
-            colors = color_generator(SEED, step, RANK)
+            colors = torch_generator("color", SEED, step, RANK)
             colored = [DeviceAugment()(group.flatten(0, 1), colors).view(group.shape) for group in batch.views]
             found.append((batch._replace(views=colored), loader.position()))
     return found

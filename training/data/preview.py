@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from ..run_folder import atomic_file
-from ..seeding import image_generator
+from ..seeding import image_generator, torch_generator
 from .color import DeviceAugment
 from .crops import ViewMaker
 from .decode import BadImage, open_image
@@ -46,7 +46,7 @@ def preview(
     Raises:
         ValueError: no image can be read.
     """
-    torch_generator = torch.Generator().manual_seed(seed)
+    colors = torch_generator("preview", seed)
     rows, sizes, started, spent = [], [], time.perf_counter(), 0.0
     for raw in source.raw_examples():
         try:
@@ -59,7 +59,7 @@ def preview(
         sizes.append(opened.size)
         if len(rows) < count:
             original = open_image(raw.data, raw.path).load()
-            rows.append([original, *(_colored(view, augment, torch_generator) for view in views)])
+            rows.append([original, *(_colored(view, augment, colors) for view in views)])
         elif time.perf_counter() - started > _RATE_SECONDS:
             break
     if not rows:

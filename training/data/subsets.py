@@ -105,7 +105,7 @@ class Subset(SubsetOptions):
         """Whether `fraction` keeps this image of a stream: decided image by image, so the share is met on average."""
         if self.fraction is None:
             return True
-        return random_uint64("subset", self.seed, *image) < self.fraction * 2.0**64
+        return random_uint64("subset_image", self.seed, *image) < self.fraction * 2.0**64
 
 
 def file_key(path: str) -> str:

@@ -13,7 +13,7 @@ from ..backbones import Backbone
 from ..data import MultiCrop, Source
 from ..data.decode import open_image
 from ..distributed import process_state
-from ..seeding import image_generator
+from ..seeding import image_generator, torch_generator
 from .features import FeatureOptions, embed_batch, image_numbers
 from .heads import BatchedHeads, schedule
 from .preprocessing import EvaluationTransform, threaded
@@ -73,7 +73,7 @@ def train_on_images(
     heads: BatchedHeads, images: AugmentedImages, rows: torch.Tensor, epochs: int, batch_size: int, seed: int = 0
 ) -> None:
     """SGD on the given images; batches and their order as in `train_heads`."""
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch_generator("heads_order", seed)
     count = -(-len(rows) // batch_size)
     for epoch in range(epochs):
         order = rows[torch.randperm(len(rows), generator=generator)]

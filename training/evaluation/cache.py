@@ -29,7 +29,7 @@ from .features import AT_LEAST_ONE, FeatureOptions, Features, extract, readable
 from .preprocessing import EvaluationTransform, transform_for
 
 
-_FORMAT = 2  # of the cached files
+_FORMAT = 3  # of the cached files
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from ..data import Source
 from ..data.decode import BadImage, RawExample, open_image
 from ..data.skips import SkipLog, skip_record
 from ..option import Range, check_options, option
+from ..seeding import torch_generator
 from .preprocessing import EvaluationTransform, threaded, transform_for
 
 
@@ -169,7 +170,7 @@ def share(source: Source, options: FeatureOptions, rank: int, world: int) -> Ite
         return islice(enumerate(source.raw_examples()), rank, options.limit, world)
     positions: range | list[int] = range(source.num_examples)
     if options.limit is not None and options.limit < source.num_examples:
-        order = torch.randperm(source.num_examples, generator=torch.Generator().manual_seed(options.seed))
+        order = torch.randperm(source.num_examples, generator=torch_generator("features", options.seed))
         positions = sorted(order[: options.limit].tolist())
     return ((position, source.example(position)) for position in positions[rank::world])
 

@@ -15,6 +15,7 @@ from itertools import product
 
 import torch
 
+from ..seeding import torch_generator
 from .outcome import metric_value
 
 
@@ -54,7 +55,7 @@ class BatchedHeads:
         self.settings = list(product(learning_rates, weight_decays))
         self.num_classes, self.multi_label = num_classes, multi_label
         heads = len(self.settings)
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch_generator("heads", seed)
         first = torch.randn(width, num_classes, generator=generator) * _INIT_STD
         self.weight = first.T.repeat(heads, 1).contiguous().to(device)  # (H * C, d)
         self.bias = torch.zeros(heads * num_classes, device=device)
@@ -118,7 +119,7 @@ def train_heads(
     """SGD on features (n, d) kept in memory. Every epoch sees every image: batches differ in size by one at most."""
     device = heads.weight.device
     features, targets = features.to(device), targets.to(device)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch_generator("heads_order", seed)
     count = -(-len(features) // batch_size)
     for epoch in range(epochs):
         order = torch.randperm(len(features), generator=generator).to(device)

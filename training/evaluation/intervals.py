@@ -10,6 +10,8 @@ from collections.abc import Callable
 import numpy as np
 from scipy import stats
 
+from ..seeding import numpy_generator
+
 
 LEVEL = 0.95
 RESAMPLES = 1000
@@ -20,7 +22,7 @@ def of_mean(values, seed: int = 0, resamples: int = RESAMPLES) -> tuple[float, f
     values = np.asarray(values, float)
     values = values[np.isfinite(values)]
     levels, counts = np.unique(values, return_counts=True)
-    generator = np.random.default_rng(seed)
+    generator = numpy_generator("interval", seed)
     if len(levels) < len(values) // 4:  # drawing how often each value comes is the same, and fast
         draws = generator.multinomial(len(values), counts / len(values), size=resamples)
         return percentiles(draws @ levels / len(values))
@@ -30,7 +32,7 @@ def of_mean(values, seed: int = 0, resamples: int = RESAMPLES) -> tuple[float, f
 
 def of_statistic(statistic: Callable, count: int, seed: int = 0, resamples: int = 200) -> tuple[float, float]:
     """Interval of any statistic of weighted images: `statistic(weights)`, weights (n,) how often each was drawn."""
-    generator = np.random.default_rng(seed)
+    generator = numpy_generator("interval", seed)
     even = np.full(count, 1 / count)
     values = np.array([statistic(generator.multinomial(count, even)) for _ in range(resamples)])
     return percentiles(values[np.isfinite(values)])

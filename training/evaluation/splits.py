@@ -16,6 +16,7 @@ from ..backbones import Backbone
 from ..data import NoSuchSplit, Source, open_stream
 from ..option import option
 from ..run_folder import Json
+from ..seeding import short_seed_of
 from .cache import FeatureCache, cached_features
 from .features import FeatureOptions, Features, subset
 
@@ -270,5 +271,7 @@ def hold_out(
         held = max(1, round(portion * len(labels)))
         fits = counts[counts > 0].min() >= 2 and min(held, len(labels) - held) >= (counts > 0).sum()
         strata = labels.numpy() if fits else None
-    fit, held_out = train_test_split(np.arange(len(labels)), test_size=portion, random_state=seed, stratify=strata)
+    fit, held_out = train_test_split(
+        np.arange(len(labels)), test_size=portion, random_state=short_seed_of("hold_out", seed), stratify=strata
+    )
     return torch.from_numpy(np.sort(fit)), torch.from_numpy(np.sort(held_out))

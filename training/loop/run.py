@@ -35,7 +35,7 @@ from ..objective import VISRegObjective
 from ..objective.options import ObjectiveOptions
 from ..option import take
 from ..run_folder import RunFolder, model_directory
-from ..seeding import initialization_seed
+from ..seeding import seed_of
 from .step import PretrainingStep
 
 
@@ -192,7 +192,7 @@ def build_model(options: PretrainOptions) -> VISRegViTForPreTraining:
     Raises:
         ValueError: a crop that the patch does not divide, or a checkpoint that cannot be read.
     """
-    torch.manual_seed(initialization_seed(options.seed))
+    torch.manual_seed(seed_of("initialization", options.seed))
     if options.initialize_from:
         sizes = options.projection_size, options.projector_hidden_size
         start = model_directory(options.initialize_from)

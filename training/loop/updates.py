@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ..data import MultiViewBatch
-from ..seeding import model_seed
+from ..seeding import seed_of
 from .optimizer import Updater, build_optimizer
 from .run import Run, build_objective
 from .step import PretrainingStep, StepOutput
@@ -80,7 +80,7 @@ def updates(run: Run, trainer: Trainer, batches: Batches, start: int = 0) -> Ite
     trainer.module.train()
     for step in range(start, run.schedule.total_steps):
         batch = next(batches)
-        torch.manual_seed(model_seed(seed, step, rank))
+        torch.manual_seed(seed_of("drop_path", seed, step, rank))
         output = trainer.module(batch.views, step)
         rate = schedule.learning_rate(step)
         norm, skipped = trainer.update(output.terms.total, rate)

@@ -15,7 +15,7 @@ import torch
 from ..config import PretrainOptions
 from ..data import ColorOptions, DeviceAugment, MultiCrop, MultiViewBatch, PretrainingLoader, TorchvisionReference
 from ..option import take
-from ..seeding import color_generator
+from ..seeding import torch_generator
 from ..threads import single_core_threads
 from .run import Run
 
@@ -79,7 +79,7 @@ class StepAugment:
         the torchvision backend has made in the workers is float already, and only moved. On a CPU the memory of step
         n is used again in step n + 2.
         """
-        draws = color_generator(self.seed, step, self.rank)
+        draws = torch_generator("color", self.seed, step, self.rank)  # of the CPU: the same colors on every device
         return [self.color(group.to(self.device, non_blocking=True), draws, step) for group in views]
 
     def color(self, group: torch.Tensor, draws: torch.Generator, step: int) -> torch.Tensor:

@@ -18,6 +18,7 @@ from ..evaluation.nearest import vote
 from ..loop.checkpoint import RunState
 from ..loop.run import Run
 from ..run_folder import Json
+from ..seeding import torch_generator
 
 
 class OnlineProbes:
@@ -35,7 +36,7 @@ class OnlineProbes:
     """
 
     def __init__(self, width: int, num_classes: int, device, seed: int, memory=4096, neighbors=20, temperature=0.07):
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch_generator("online_probe", seed)
         head = nn.utils.skip_init(nn.Linear, 2 * width, num_classes)
         nn.init.normal_(head.weight, std=0.01, generator=generator)
         nn.init.zeros_(head.bias)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..option import check_options
-from ..seeding import directions_generator
+from ..seeding import torch_generator
 from .options import ObjectiveOptions
 
 
@@ -96,10 +96,11 @@ def draw_directions(
     """
     check_options(ObjectiveOptions(slices=slices))
     if slices == "per_rank":
-        generator = directions_generator(seed, step, rank, device)
+        generator = torch_generator("directions_of_rank", seed, step, rank, device=device)
         return Slices(sample_directions(dim, num_slices, generator, device, dtype), 1.0)
     part = rank_share(num_slices, rank, world)
-    directions = sample_directions(dim, num_slices, directions_generator(seed, step, None, device), device, dtype)
+    generator = torch_generator("directions", seed, step, device=device)
+    directions = sample_directions(dim, num_slices, generator, device, dtype)
     return Slices(directions[:, part], world * (part.stop - part.start) / num_slices)
 
 

@@ -10,6 +10,7 @@ import torch
 from datasets import ClassLabel, Dataset, Features
 from datasets import Image as ImageColumn
 from PIL import Image
+from safetensors.torch import load_file
 from transformers import AutoModelForImageClassification
 
 from visreg_training.backbones import open_backbone
@@ -81,6 +82,21 @@ def test_finetune_command_learns_colors_and_matches_classes_by_name(checkpoint, 
     assert result["value"] > 0.8  # chance is a quarter; numbering by split would leave nothing right
     network = AutoModelForImageClassification.from_pretrained(tmp_path / "out" / "model")
     assert network.config.id2label == {0: "blue", 1: "gray", 2: "green", 3: "red"}
+
+
+def test_the_new_head_is_drawn_from_the_seed(checkpoint, colors, tmp_path):
+    """Whatever torch's generator drew before."""
+
+    def weights(name: str, seed: int, before: int) -> dict[str, torch.Tensor]:
+        torch.manual_seed(before)
+        arguments = ["--model", checkpoint, "--dataset", colors, "--epochs", "1", "--warmup_epochs", "0"]
+        arguments += ["--num_workers", "0", "--seed", str(seed), "--output", str(tmp_path / name)]
+        evaluate.main(["finetune", *arguments])
+        return load_file(tmp_path / name / "model" / "model.safetensors")
+
+    first, again, other = weights("a", 0, 1), weights("b", 0, 2), weights("c", 1, 1)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not torch.equal(first["classifier.weight"], other["classifier.weight"])
 
 
 def test_images_without_class_or_pixels_are_left_out_and_counted(checkpoint, tmp_path):

@@ -12,6 +12,7 @@ import torch
 from torch.nn import functional
 
 from ...option import Range, check_options, option
+from ...seeding import numpy_generator
 from .. import intervals
 from ..logistic import logistic_regression
 from ..outcome import Outcome
@@ -63,7 +64,7 @@ def fewshot(task: Task, options: FewshotOptions | None = None, device: torch.dev
     for count in sorted(set(options.shots)):
         accuracies = []
         for draw in range(options.draws):
-            rows = draw_rows(task.train.labels, count, np.random.default_rng((options.seed, draw)))
+            rows = draw_rows(task.train.labels, count, numpy_generator("fewshot", options.seed, draw))
             labels = task.train.labels.numpy()[rows]
             model = logistic_regression(train[rows], labels, STRENGTH, _STEPS, standardize=False)
             accuracies.append(float((model.predict(test) == truth).mean()))

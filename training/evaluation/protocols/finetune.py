@@ -24,7 +24,7 @@ from ...data import MultiCrop
 from ...data.decode import open_image
 from ...option import NOT_NEGATIVE, POSITIVE, Range, check_options, option
 from ...run_folder import Json, model_directory
-from ...seeding import image_generator
+from ...seeding import image_generator, seed_of
 from ..augmented import CROP_SCALE
 from ..features import AT_LEAST_ONE, FeatureOptions, readable
 from ..inputs import Inputs
@@ -84,6 +84,7 @@ def finetune(inputs: Inputs, options: FinetuneOptions) -> Outcome | None:
     if transform.size[0] != transform.size[1]:
         raise ValueError(f"augmented crops are square, the model takes {transform.size}: give --image_size")
     names = class_names(sources)
+    torch.manual_seed(seed_of("finetune", options.seed))  # of the new head; the Trainer seeds what follows
     network = open_classifier(backbone, options, names)
     train = Images(sources.train, transform, options.seed, augmented=True)
     test = Images(sources.test, transform, options.seed, label_map(names, sources.test.label_names))

@@ -16,6 +16,7 @@ from sklearn.model_selection import train_test_split
 
 from ...option import Range, check_options, option
 from ...run_folder import Json
+from ...seeding import short_seed_of
 from ..augmented import AugmentedImages, train_on_images
 from ..features import AT_LEAST_ONE, Features
 from ..heads import LEARNING_RATES, BatchedHeads, head_values, train_heads
@@ -216,7 +217,9 @@ def linear_accuracy(
         return _heads_accuracy(train_features, train_labels, test_features, test_labels, seed)
     x, y = as_arrays(train_features, train_labels)
     stratum = y if np.bincount(y)[np.unique(y)].min() >= 5 else None  # else a plain split
-    fit_x, held_x, fit_y, held_y = train_test_split(x, y, test_size=0.2, random_state=seed, stratify=stratum)
+    fit_x, held_x, fit_y, held_y = train_test_split(
+        x, y, test_size=0.2, random_state=short_seed_of("hold_out", seed), stratify=stratum
+    )
     _models, values = compare_strengths((fit_x, fit_y), (held_x, held_y))
     best, _record = select("validation", [{"strength": strength} for strength in STRENGTHS], values)
     final = logistic_regression(x, y, STRENGTHS[best])

@@ -18,6 +18,7 @@ from ...backbones import Backbone
 from ...data import Source
 from ...data.decode import open_image
 from ...option import NOT_NEGATIVE, POSITIVE, Range, check_options, option
+from ...seeding import seed_of
 from .. import intervals
 from ..features import AT_LEAST_ONE, batches
 from ..inputs import Inputs, on_main_process
@@ -135,7 +136,7 @@ def count_classes(masks: Masks) -> int:
 
 def train_head(backbone: Backbone, train: Masks, classes: int, options: SegmentOptions) -> nn.Module:
     """BN and 1 x 1 convolution on (B, d, h, w); the loss is taken at the resolution of the images."""
-    torch.manual_seed(options.seed)
+    torch.manual_seed(seed_of("segment", options.seed))
     sample = train.pair(0)[0][None].to(backbone.device)
     with torch.no_grad():
         width = backbone.patch_map(train.transform.normalize(sample)).shape[1]

@@ -15,7 +15,18 @@ FOLDERS = {"modeling_visreg": "modeling_visreg", "visreg_training": "training", 
 
 FLOOR = {
     f"visreg_training.{name}"
-    for name in ("errors", "seeding", "distributed", "retry", "option", "parser", "run_folder", "threads", "compat")
+    for name in (
+        "errors",
+        "seeding",
+        "distributed",
+        "retry",
+        "option",
+        "parser",
+        "run_folder",
+        "scripts",
+        "threads",
+        "compat",
+    )
 }
 LEAVES = {f"visreg_training.{name}" for name in ("objective", "data", "backbones")} | {"modeling_visreg"} | FLOOR
 CONFIG = LEAVES | {"visreg_training.config"}

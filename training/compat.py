@@ -39,19 +39,6 @@ def resolve_features(dataset: "IterableDataset") -> "IterableDataset":
     return dataset._resolve_features()
 
 
-# --- Python
-
-
-def imported_by_a_worker() -> bool:
-    """Whether this runs while a spawned worker imports the main script, before it does its own work.
-
-    `multiprocessing` looks at this itself and says it to nobody.
-    """
-    import multiprocessing
-
-    return getattr(multiprocessing.current_process(), "_inheriting", False)
-
-
 # --- torch
 
 

@@ -10,7 +10,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from .compat import imported_by_a_worker
 from .config import PretrainOptions, from_keywords, parse, recipe_table
 from .distributed import all_gather_object
 from .errors import EXIT_INTERRUPTED, RunStopped, UserError, exit_codes, setting_up
@@ -24,6 +23,7 @@ from .monitoring.held_out import build_held_out
 from .monitoring.probes import build_probes
 from .monitoring.record import announce, finish, first_accuracy
 from .monitoring.reporter import Reporter
+from .scripts import workers_import_this_call
 
 
 def pretrain(**options: Any) -> dict[str, Any]:
@@ -38,9 +38,11 @@ def pretrain(**options: Any) -> dict[str, Any]:
         UserError: an option is unknown or its value refused; nothing was started.
         RunStopped: a guard or a signal ended the run.
     """
-    if imported_by_a_worker():  # `overwrite` would delete the parent's run
-        raise UserError("a worker that imports this script came to pretrain: call it below if __name__ == '__main__'")
-    return execute(from_keywords(**options))
+    given = from_keywords(**options)
+    if given.num_workers and workers_import_this_call():
+        # They would come here too, and end before they read what they are sent, which Python waits for without end.
+        raise UserError("spawned workers would run this script again: call it below if __name__ == '__main__'")
+    return execute(given)
 
 
 def main(argv: list[str] | None = None) -> None:

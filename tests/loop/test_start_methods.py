@@ -80,4 +80,4 @@ def test_a_script_without_a_guard_does_not_run_a_second_time_in_its_workers(tmp_
     script.write_text(UNGUARDED)
     done = subprocess.run([sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1 and "call it below if __name__ == '__main__'" in done.stderr
-    assert (tmp_path / "run" / "recipe.yaml").exists()  # `overwrite` deleted nothing of the parent's
+    assert not (tmp_path / "run").exists()  # refused before anything starts

@@ -11,6 +11,7 @@ group that uses it; the rest is derived from it.
 import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from huggingface_hub.errors import HFValidationError
@@ -23,6 +24,9 @@ from ..option import NOT_NEGATIVE, POSITIVE, SHARE, about, check_options, declar
 from ..run_folder import Json
 from .architectures import ARCHITECTURES
 
+
+# Of what watches a run or looks after it, and says nothing about the model: free on a resume, and on no card.
+aside = partial(option, free_on_resume=True, on_card=False)
 
 # Without a default, and always needed by a run: where the images are and where the results go.
 NEEDED = ("dataset", "output_dir")
@@ -60,12 +64,8 @@ class EvalOptions:
     eval_split: str | None = option(
         None, "held-out split for kNN and linear accuracy; default: no evaluation", free_on_resume=True
     )
-    eval_images: int = option(
-        50_000,
-        "training images, at most, that the final kNN and linear probes learn from",
-        POSITIVE,
-        free_on_resume=True,
-        on_card=False,
+    eval_images: int = aside(
+        50_000, "training images, at most, that the final kNN and linear probes learn from", POSITIVE
     )
 
 
@@ -73,18 +73,11 @@ class EvalOptions:
 class RunOptions:
     """Where a run writes, what it draws from, and what it logs."""
 
-    output_dir: str | None = option(None, "folder of the run", free_on_resume=True, on_card=False)
+    output_dir: str | None = aside(None, "folder of the run")
     seed: int = option(0, "all randomness is a function of (seed, step, rank)", NOT_NEGATIVE)
     mixed_precision: str = option("auto", "bf16 autocast; auto: where the device computes it", ("auto", "no", "bf16"))
-    log_every: int = option(
-        10, "steps of a logging interval: one line, one synchronization", POSITIVE, free_on_resume=True, on_card=False
-    )
-    report_to: str = option(
-        "none",
-        "trackers of Accelerate, comma-separated: tensorboard, wandb, trackio",
-        free_on_resume=True,
-        on_card=False,
-    )
+    log_every: int = aside(10, "steps of a logging interval: one line, one synchronization", POSITIVE)
+    report_to: str = aside("none", "trackers of Accelerate, comma-separated: tensorboard, wandb, trackio")
 
 
 @dataclass(frozen=True)
@@ -127,25 +120,11 @@ class OptimizerOptions:
 class CheckpointOptions:
     """What is kept to go on from, and how a run meets an earlier one in its folder."""
 
-    save_every: int = option(1000, "steps between checkpoints", POSITIVE, free_on_resume=True, on_card=False)
-    keep_last: int = option(2, "newest checkpoints kept", POSITIVE, free_on_resume=True, on_card=False)
-    keep_best: str = option(
-        "loss",
-        "also keep the best by loss (paper, figure 7) or probe",
-        ("none", "loss", "probe"),
-        free_on_resume=True,
-        on_card=False,
-    )
-    resume: str = option(
-        "no",
-        "continue from the newest checkpoint of output_dir, if any",
-        ("no", "auto"),
-        free_on_resume=True,
-        on_card=False,
-    )
-    overwrite: bool = option(
-        False, "delete the run that output_dir holds, and start anew", free_on_resume=True, on_card=False
-    )
+    save_every: int = aside(1000, "steps between checkpoints", POSITIVE)
+    keep_last: int = aside(2, "newest checkpoints kept", POSITIVE)
+    keep_best: str = aside("loss", "also keep the best by loss (paper, figure 7) or probe", ("none", "loss", "probe"))
+    resume: str = aside("no", "continue from the newest checkpoint of output_dir, if any", ("no", "auto"))
+    overwrite: bool = aside(False, "delete the run that output_dir holds, and start anew")
 
 
 @dataclass(frozen=True)
@@ -155,78 +134,33 @@ class GuardOptions:
     on_nonfinite: str = option(
         "stop", "loss or gradient not finite: stop, or leave the update out", ("stop", "skip"), free_on_resume=True
     )
-    on_collapse: str = option(
-        "warn",
-        "embedding collapsed for collapse_intervals",
-        ("warn", "stop"),
-        free_on_resume=True,
-        on_card=False,
+    on_collapse: str = aside("warn", "embedding collapsed for collapse_intervals", ("warn", "stop"))
+    collapse_rank: float = aside(2.0, "effective rank of the projections under which they count as collapsed")
+    collapse_sigma: float = aside(
+        1e-3, "smallest standard deviation under which they count as collapsed", NOT_NEGATIVE
     )
-    collapse_rank: float = option(
-        2.0,
-        "effective rank of the projections under which they count as collapsed",
-        free_on_resume=True,
-        on_card=False,
-    )
-    collapse_sigma: float = option(
-        1e-3,
-        "smallest standard deviation under which they count as collapsed",
-        NOT_NEGATIVE,
-        free_on_resume=True,
-        on_card=False,
-    )
-    collapse_intervals: int = option(
-        5, "logging intervals in a row that make a collapse", POSITIVE, free_on_resume=True, on_card=False
-    )
+    collapse_intervals: int = aside(5, "logging intervals in a row that make a collapse", POSITIVE)
 
 
 @dataclass(frozen=True)
 class ProbeOptions:
     """What is measured beside a run; changes nothing in it."""
 
-    online_probe: bool = option(
-        True,
-        "linear and kNN probe beside the run, where there are labels; changes nothing",
-        free_on_resume=True,
-        on_card=False,
+    online_probe: bool = aside(True, "linear and kNN probe beside the run, where there are labels; changes nothing")
+    probe_every: int | None = aside(
+        None, "steps between their measurements on eval_split; default: save_every", POSITIVE
     )
-    probe_every: int | None = option(
-        None,
-        "steps between their measurements on eval_split; default: save_every",
-        POSITIVE,
-        free_on_resume=True,
-        on_card=False,
-    )
-    probe_images: int = option(
-        2048,
-        "images of eval_split, at most, that they are measured on",
-        POSITIVE,
-        free_on_resume=True,
-        on_card=False,
-    )
+    probe_images: int = aside(2048, "images of eval_split, at most, that they are measured on", POSITIVE)
 
 
 @dataclass(frozen=True)
 class HubOptions:
     """The push of a run to the Hub."""
 
-    push_to_hub: bool = option(
-        False,
-        "push the finished run to repo_id; the Hub being away does not end a run",
-        free_on_resume=True,
-        on_card=False,
-    )
-    repo_id: str | None = option(None, "organization/name on the Hub", free_on_resume=True, on_card=False)
-    push_every: int = option(
-        0,
-        "also push every n-th checkpoint, in the background; 0: none",
-        NOT_NEGATIVE,
-        free_on_resume=True,
-        on_card=False,
-    )
-    private: bool = option(
-        False, "make the repository private, if the push makes it", free_on_resume=True, on_card=False
-    )
+    push_to_hub: bool = aside(False, "push the finished run to repo_id; the Hub being away does not end a run")
+    repo_id: str | None = aside(None, "organization/name on the Hub")
+    push_every: int = aside(0, "also push every n-th checkpoint, in the background; 0: none", NOT_NEGATIVE)
+    private: bool = aside(False, "make the repository private, if the push makes it")
 
 
 # Of dataclasses that are inherited, the last one's fields come first: recipe.yaml and --help begin with the model.

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from modeling_visreg import VISRegViTModel
+from visreg_training.compat import check_tracing
 
 
 TOLERANCE = 1e-4
@@ -86,6 +87,7 @@ def export_checkpoint(checkpoint: str | Path, output: str | Path) -> float:
         missing := [name for name in _ONNX_PACKAGES if not importlib.util.find_spec(name)]
     ):
         raise ValueError(f"ONNX needs {', '.join(missing)}: pip install 'visreg[export]'.")
+    check_tracing("visreg export")
     original, copy = (VISRegViTModel.from_pretrained(checkpoint, dtype=torch.float32).eval() for _ in range(2))
     output.parent.mkdir(parents=True, exist_ok=True)
     with torch.no_grad(), tempfile.TemporaryDirectory(dir=output.parent, prefix=".export-") as folder:

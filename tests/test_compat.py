@@ -6,6 +6,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 from datasets import IterableDataset
+from torch.torch_version import TorchVersion
 from torch.utils.data import DataLoader
 
 from modeling_visreg import VISRegViTConfig, VISRegViTModel
@@ -72,3 +73,12 @@ def test_transformers_installs_the_hooks_that_collect_hidden_states():
     encoder = VISRegViTModel(VISRegViTConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=1)).encoder
     compat.install_capturing_hooks(encoder)
     assert any(module._forward_hooks or "forward" in vars(module) for module in encoder.modules())
+
+
+def test_a_torch_that_cannot_trace_is_named(monkeypatch):
+    for version in ("2.8.0", "2.14.1"):
+        monkeypatch.setattr(torch, "__version__", TorchVersion(version))
+        compat.check_tracing("--compile")
+    monkeypatch.setattr(torch, "__version__", TorchVersion("2.6.0+cu124"))
+    with pytest.raises(ValueError, match=r"--compile needs torch 2\.8 or newer, this is 2\.6"):
+        compat.check_tracing("--compile")

@@ -42,6 +42,17 @@ def resolve_features(dataset: "IterableDataset") -> "IterableDataset":
 # --- torch
 
 
+def check_tracing(what: str) -> None:
+    """Raises ValueError where this torch cannot trace transformers' models.
+
+    Their decorators look at the code of the function they wrap, which dynamo of torch 2.6 does not follow; 2.8 does.
+    """
+    import torch
+
+    if torch.__version__ < "2.8":
+        raise ValueError(f"{what} needs torch 2.8 or newer, this is {torch.__version__}")
+
+
 def empty_shared(shape: tuple[int, ...], dtype: "torch.dtype") -> "torch.Tensor":
     """A tensor in shared memory from the start, as torch's own `default_collate` makes it in a worker.
 

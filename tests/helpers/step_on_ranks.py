@@ -8,6 +8,7 @@ for one rank over NCCL)
 The ranks are forked before torch computes anything, so that they share one import of it.
 """
 
+import inspect
 import json
 import multiprocessing
 import sys
@@ -24,6 +25,14 @@ from visreg_training.objective import VISRegObjective
 
 
 IMAGES, GLOBAL, LOCAL = 12, 2, 3
+# torch 2.14 has a new name for it, and warns of the old one.
+BUFFERS_STAY = (
+    {"forward_sync_buffers": False}
+    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters
+    else {"broadcast_buffers": False}
+)
+# FSDP2 records events on the streams of a CPU too, which torch 2.6 has not.
+SHARDS_ON_CPUS = hasattr(torch.cpu.Stream, "record_event")
 
 
 def make_step(micro_batch_size=None, drop_path_rate=0.0, **options) -> PretrainingStep:
@@ -90,7 +99,7 @@ def on_rank(rank: int, world: int, folder: str, cases: list[dict], device: str) 
         if sharded:
             module = shard(module, device)
         else:
-            module = DistributedDataParallel(module, forward_sync_buffers=False, gradient_as_bucket_view=True)
+            module = DistributedDataParallel(module, gradient_as_bucket_view=True, **BUFFERS_STAY)
         result = {name: value.cpu() for name, value in take_step(module, views).items()}
         torch.save(result, f"{folder}/{number}-{rank}.pt")
     torch.distributed.barrier()

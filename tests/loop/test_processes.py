@@ -14,6 +14,7 @@ from transformers import AutoModel
 
 import modeling_visreg  # noqa: F401  (registers the Auto classes)
 from helpers import forked
+from helpers.step_on_ranks import SHARDS_ON_CPUS
 from visreg_training.config import RECIPES
 from visreg_training.pretrain import pretrain
 
@@ -42,7 +43,7 @@ def test_two_processes_train_as_one_does(recipe, tmp_path):
     one, two = rows(tmp_path / "one"), rows(tmp_path / "two")
     assert json.loads((tmp_path / "two" / "run.json").read_text())["plan"]["rank_batch_size"] == 8
     for name in ("total", "invariance", "center", "scale", "shape", "grad_norm", "projection_rank", "sigma_min"):
-        assert two[0][name] == pytest.approx(one[0][name], rel=2e-5), name
+        assert two[0][name] == pytest.approx(one[0][name], rel=5e-5), name
     # Later steps part by rounding alone: AdamW's first updates are the signs of gradients, however small.
     assert [row["total"] for row in two] == pytest.approx([row["total"] for row in one], rel=5e-3)
     assert [row["probe_knn"] for row in two[:2]] == [row["probe_knn"] for row in one[:2]]
@@ -58,6 +59,7 @@ def test_two_processes_are_stopped_and_killed_and_go_on(recipe, tmp_path):
     assert forked.final_weights(tmp_path / "run") == forked.final_weights(tmp_path / "unbroken")
 
 
+@pytest.mark.skipif(not SHARDS_ON_CPUS, reason="this torch cannot shard on a CPU")
 def test_sharded_runs_are_those_of_whole_parameters(recipe, tmp_path):
     """FSDP2 through Accelerate: the losses of DDP, checkpoints that load in either, and a whole model at the end."""
     options = {"config": recipe, "epochs": 2, "log_every": 1, "keep_last": 9, "eval_split": "test", "probe_images": 64}

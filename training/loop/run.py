@@ -17,7 +17,7 @@ from transformers.utils.logging import disable_progress_bar
 from modeling_visreg import VISRegViTConfig, VISRegViTForPreTraining
 
 from ..backbones import build_pretraining_model, continue_pretraining_model
-from ..compat import enable_activation_checkpointing, install_capturing_hooks, reset_accelerate
+from ..compat import check_tracing, enable_activation_checkpointing, install_capturing_hooks, reset_accelerate
 from ..config import (
     PretrainOptions,
     TrainingSchedule,
@@ -203,6 +203,7 @@ def build_model(options: PretrainOptions) -> VISRegViTForPreTraining:
     if options.activation_checkpointing:
         enable_activation_checkpointing(model)
     if options.compile:
+        check_tracing("--compile")
         # Hooks that collect hidden states would be installed at the first forward, under a lock that breaks the graph.
         install_capturing_hooks(model.base_model.encoder)
         # In place, so that parameter names, and with them checkpoints, stay as they are; a graph for each resolution.

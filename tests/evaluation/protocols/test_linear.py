@@ -16,6 +16,7 @@ from visreg_training.evaluation.logistic import STRENGTHS
 from visreg_training.evaluation.protocols import linear as module
 from visreg_training.evaluation.protocols.linear import LinearOptions, linear, linear_accuracy
 from visreg_training.evaluation.splits import hold_out, make_task
+from visreg_training.seeding import torch_generator
 
 
 FAST = LinearOptions(epochs=8, head_batch_size=64)
@@ -34,7 +35,7 @@ def separate(heads: BatchedHeads, features, targets, epochs: int, batch_size: in
             module[1].bias.zero_()
         modules.append(module)
         optimizers.append(torch.optim.SGD(module.parameters(), rate, momentum=MOMENTUM, weight_decay=decay))
-    generator = torch.Generator().manual_seed(0)
+    generator = torch_generator("heads_order", 0)
     count = -(-len(features) // batch_size)
     for epoch in range(epochs):
         for number, rows in enumerate(torch.randperm(len(features), generator=generator).tensor_split(count)):

@@ -48,7 +48,11 @@ def on_processes(tmp_path_factory):
     return results
 
 
-def assert_equal(result, expected, tolerance=1e-5):
+# torch 2.6 adds up the gradients of biases in an order of its own, to 1.2e-5.
+TOLERANCE = 1e-5 if torch.__version__ >= "2.8" else 2e-5
+
+
+def assert_equal(result, expected, tolerance=TOLERANCE):
     """To `tolerance` of each tensor's largest entry; gradients that are zero but for rounding, of all gradients'."""
     assert result.keys() == expected.keys() and len(expected) > 60
     largest = max(value.abs().max().item() for name, value in expected.items() if name.startswith("grad"))
@@ -98,7 +102,7 @@ def test_one_rank_gives_what_no_rank_gives(device, sharded, tmp_path):
     command = [sys.executable, ranks.__file__, "1", str(tmp_path), json.dumps([{"sharded": sharded}]), device]
     subprocess.run(command, check=True, timeout=300)
     expected = ranks.take_step(ranks.make_step(), ranks.make_views())
-    assert_equal(torch.load(tmp_path / "0-0.pt", weights_only=True), expected, 1e-5 if device == "cpu" else 1e-4)
+    assert_equal(torch.load(tmp_path / "0-0.pt", weights_only=True), expected, TOLERANCE if device == "cpu" else 1e-4)
 
 
 @pytest.mark.parametrize("micro", [1, 5, 6])

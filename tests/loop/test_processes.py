@@ -23,6 +23,7 @@ pytestmark = [pytest.mark.cpu, pytest.mark.timeout(900)]
 
 # What depends on the rank's own draws is off: colors and drop path. Crops are a function of the image.
 PLAIN = {"drop_path_rate": 0, "jitter_probability": 0, "blur_probability": 0, "log_every": 1, "max_steps": 6}
+PLAIN |= {"learning_rate": 2e-4}  # so that what rounding parts stays close
 
 
 def launched(options):
@@ -44,7 +45,7 @@ def test_two_processes_train_as_one_does(recipe, tmp_path):
     assert json.loads((tmp_path / "two" / "run.json").read_text())["plan"]["rank_batch_size"] == 8
     for name in ("total", "invariance", "center", "scale", "shape", "grad_norm", "projection_rank", "sigma_min"):
         assert two[0][name] == pytest.approx(one[0][name], rel=5e-5), name
-    # Later steps part by rounding alone: AdamW's first updates are the signs of gradients, however small.
+    # Later steps part by rounding alone, to 5e-4 seen: AdamW's first updates are signs of gradients, however small.
     assert [row["total"] for row in two] == pytest.approx([row["total"] for row in one], rel=5e-3)
     assert [row["probe_knn"] for row in two[:2]] == [row["probe_knn"] for row in one[:2]]
 

@@ -13,7 +13,8 @@ timm_format.py  a checkpoint that timm reads too; export.py: ONNX and torch.expo
 """
 
 from .background import BackgroundPush
-from .card import check_card, find_card, write_card, write_converted_card
+from .card import check_card, find_card, write_card, write_converted_card, write_derived_card
+from .license import origin_of, recorded_origin
 from .push import PushResult, push_run, try_push
 
 
@@ -22,8 +23,11 @@ __all__ = [
     "PushResult",
     "check_card",
     "find_card",
+    "origin_of",
     "push_run",
+    "recorded_origin",
     "try_push",
     "write_card",
     "write_converted_card",
+    "write_derived_card",
 ]

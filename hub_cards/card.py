@@ -15,7 +15,17 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from visreg_training.run_folder import RunFolder, model_directory, write_text
 
 from .figures import Figure, copy_figures
-from .license import KNOWN, Origin, chosen_license, is_hub_id, license_name, origin_of, origin_of_card, origin_of_file
+from .license import (
+    KNOWN,
+    Origin,
+    chosen_license,
+    is_hub_id,
+    license_name,
+    origin_of,
+    origin_of_card,
+    origin_of_file,
+    recorded_origin,
+)
 from .markup import fenced, plain, slug, template
 from .metadata import RunMetadata, dataset_label, is_number, read_metadata
 from .results import Result, as_table, comparison, data_name, headline, percent, results_of
@@ -90,11 +100,26 @@ def write_converted_card(directory: Path, *, source: str, license: str | None = 
     return path
 
 
+def write_derived_card(directory: Path, *, start: str) -> Path | None:
+    """Writes the card of a network that was fine-tuned from `start`, whose license binds it; None if it is not ours.
+
+    Args:
+        directory: of the checkpoint.
+        start: folder of a run, checkpoint directory or Hub id.
+    """
+    path = Path(directory) / "README.md"
+    metadata = read_metadata(RunFolder(directory), path.parent)
+    if metadata.config.get("model_type") != "visreg_vit":
+        return None
+    write_text(path, render_card(dataclasses.replace(metadata, origin=recorded_origin(start)), []))
+    return path
+
+
 def render_card(
     metadata: RunMetadata, figures: list[Figure], repo_id: str | None = None, license: str | None = None
 ) -> str:
     """The text of a card. Raises ValueError if the license is not possible for weights of this origin."""
-    origin = metadata.origin or origin_of(metadata.initialized_from)
+    origin = weights_origin(metadata)
     license = chosen_license(license, origin)
     results = results_of(metadata)
     on_hub = bool(repo_id) and is_hub_id(repo_id)
@@ -118,6 +143,7 @@ def render_card(
         cost=cost_rows(metadata),
         recipe=fenced(yaml.safe_dump(metadata.recipe, sort_keys=False, allow_unicode=True), "yaml"),
         architecture=architecture(metadata),
+        classes=class_count(metadata),
     )
     header = card_header(metadata, origin, license, results, title(metadata, repo_id)).to_yaml(line_break="\n")
     content = f"---\n{header}\n---\n\n{body.strip()}\n"
@@ -132,7 +158,7 @@ def card_header(
     evaluated = [_eval_result(result) for result in results if result.role == "after"]
     return ModelCardData(
         library_name="transformers",
-        pipeline_tag="image-feature-extraction",
+        pipeline_tag="image-classification" if class_count(metadata) else "image-feature-extraction",
         license=license,
         base_model=origin.base_model,
         datasets=[source for source in sources if is_hub_id(str(source))] or None,
@@ -210,6 +236,19 @@ def find_card(path: Path) -> Path:
         if card.is_file():
             return card
     raise ValueError(f"there is no card at {path}: `visreg card {path}` writes one for a finished run")
+
+
+def weights_origin(metadata: RunMetadata) -> Origin:
+    """The origin that is stated, else that of what the run started from; of weights without a run nothing is known."""
+    return metadata.origin or (origin_of(metadata.initialized_from) if metadata.recipe else Origin(None, None))
+
+
+def class_count(metadata: RunMetadata) -> int | None:
+    """Classes of a network with a classifier, None of one without."""
+    names = map(str, metadata.config.get("architectures") or [])
+    if not any(name.endswith("ForImageClassification") for name in names):
+        return None
+    return len(metadata.config.get("id2label") or ()) or 2  # transformers leaves out its default, which is two
 
 
 def title(metadata: RunMetadata, repo_id: str | None) -> str:

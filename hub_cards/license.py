@@ -7,12 +7,14 @@ unless its owner says otherwise.
 """
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import yaml
-from huggingface_hub import ModelCard
-from huggingface_hub.errors import HFValidationError
+from huggingface_hub import ModelCard, hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
+
+from visreg_training.run_folder import RunFolder, read_object
 
 
 OWN = "apache-2.0"
@@ -49,15 +51,51 @@ class Origin(NamedTuple):
 
 
 def origin_of(initialized_from: str | None) -> Origin:
-    """The origin of a run that started from `initialized_from`: nothing, a Hub id, or a directory with a card."""
+    """The origin of a run that started from `initialized_from`: nothing, a Hub id, or a directory.
+
+    The card of a run lies in its model/, and is that of its pretraining/ and checkpoints too. A run without one, such
+    as one that was killed, has the origin that it recorded.
+    """
     if not initialized_from:
         return Origin(None, OWN)
-    card = Path(initialized_from).expanduser() / "README.md"
-    if card.is_file():
-        return origin_of_card(card.read_text(encoding="utf-8"))
-    if not card.parent.exists() and is_hub_id(initialized_from):
+    directory = Path(initialized_from).expanduser()
+    if not directory.exists() and is_hub_id(initialized_from):
         return Origin(initialized_from, RELEASED_LICENSE if initialized_from == RELEASED_REPOSITORY else None)
-    return Origin(None, None)
+    run = _run_of(directory)
+    for card in (directory / "README.md", *([run.model / "README.md"] if run else [])):
+        if card.is_file():
+            return origin_of_card(card.read_text(encoding="utf-8"))
+    return (run and origin_of_record(read_object(run.record))) or Origin(None, None)
+
+
+def recorded_origin(initialized_from: str | None) -> Origin:
+    """`origin_of`, for the record of a run that has just read the weights: of a Hub id the Hub's card is asked too."""
+    origin = origin_of(initialized_from)
+    if origin.license is not None or origin.base_model is None or origin.base_model != initialized_from:
+        return origin
+    try:
+        card = Path(hf_hub_download(origin.base_model, "README.md")).read_text(encoding="utf-8")
+    except (HfHubHTTPError, OSError, ValueError):  # no card, or no network any more
+        return origin
+    return Origin(origin.base_model, origin_of_card(card).license)
+
+
+def origin_of_record(record: dict[str, Any]) -> Origin | None:
+    """The origin that run.json states, None if it states none."""
+    stated = record.get("origin")
+    if not isinstance(stated, dict):
+        return None
+    return _checked_origin(stated.get("base_model"), stated.get("license"))
+
+
+def _run_of(directory: Path) -> RunFolder | None:
+    """The run that a directory is, or whose model/, pretraining/ or checkpoint it is."""
+    directory = directory.absolute()
+    for folder in map(RunFolder, (directory, directory.parent, directory.parent.parent)):
+        own = (folder.path, folder.model, folder.pretraining)
+        if folder.recipe.is_file() and (directory in own or directory.parent == folder.checkpoints):
+            return folder
+    return None
 
 
 def origin_of_file(name: str) -> Origin:
@@ -73,9 +111,13 @@ def origin_of_card(text: str) -> Origin:
         data = ModelCard(text, ignore_metadata_errors=True).data
     except (ValueError, TypeError, yaml.YAMLError):
         return Origin(None, None)
-    base = data.base_model if isinstance(data.base_model, str) and is_hub_id(data.base_model) else None
-    license = data.license if isinstance(data.license, str) and data.license in KNOWN else None
-    return Origin(base, license)
+    return _checked_origin(data.base_model, data.license)
+
+
+def _checked_origin(base_model: Any, license: Any) -> Origin:
+    """What a file states, without what is no Hub id or no known license."""
+    base = base_model if isinstance(base_model, str) and is_hub_id(base_model) else None
+    return Origin(base, license if isinstance(license, str) and license in KNOWN else None)
 
 
 def chosen_license(asked: str | None, origin: Origin) -> str | None:

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from visreg_training.run_folder import RunFolder, read_object
 
-from .license import Origin
+from .license import Origin, origin_of_record
 
 
 logger = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class RunMetadata:
         config: config.json of the model.
         parameters: numbers in the model's weights, None without weights.
         unfinished: whether the weights are of a checkpoint of a run under way.
-        origin: of the weights, where the card of a checkpoint directory says it and no run does.
+        origin: of the weights, where run.json or the card of a checkpoint directory says it.
     """
 
     folder: RunFolder
@@ -84,6 +84,7 @@ def read_metadata(folder: RunFolder, model: Path) -> RunMetadata:
         parameters=count_parameters(model),
         evaluations=own_evaluations(folder, model),
         unfinished=newest is not None,
+        origin=origin_of_record(record),
     )
 
 

@@ -21,8 +21,9 @@ import yaml
 
 from visreg_training.run_folder import RunFolder, model_directory, write_json, write_text
 
-from .card import read_card, render_card
+from .card import read_card, render_card, weights_origin
 from .figures import copy_figures, figures_of
+from .license import chosen_license
 from .metadata import RunMetadata, read_metadata
 
 
@@ -55,6 +56,8 @@ def stage(
         write_text(card, render_card(metadata, copy_figures(folder, staging), repo_id, license))
     elif license not in (None, there.origin.license):
         raise ValueError(f"the card was edited and says license {there.origin.license}, not {license}: edit it there.")
+    else:
+        chosen_license(there.origin.license, weights_origin(metadata))  # refused where the weights are bound
     if timm:
         from .timm_format import add_timm  # here: it imports torch, which a push of a finished run does not need
 

@@ -3,6 +3,8 @@
 """Cards: what was measured and nothing else, valid metadata, and no way in for what users wrote."""
 
 import json
+import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +12,15 @@ import yaml
 from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
-from visreg_hub_cards import check_card, write_card, write_converted_card
+from modeling_visreg import VISRegViTForImageClassification, save_checkpoint
+from visreg_hub_cards import (
+    check_card,
+    push_run,
+    recorded_origin,
+    write_card,
+    write_converted_card,
+    write_derived_card,
+)
 from visreg_hub_cards.markup import escaped, fenced, plain
 from visreg_training.evaluation.reports.published import PUBLISHED
 from visreg_training.monitoring.record import describe
@@ -82,7 +92,7 @@ def test_what_was_not_measured_is_left_out(run):
     for absent in ("## Results", "## Training", "## Cost", "curves.png", "None", "nan", "undefined"):
         assert absent not in text, absent
     assert "No accuracy was measured" in text
-    assert check_card(path) == []
+    assert check_card(path) == ["the header has no license"]  # of weights that no run and no card speaks for
 
 
 def test_a_model_that_does_not_say_its_transformers_has_a_card(run):
@@ -269,6 +279,61 @@ def test_converted_released_weights_carry_their_license(run, records, tmp_path):
     assert header["license"] == "cc-by-nc-4.0" and header["base_model"] == "BooBooWu/visreg"
     with pytest.raises(ValueError, match="keep that license"):
         write_card(trained_on, license="apache-2.0")
+
+
+@pytest.mark.parametrize("start", ["first", "first/model", "first/pretraining", "first/checkpoints/step-00000500"])
+def test_the_license_follows_from_run_to_run(run, records, tmp_path, start):
+    """A run's folder stands for its model, whose card says the license; a run under way has recorded it."""
+    (recipe, record, summary), write = records
+    bound = record | {"origin": {"base_model": "BooBooWu/visreg", "license": "cc-by-nc-4.0"}}
+    write(run, recipe, bound, summary)
+    second = tmp_path / "second"
+    shutil.copytree(run / "model", second / "model")
+    write(second, recipe | {"initialize_from": str(tmp_path / start)}, record, summary)
+    for carded in (False, True):
+        if carded:
+            write_card(run)
+        header = header_of(write_card(second))
+        assert header["license"] == "cc-by-nc-4.0" and header["base_model"] == "BooBooWu/visreg"
+        with pytest.raises(ValueError, match="keep that license"):
+            write_card(second, license="apache-2.0")
+    assert recorded_origin(str(tmp_path / start)) == ("BooBooWu/visreg", "cc-by-nc-4.0")
+
+
+def test_a_run_that_goes_on_from_ones_own_is_as_free(run, records, tmp_path):
+    (recipe, record, summary), write = records
+    write_card(run)
+    second = tmp_path / "second"
+    shutil.copytree(run / "pretraining", second / "model")
+    write(second, recipe | {"initialize_from": str(run)}, record, summary)
+    assert header_of(write_card(second))["license"] == "apache-2.0"
+
+
+def test_weights_of_which_nothing_is_known_have_no_license(run, tmp_path):
+    """A checkpoint directory without a card and without a run: whoever pushes it has to say."""
+    with pytest.raises(ValueError, match="no license; --license says"):
+        push_run(Path(shutil.copytree(run / "model", tmp_path / "bare")), "org/bare", dry_run=True)
+
+
+def test_an_edited_card_frees_no_bound_weights(run, records):
+    (recipe, record, summary), write = records
+    write(run, recipe, record | {"origin": {"base_model": None, "license": "cc-by-nc-4.0"}}, summary)
+    card = write_card(run)
+    card.write_text(card.read_text().replace("license: cc-by-nc-4.0", "license: mit"))
+    with pytest.raises(ValueError, match="keep that license, not mit"):
+        push_run(run, "org/first", dry_run=True)
+
+
+def test_a_fine_tuned_network_keeps_the_license(run, tmp_path):
+    write_converted_card(run / "model", source="visreg-vit-b-inet1k.pth")
+    network = VISRegViTForImageClassification.from_pretrained(run / "model", num_labels=3)
+    tuned = save_checkpoint(network, tmp_path / "tuned" / "model")
+    card = write_derived_card(tuned, start=str(run))
+    text, header = card.read_text(encoding="utf-8"), header_of(card)
+    assert header["license"] == "cc-by-nc-4.0" and header["pipeline_tag"] == "image-classification"
+    assert "tell 3 classes apart" in text and "has no classes" not in text and check_card(card) == []
+    with pytest.raises(ValueError, match="keep that license"):
+        push_run(tmp_path / "tuned", "org/tuned", license="apache-2.0", dry_run=True)
 
 
 def test_a_card_that_was_started_from_injects_nothing(run, records, tmp_path):

@@ -5,7 +5,7 @@
 from pathlib import Path
 
 from modeling_visreg import convert_checkpoint, to_released
-from visreg_hub_cards import write_converted_card
+from visreg_hub_cards import origin_of, write_converted_card
 
 from ..errors import setting_up
 from ..parser import OneLineParser
@@ -36,3 +36,5 @@ def main(argv: list[str]) -> None:
             )
             write_converted_card(written, source=given.source.name, license=given.license)
     print(f"wrote {written}")
+    if given.source.is_dir() and (license := origin_of(str(given.source)).license):
+        print(f"its license, which the file does not say: {license}")

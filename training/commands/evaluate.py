@@ -7,6 +7,8 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
+from visreg_hub_cards import write_derived_card
+
 from ..backbones import BackboneOptions, open_backbone
 from ..distributed import process_state
 from ..errors import RunStopped, UserError, setting_up
@@ -68,6 +70,8 @@ def evaluate_one(name: str, argv: list[str]) -> None:
         folder = given.output if protocol.writes else None
         result = evaluate(backbone, sources, options, features, cache.cache, cache.batch_size, folder)
     if result is not None:
+        if folder is not None and (folder / "model" / "config.json").is_file():
+            write_derived_card(folder / "model", start=given.model)
         if given.output is not None:
             print(f"written to {write_result(result, given.output)}", file=sys.stderr)
         print(summary(result), end="")

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from modeling_visreg import VISRegViTForPreTraining, save_checkpoint
-from visreg_hub_cards import write_card
+from visreg_hub_cards import recorded_origin, write_card
 
 from ..backbones import open_backbone, wrap_backbone
 from ..config import architecture_name
@@ -19,7 +19,7 @@ from ..evaluation.reports.pictures import write_pca
 from ..evaluation.splits import label_map
 from ..loop.checkpoint import full_model
 from ..loop.run import Run
-from ..run_folder import Json, RunFolder, read_json, read_rows, write_json
+from ..run_folder import Json, RunFolder, read_json, read_object, read_rows, write_json
 from .progress import clock
 
 
@@ -39,6 +39,9 @@ def announce(run: Run, resumed: Path | None) -> None:
         "held_out": run.held_out.description() if run.held_out else None,
         "model": model,
         "environment": environment(),
+        # Now, while what the run starts from is there: its license binds whatever is made of it.
+        "origin": (resumed and read_object(run.folder.record).get("origin"))
+        or recorded_origin(run.options.initialize_from)._asdict(),
     }
     write_json(run.folder.record, record)
     size = f"{config.num_hidden_layers} blocks of width {config.hidden_size}, patch {config.patch_size}"

@@ -8,6 +8,7 @@ B images, N patches, d width. H and W are at least two patches. A file appears o
 """
 
 import importlib.util
+import math
 import tempfile
 import types
 from collections.abc import Callable
@@ -17,6 +18,7 @@ import torch
 from torch import nn
 
 from modeling_visreg import VISRegViTModel
+from modeling_visreg.loading import load_checkpoint, local_directory
 from visreg_training.compat import check_tracing
 
 
@@ -77,7 +79,7 @@ def export_checkpoint(checkpoint: str | Path, output: str | Path) -> float:
         The largest difference from the model's own features, over three sizes and batches.
 
     Raises:
-        ValueError: the suffix is another, packages are missing, or the difference is above 1e-4; nothing was written.
+        ValueError: the suffix is another, packages are missing, the checkpoint cannot be read, or the difference is above 1e-4; nothing was written.
     """
     output = Path(output)
     writers: dict[str, Callable] = {".onnx": write_onnx, ".pt2": write_program}
@@ -88,7 +90,8 @@ def export_checkpoint(checkpoint: str | Path, output: str | Path) -> float:
     ):
         raise ValueError(f"ONNX needs {', '.join(missing)}: pip install 'visreg[export]'.")
     check_tracing("visreg export")
-    original, copy = (VISRegViTModel.from_pretrained(checkpoint, dtype=torch.float32).eval() for _ in range(2))
+    directory = local_directory(checkpoint)
+    original, copy = (load_checkpoint(VISRegViTModel, directory) for _ in range(2))
     output.parent.mkdir(parents=True, exist_ok=True)
     with torch.no_grad(), tempfile.TemporaryDirectory(dir=output.parent, prefix=".export-") as folder:
         part = Path(folder) / output.name
@@ -137,7 +140,9 @@ def largest_difference(model: VISRegViTModel, run: Callable) -> float:
         pixels = example(model.config, batch, height, width)
         expected = model(pixels)
         for ours, theirs in zip(run(pixels), (expected.last_hidden_state, expected.pooler_output), strict=True):
-            worst = max(worst, (ours - theirs).abs().max().item())
+            # Of NaN and a number max() takes either: what is not finite is no match.
+            difference = (ours - theirs).abs().max().item()
+            worst = max(worst, difference if math.isfinite(difference) else math.inf)
     return worst
 
 

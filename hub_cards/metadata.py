@@ -97,8 +97,9 @@ def own_evaluations(folder: RunFolder, model: Path) -> dict[str, Any]:
     # Here, because they import torch, which a card without results can do without.
     from modeling_visreg import VISRegViTModel
     from modeling_visreg.checkpoint import weights_digest
+    from modeling_visreg.loading import load_checkpoint
 
-    own = weights_digest(VISRegViTModel.from_pretrained(model, dtype="float32").state_dict())
+    own = weights_digest(load_checkpoint(VISRegViTModel, model).state_dict())
     for name in (name for name, digest in stated.items() if digest != own):
         logger.warning("Left out of the card, because it was measured on other weights: %s", folder.evaluation / name)
         del found[name]

@@ -109,8 +109,9 @@ def _add_model(folder: RunFolder, staging: Path) -> None:
         raise ValueError(f"{folder} has nothing to push: neither model/, nor checkpoints/, nor config.json.")
     from modeling_visreg import VISRegViTModel
     from modeling_visreg.checkpoint import write_checkpoint
+    from modeling_visreg.loading import load_checkpoint
 
-    write_checkpoint(VISRegViTModel.from_pretrained(checkpoint, dtype="auto"), staging)
+    write_checkpoint(load_checkpoint(VISRegViTModel, checkpoint, dtype=None), staging)
 
 
 def _add_records(metadata: RunMetadata, staging: Path) -> None:

@@ -24,9 +24,10 @@ def add_timm(directory: Path) -> Path:
     Raises:
         ValueError: timm's ViT has no such architecture.
     """
-    from modeling_visreg import VISRegViTConfig, to_released
+    from modeling_visreg import to_released
+    from modeling_visreg.loading import read_config
 
-    config = VISRegViTConfig.from_pretrained(directory)
+    config = read_config(directory)
     if config.hidden_act != "gelu" or config.layer_norm_eps != _EPSILON:
         raise ValueError(
             f"timm's ViT needs hidden_act gelu and layer_norm_eps {_EPSILON}; so it cannot read this one."

@@ -23,6 +23,13 @@ from transformers.backbone_utils import BackboneConfigMixin  # noqa: E402
 from transformers.configuration_utils import PreTrainedConfig  # noqa: E402
 
 
+# A configuration may come from anybody, and a model is built from it: sizes far beyond any model's are refused.
+LARGEST = {
+    "hidden_size": 65_536, "num_hidden_layers": 1_024, "num_attention_heads": 4_096, "intermediate_size": 1_048_576,
+    "patch_size": 4_096, "num_channels": 4_096, "projector_hidden_size": 1_048_576, "projection_size": 1_048_576,
+    "image_size": 65_536,
+}  # fmt: skip
+
 # Saving one class makes transformers write only that class's entry, and the other Auto classes then fail on the
 # checkpoint without this package: each config therefore carries the whole map.
 AUTO_MAP = {
@@ -61,8 +68,8 @@ class VISRegViTConfig(BackboneConfigMixin, PreTrainedConfig):
         out_indices (`list[int]`, *optional*): the same by index; the last stage when neither is given.
 
     Raises:
-        ValueError: a size is not positive, heads do not divide the width, the patch does not divide the native
-            size, or a probability is outside [0, 1).
+        ValueError: a size is not positive or beyond `LARGEST`, heads do not divide the width, the patch does not
+            divide the native size, or a probability is outside [0, 1).
 
     Example:
 
@@ -127,13 +134,10 @@ class VISRegViTConfig(BackboneConfigMixin, PreTrainedConfig):
         if not isinstance(self.image_size, int) and len(self.image_size) != 2:
             raise ValueError(f"image_size is an int or (height, width) in pixels; got {self.image_size}.")
         height, width = self.native_size
-        sizes = (
-            "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "patch_size",
-            "num_channels", "projector_hidden_size", "projection_size",
-        )  # fmt: skip
-        for name, value in [*((name, getattr(self, name)) for name in sizes), ("image_size", min(height, width))]:
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1; got {value}.")
+        sides = [("image_size", height), ("image_size", width)]
+        for name, value in [*((name, getattr(self, name)) for name in LARGEST if name != "image_size"), *sides]:
+            if not 1 <= value <= LARGEST[name]:
+                raise ValueError(f"{name} must be from 1 to {LARGEST[name]}; got {value}.")
         for name in ("drop_path_rate", "hidden_dropout_prob", "attention_probs_dropout_prob"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1); got {getattr(self, name)}.")

@@ -7,9 +7,8 @@ Shapes: d width of the backbone, m hidden width of its MLP, N patches of the nat
 """
 
 import math
-import os
-import pickle
 import re
+import uuid
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -18,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from .checkpoint import atomic_directory, write_checkpoint
 from .configuration_visreg import VISRegViTConfig
+from .loading import check_finite, load_checkpoint, local_directory, read_header
 from .modeling_visreg import VISRegViTForPreTraining, VISRegViTModel
 
 
@@ -45,6 +45,7 @@ _PAPER = {
 # Positions of Linear, BN, Linear, BN, Linear in our projector; the activations between them hold no weights.
 _PROJECTOR_POSITIONS = (0, 1, 3, 4, 6)
 _PRETRAINING_FOLDER = "pretraining"
+_SHOWN = 20  # names in a message
 
 
 class ReleasedWeights(NamedTuple):
@@ -107,16 +108,21 @@ def config_from_timm_state_dict(
     needed = ("cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.mlp.fc1.weight")
     if missing := [name for name in needed if name not in state_dict]:
         raise ValueError(f"Not a timm ViT state dict with a CLS token: it lacks {_listed(missing)}.")
+    ranks = {"patch_embed.proj.weight": 4, "pos_embed": 3, "blocks.0.mlp.fc1.weight": 2}
+    if flat := [name for name, rank in ranks.items() if state_dict[name].ndim != rank]:
+        raise ValueError(f"Not a timm ViT state dict: {_listed(flat)} has another number of axes.")
     width, channels, patch, patch_width = state_dict["patch_embed.proj.weight"].shape
     if patch != patch_width:
         raise ValueError(f"Only square patches are known; patch_embed.proj.weight has {patch} x {patch_width}.")
-    blocks = {int(match[1]) for name in state_dict if (match := re.match(r"blocks\.(\d+)\.", name))}
+    blocks = {match[1] for name in state_dict if (match := re.match(r"blocks\.(\d+)\.", name))}
+    if blocks != {str(index) for index in range(len(blocks))}:
+        raise ValueError(f"The {len(blocks)} blocks are not numbered from 0 on: {_listed(sorted(blocks)[:3])}, ...")
     heads, drop_path_rate, projection_size = _PAPER.get(width, (width // 64, 0.1, 256))
     if num_attention_heads is None and (width not in _PAPER and width % 64):
         raise ValueError(f"The number of heads of a width of {width} is not known; pass num_attention_heads.")
     fields = {
         "hidden_size": width,
-        "num_hidden_layers": max(blocks) + 1,
+        "num_hidden_layers": len(blocks),
         "num_attention_heads": num_attention_heads or heads,
         "intermediate_size": state_dict["blocks.0.mlp.fc1.weight"].shape[0],
         "image_size": image_size or _square_side(state_dict["pos_embed"].shape[1] - 1) * patch,
@@ -139,7 +145,7 @@ def read_released(path: str | Path) -> ReleasedWeights:
     Raises:
         ValueError: the file is not one of these, or a key of the network is neither backbone nor projector.
     """
-    network = strip_training_prefixes(_read_tensors(Path(path)))
+    network = strip_training_prefixes(read_tensors(path))
     if not any(name.startswith("backbone.") for name in network):
         return ReleasedWeights(network, {})
     parts: dict[str, StateDict] = {"backbone": {}, "proj": {}}
@@ -224,13 +230,10 @@ def to_released(model_dir: str | Path, output: str | Path, overwrite: bool = Fal
         raise ValueError(f"{output} must end in .pth, .pt or .safetensors.")
     if output.exists() and not overwrite:
         raise ValueError(f"{output} exists; choose another name or ask to overwrite it.")
-    loaded: Any = VISRegViTModel.from_pretrained(model_dir, dtype="auto", output_loading_info=True)
-    model, report = loaded
-    if report["missing_keys"]:
-        raise ValueError(f"{model_dir} lacks weights of the backbone: {_listed(sorted(report['missing_keys']))}.")
+    model = load_checkpoint(VISRegViTModel, local_directory(model_dir), dtype=None)
     state_dict = to_timm_state_dict(model.state_dict(), model.config)
     output.parent.mkdir(parents=True, exist_ok=True)
-    staging = output.with_name(f".{output.name}.{os.getpid()}")
+    staging = output.with_name(f".{output.name}.{uuid.uuid4().hex}")  # a name that nobody laid a link under
     try:
         if output.suffix == ".safetensors":
             save_file(state_dict, staging)
@@ -318,23 +321,56 @@ def _projector_from_released(projector: StateDict, config: VISRegViTConfig) -> S
     return renamed
 
 
-def _read_tensors(path: Path) -> StateDict:
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    if path.suffix not in (".pth", ".pt"):
+def read_tensors(path: str | Path, keys: tuple[str, ...] = ("net_state_dict",)) -> StateDict:
+    """The tensors of a file of weights, by name; no code in it is run, whatever the file is.
+
+    Args:
+        path: `.safetensors`; `.pth` or `.pt` hold a state dict by itself or under the first of `keys` that is there.
+
+    Raises:
+        ValueError: it is another file, cut, or holds something else than dense tensors with finite values.
+    """
+    path = Path(path)
+    if path.suffix not in (".pth", ".pt", ".safetensors"):
         raise ValueError(f"{path} must end in .pth, .pt or .safetensors.")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{path} is not a file of tensors and plain values: {reason}") from error
-    if isinstance(content, dict) and "net_state_dict" in content:
-        content = content["net_state_dict"]
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}.")
+    content = _unpickled(path) if path.suffix != ".safetensors" else _read_safetensors(path)
+    if isinstance(content, dict):
+        content = next((content[key] for key in keys if content.get(key) is not None), content)
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}, not a state dict.")
-    if others := [str(name) for name, value in content.items() if not isinstance(value, torch.Tensor)]:
+    if others := [str(name) for name, value in content.items() if not _is_dense(name, value)]:
         raise ValueError(f"{path} is not a state dict: these entries are not tensors: {_listed(others)}.")
+    check_finite(content, str(path))
     return content
+
+
+def _is_dense(name: Any, value: Any) -> bool:
+    """Whether this is an entry of a state dict whose numbers are all there."""
+    return (
+        isinstance(name, str)
+        and isinstance(value, torch.Tensor)
+        and value.layout == torch.strided
+        and not value.is_meta
+        and not value.is_quantized
+    )
+
+
+def _unpickled(path: Path) -> Any:
+    """What torch.save wrote, if that is tensors and plain values."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except MemoryError:
+        raise
+    except Exception as error:  # a file of anybody's makes the reader of pickles fail in any way there is
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
+        raise ValueError(f"{path} is not a file of tensors and plain values: {reason}") from error
+
+
+def _read_safetensors(path: Path) -> StateDict:
+    read_header(path)
+    return load_file(path)
 
 
 def _check_keys(state_dict: StateDict, shapes: dict[str, tuple[int, ...]], what: str) -> None:
@@ -363,4 +399,5 @@ def _square_side(num_patches: int) -> int:
 
 
 def _listed(names: list[str]) -> str:
-    return ", ".join(names)
+    rest = f", ... ({len(names)} in all)" if len(names) > _SHOWN else ""
+    return ", ".join(name[:120] for name in names[:_SHOWN]) + rest

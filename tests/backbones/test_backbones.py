@@ -2,11 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every kind of model gives tokens after its final norm, in evaluation mode; timm's are those of our conversion."""
 
+import json
+import re
+import shutil
+from pathlib import Path
+
 import pytest
 import timm
 import torch
 import transformers
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from modeling_visreg import (
     VISRegViTModel,
@@ -184,3 +189,99 @@ def test_a_convolutional_network_of_timm(tmp_path):
 def test_mistakes_are_named(name, words):
     with pytest.raises(ValueError, match=words):
         open_backbone(name)
+
+
+class Evil:
+    """Unpickled, it makes a file: what code in a checkpoint could do."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return Path.touch, (self.mark,)
+
+
+@pytest.mark.parametrize("key", [None, "state_dict", "model_ema"])
+def test_a_file_of_weights_for_timm_runs_no_code(tmp_path, key, monkeypatch):
+    """Nor where timm, as 1.0.15 does, would: it never reads the file."""
+    monkeypatch.setattr(timm.models, "load_checkpoint", lambda *_: pytest.fail("timm reads the file"))
+    network = timm.create_model("vit_tiny_patch16_224", num_classes=0)
+    content = network.state_dict() | {"evil": Evil(tmp_path / "mark")}
+    torch.save(content if key is None else {key: content}, tmp_path / "evil.pth")
+    with pytest.raises(ValueError, match="not a file of tensors"):
+        open_backbone(f"timm:vit_tiny_patch16_224:{tmp_path / 'evil.pth'}")
+    assert not (tmp_path / "mark").exists()
+    good = network.state_dict()
+    torch.save(good if key is None else {key: good, "epoch": 3}, tmp_path / "good.pth")
+    opened = open_backbone(f"timm:vit_tiny_patch16_224:{tmp_path / 'good.pth'}")
+    assert torch.equal(opened.module.norm.weight, good["norm.weight"])
+    torch.save({"norm.weight": good["norm.weight"]}, tmp_path / "part.pth")
+    with pytest.raises(ValueError, match="does not fit the architecture") as caught:
+        open_backbone(f"timm:vit_tiny_patch16_224:{tmp_path / 'part.pth'}")
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_that_are_missing_are_refused_not_drawn(checkpoint, tmp_path):
+    """Ours and another family's; each of their first numbers would be chance."""
+    ours = Path(shutil.copytree(checkpoint, tmp_path / "ours"))
+    theirs = tmp_path / "theirs"
+    transformers.Dinov2Model(transformers.Dinov2Config(**SIZES)).save_pretrained(theirs)
+    for folder, name in ((ours, "encoder.layer.0.mlp.fc1.weight"), (theirs, "encoder.layer.0.mlp.fc1.weight")):
+        weights = load_file(folder / "model.safetensors")
+        del weights[name]
+        save_file(weights, folder / "model.safetensors", {"format": "pt"})
+        with pytest.raises(ValueError, match=re.escape(name)):
+            open_backbone(str(folder))
+
+
+def test_a_pooler_that_is_missing_leaves_the_hash_to_no_chance(tmp_path):
+    config = transformers.ViTConfig(**SIZES)
+    transformers.ViTModel(config, add_pooling_layer=False).save_pretrained(tmp_path)
+    assert open_backbone(str(tmp_path)).weights_hash == open_backbone(str(tmp_path)).weights_hash
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"num_hidden_layers": 10**6}, "num_hidden_layers is 1000000"),
+        ({"hidden_size": "wide"}, "cannot be opened"),
+        ({"attn_implementation": "evil/kernels"}, "names code on the Hub"),
+        ({"model_type": "of nobody"}, "cannot be opened"),
+        ({"model_type": ["vit"]}, "cannot be opened"),
+    ],
+)
+def test_odd_configurations_of_other_families_are_one_line(tmp_path, changes, words):
+    transformers.ViTModel(transformers.ViTConfig(**SIZES)).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(ValueError, match=words) as caught:
+        open_backbone(str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"crop_size": {"height": 10**9, "width": 10**9}}, "at most 4096 on a side"),
+        ({"image_std": [0.0, 1.0, 1.0]}, "image_std has to be above 0"),
+        ({"image_mean": ["a", "b", "c"]}, "image_mean"),
+    ],
+)
+def test_odd_preprocessing_is_one_line(checkpoint, tmp_path, changes, words):
+    folder = Path(shutil.copytree(checkpoint, tmp_path / "copy"))
+    path = folder / "preprocessor_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(ValueError, match=words):
+        open_backbone(str(folder))
+
+
+def test_code_that_a_checkpoint_brings_is_not_run_unless_asked(tmp_path):
+    """A family of its own, whose code would leave a mark."""
+    transformers.ViTModel(transformers.ViTConfig(**SIZES)).save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    code = {"AutoConfig": "evil.EvilConfig", "AutoModel": "evil.EvilModel"}
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_type": "evil", "auto_map": code}))
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'mark')!r}, 'w')")
+    with pytest.raises(ValueError, match="cannot be opened"):
+        open_backbone(str(tmp_path))
+    assert not (tmp_path / "mark").exists()

@@ -3,11 +3,13 @@
 """`visreg evaluate`, its suites and comparisons, and `visreg features`, as a user calls them."""
 
 import json
+import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from visreg_training.commands import evaluate, features
+from visreg_training.commands import evaluate, features, visualize
 from visreg_training.errors import RunStopped, UserError
 from visreg_training.evaluation.reports.compare import compare
 from visreg_training.evaluation.reports.published import PUBLISHED
@@ -135,3 +137,24 @@ def test_features_command(common, tmp_path):
         assert json.loads(file.metadata()["record"])["data"]["dataset"] == "digits"
     with pytest.raises(UserError, match=r"\.safetensors or \.parquet"):
         features.main([*common, "--dataset", "digits", "--output", "x.csv"])
+
+
+@pytest.mark.parametrize(
+    ("command", "argv"),
+    [
+        (features, ["--dataset", "digits", "--output", "OUT/f.safetensors"]),
+        (evaluate, ["knn", "--dataset", "digits"]),
+        (visualize, ["map", "--dataset", "digits", "--output", "OUT/map.png"]),
+    ],
+)
+def test_a_model_that_lacks_weights_gives_no_numbers(checkpoint, tmp_path, command, argv):
+    """They would be those of random weights."""
+    folder = shutil.copytree(checkpoint, tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    del weights["encoder.layer.2.mlp.fc1.weight"]
+    save_file(weights, folder / "model.safetensors")
+    where = ["--model", str(folder), "--cache_dir", str(tmp_path / "cache")]
+    with pytest.raises(UserError, match=r"missing encoder\.layer\.2\.mlp\.fc1\.weight") as caught:
+        command.main([*(word.replace("OUT", str(tmp_path)) for word in argv), *where])
+    assert "\n" not in str(caught.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]

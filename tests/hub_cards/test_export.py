@@ -78,3 +78,26 @@ def test_mistakes_are_one_line(run, tmp_path):
         main(["--model", str(run), "--output", str(tmp_path / "vit.tflite")])
     with pytest.raises(UserError, match="nowhere"):
         main(["--model", str(tmp_path / "nowhere"), "--output", str(tmp_path / "vit.onnx")])
+
+
+@needs_export
+def test_weights_that_are_not_finite_are_not_exported(run, tmp_path):
+    """NaN passes a comparison by max(): of it and a number, max gives whichever comes first."""
+    path = run / "model" / "model.safetensors"
+    weights = load_file(path)
+    weights["layernorm.bias"][0] = torch.nan
+    save_file(weights, path, {"format": "pt"})
+    with pytest.raises(UserError, match=r"not finite: layernorm\.bias"):
+        main(["--model", str(run), "--output", str(tmp_path / "vit.pt2")])
+    assert not (tmp_path / "vit.pt2").exists()
+
+
+def test_a_difference_that_is_not_a_number_is_no_match(run):
+    model = VISRegViTModel.from_pretrained(run / "model").eval()
+
+    def broken(pixels):
+        outputs = model(pixels)
+        return outputs.last_hidden_state, outputs.pooler_output * torch.nan
+
+    with torch.no_grad():
+        assert export.largest_difference(model, broken) == float("inf")

@@ -9,7 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from modeling_visreg.conversion import read_tensors, strip_training_prefixes
+
+from ..errors import one_line
 from .interface import Backbone, Tokens, cls_attention
+
+
+# Where timm's training scripts keep a state dict in their checkpoints, the averaged one first.
+STATE_DICTS = ("state_dict_ema", "model_ema", "state_dict", "model")
 
 
 class TimmBackbone(Backbone):
@@ -72,8 +79,26 @@ def open_timm(name: str) -> TimmBackbone:
         raise ValueError(f"{name}: there is no file {weights}")
     if not timm.is_model(architecture.split(".")[0]):
         raise ValueError(f"timm knows no model {architecture!r}; `timm.list_models()` lists them")
-    source: dict[str, Any] = {"checkpoint_path": weights} if weights else {"pretrained": True}
+    options: dict[str, Any] = {}
     vit = "dynamic_img_size" in inspect.signature(timm.models.VisionTransformer).parameters
     if vit and architecture.startswith(("vit_", "deit_")):
-        source["dynamic_img_size"] = True
-    return TimmBackbone(name, timm.create_model(architecture, num_classes=0, **source))
+        options["dynamic_img_size"] = True
+    network = timm.create_model(architecture, pretrained=not weights, num_classes=0, **options)
+    if weights:
+        load_file(network, weights)
+    return TimmBackbone(name, network)
+
+
+def load_file(network: nn.Module, path: str) -> None:
+    """The weights of a file into a network of timm.
+
+    They are read here: timm up to 1.0.15 runs the code of a pickle, later versions end in a traceback.
+
+    Raises:
+        ValueError: the file holds something else than tensors, or not exactly those of the network.
+    """
+    tensors = strip_training_prefixes(read_tensors(path, STATE_DICTS))
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ValueError(f"{path} does not fit the architecture: {one_line(error, 300)}") from error

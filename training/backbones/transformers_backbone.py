@@ -7,23 +7,30 @@ B images, N patches, d width, P prefix tokens.
 
 import inspect
 import json
+import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import hf_hub_download
 from torch import nn
-from transformers import AutoImageProcessor, AutoModel
+from transformers import AutoConfig, AutoImageProcessor, AutoModel
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-import modeling_visreg  # noqa: F401 - makes AutoModel know our checkpoints
+from modeling_visreg import VISRegViTConfig, VISRegViTModel  # which also makes the Auto classes know our checkpoints
+from modeling_visreg.loading import HUB_ID, check_finite, load_checkpoint, local_directory, read_config_object
 
 from ..compat import attention_implementation
+from ..errors import one_line
 from ..run_folder import model_directory
 from .interface import Backbone, Tokens, cls_attention
 
 
 # What vision models in transformers call their final norm.
 _FINAL_NORMS = ("layernorm", "layer_norm", "norm", "post_layernorm")
+LARGEST_DEPTH = 1024  # blocks; and pixels of a side of what an image processor asks for are bounded too
+LARGEST_SIDE = 4096
 # They say nothing about what a model computes.
 _VOLATILE_CONFIG = (
     "_name_or_path",
@@ -118,14 +125,65 @@ def open_transformers(name: str, trust_remote_code: bool = False) -> Transformer
     """A directory, a Hub id, or a run folder, which stands for the model in it.
 
     Raises:
-        ValueError, OSError: there is no such model, or it does not take images.
+        ValueError, OSError: there is no such model, it lacks weights, or it does not take images.
     """
     path = model_directory(name)
-    module = AutoModel.from_pretrained(path, trust_remote_code=trust_remote_code, dtype=torch.float32)
+    if model_type(path) == VISRegViTConfig.model_type:
+        path = str(local_directory(path))
+        module: nn.Module = load_checkpoint(VISRegViTModel, path)
+    else:
+        module = open_automodel(path, trust_remote_code)
     if module.main_input_name != "pixel_values":
         raise ValueError(f"{name} is a {type(module).__name__}, which does not take images alone")
     size, mean, std = preprocessing_of(path, module.config, trust_remote_code)
     return TransformersBackbone(name, module, size, mean, std, trust_remote_code)
+
+
+def model_type(path: str) -> str | None:
+    """The family of a checkpoint, by its config.json, which is refused if it names code that lies elsewhere."""
+    file = Path(path) / "config.json"
+    if not Path(path).exists() and HUB_ID.fullmatch(path):
+        file = Path(hf_hub_download(path, "config.json"))
+    return read_config_object(file).get("model_type")
+
+
+def open_automodel(path: str, trust_remote_code: bool) -> nn.Module:
+    """A model of another family, with every weight from its checkpoint.
+
+    The pooler is not used here and many checkpoints lack it: zeros take its place, so that the hash of the weights does
+    not depend on chance.
+
+    Raises:
+        ValueError: it cannot be opened, or lacks weights, which would be random ones.
+    """
+    try:
+        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+        check_depth(config, path)
+        module, report = AutoModel.from_pretrained(
+            path, trust_remote_code=trust_remote_code, dtype=torch.float32, output_loading_info=True
+        )
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # a stranger's files make transformers fail in any way there is
+        raise ValueError(f"{path} cannot be opened: {one_line(error, 300)}") from error
+    missing = set(report["missing_keys"])
+    pooler = {name for name in missing if name.startswith("pooler.")}
+    if others := sorted(missing - pooler):
+        raise ValueError(f"{path} lacks weights: {', '.join(others[:3])} ({len(others)} in all)")
+    weights = module.state_dict()
+    for name in pooler:
+        weights[name].zero_()
+    check_finite(weights, path)
+    return module
+
+
+def check_depth(config: Any, path: str) -> None:
+    """Raises ValueError for more blocks than any model has: building them takes memory before a weight is read."""
+    for key, value in config.to_dict().items():
+        counts = value if isinstance(value, list | tuple) else [value]
+        numbers = [count for count in counts if isinstance(count, int)]
+        if any(word in key for word in ("layer", "depth", "block")) and max(numbers, default=0) > LARGEST_DEPTH:
+            raise ValueError(f"{path}: {key} is {max(numbers)}, more than the {LARGEST_DEPTH} that are built")
 
 
 def config_size(config: Any) -> tuple[int, int] | None:
@@ -135,7 +193,11 @@ def config_size(config: Any) -> tuple[int, int] | None:
 
 
 def preprocessing_of(path: str, config: Any, trust_remote_code: bool) -> tuple[tuple[int, int], list, list]:
-    """(size, mean, std) of the image processor, or of the configuration and ImageNet where there is none."""
+    """(size, mean, std) of the image processor, or of the configuration and ImageNet where there is none.
+
+    Raises:
+        ValueError: a size or a statistic that no model takes.
+    """
     size = config_size(config) or (224, 224)
     try:
         processor = AutoImageProcessor.from_pretrained(path, trust_remote_code=trust_remote_code)
@@ -144,6 +206,20 @@ def preprocessing_of(path: str, config: Any, trust_remote_code: bool) -> tuple[t
     edges = processor.crop_size if getattr(processor, "do_center_crop", False) else processor.size
     if edges and getattr(edges, "height", None) and getattr(edges, "width", None):
         size = (edges["height"], edges["width"])
-    if not getattr(processor, "do_normalize", True):
-        return size, (0.0,) * len(IMAGENET_DEFAULT_MEAN), (1.0,) * len(IMAGENET_DEFAULT_STD)
-    return size, processor.image_mean or IMAGENET_DEFAULT_MEAN, processor.image_std or IMAGENET_DEFAULT_STD
+    mean, std = (0.0,) * 3, (1.0,) * 3
+    if getattr(processor, "do_normalize", True):
+        mean, std = processor.image_mean or IMAGENET_DEFAULT_MEAN, processor.image_std or IMAGENET_DEFAULT_STD
+    check_preprocessing(path, size, mean, std)
+    return size, mean, std
+
+
+def check_preprocessing(path: str, size: Sequence, mean: Any, std: Any) -> None:
+    """Raises ValueError for sizes and statistics that no model takes: the file they stand in may be anybody's."""
+    if not all(isinstance(side, int) and 1 <= side <= LARGEST_SIDE for side in size):
+        raise ValueError(f"{path}: images of {size} pixels are not taken, at most {LARGEST_SIDE} on a side")
+    for name, values in (("image_mean", mean), ("image_std", std)):
+        numbers = values if isinstance(values, list | tuple) else [values]
+        if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
+            raise ValueError(f"{path}: {name} is {values}, not a number for each channel")
+    if not all(number > 0 for number in (std if isinstance(std, list | tuple) else [std])):
+        raise ValueError(f"{path}: image_std has to be above 0, not {std}")

@@ -2,12 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The model that is pretrained: a backbone with its projector, built anew or continued from a checkpoint."""
 
-from pathlib import Path
-from typing import Any
-
 from transformers import PretrainedConfig
 
-from modeling_visreg import VISRegViTConfig, VISRegViTForPreTraining, VISRegViTModel
+from modeling_visreg import VISRegViTForPreTraining, VISRegViTModel
+from modeling_visreg.loading import load_checkpoint, local_directory, read_config
 
 from ..run_folder import model_directory
 
@@ -30,29 +28,18 @@ def continue_pretraining_model(
 
     Raises:
         OSError: there is no such checkpoint.
-        ValueError: it lacks weights of the backbone.
+        ValueError: it cannot be read, or lacks weights of the backbone.
     """
-    checkpoint = model_directory(checkpoint)
-    config = VISRegViTConfig.from_pretrained(checkpoint)
+    directory = local_directory(model_directory(checkpoint))
+    config = read_config(directory)
     sizes = (config.projection_size, config.projector_hidden_size)
     config.projection_size = projection_size or config.projection_size
     config.projector_hidden_size = projector_hidden_size or config.projector_hidden_size
     config.drop_path_rate = config.drop_path_rate if drop_path_rate is None else drop_path_rate
-    beside = [Path(checkpoint) / "pretraining", Path(checkpoint).parent / "pretraining"]
+    beside = [directory / "pretraining", directory.parent / "pretraining"]
     projector = next((path for path in beside if (path / "config.json").is_file()), None)
     if projector is not None and sizes == (config.projection_size, config.projector_hidden_size):
-        return _loaded(VISRegViTForPreTraining, projector, config)
+        return load_checkpoint(VISRegViTForPreTraining, projector, config)
     model = VISRegViTForPreTraining(config)
-    model.base_model.load_state_dict(_loaded(VISRegViTModel, checkpoint, config).state_dict())
-    return model
-
-
-def _loaded(kind: type, checkpoint: str | Path, config: VISRegViTConfig) -> Any:
-    """`kind.from_pretrained`, refusing a checkpoint that lacks weights (which would be random ones)."""
-    model, report = kind.from_pretrained(checkpoint, config=config, output_loading_info=True)
-    if report["missing_keys"]:
-        missing = sorted(report["missing_keys"])
-        raise ValueError(
-            f"{checkpoint} is no VISReg checkpoint: it lacks {', '.join(missing[:3])} ({len(missing)} in all)"
-        )
+    model.base_model.load_state_dict(load_checkpoint(VISRegViTModel, directory, config).state_dict())
     return model

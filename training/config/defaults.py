@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from modeling_visreg import VISRegViTConfig
+from modeling_visreg.loading import local_directory, read_config
 
 from ..data import Source
 from ..run_folder import model_directory
@@ -64,7 +65,7 @@ def fill_defaults(
         The options with what was chosen, and what and why, as lines.
     """
     start = options.initialize_from
-    config = VISRegViTConfig.from_pretrained(model_directory(start)) if start else None
+    config = read_config(local_directory(model_directory(start))) if start else None
     choices = choose(source, device, processes, config.patch_size if config else None)
     options, lines = _take(options, choices)
     if memory is not None and meta_step is not None and "micro_batch_size" not in options.given:

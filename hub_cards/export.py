@@ -79,7 +79,8 @@ def export_checkpoint(checkpoint: str | Path, output: str | Path) -> float:
         The largest difference from the model's own features, over three sizes and batches.
 
     Raises:
-        ValueError: the suffix is another, packages are missing, the checkpoint cannot be read, or the difference is above 1e-4; nothing was written.
+        ValueError: the suffix is another, packages are missing, the checkpoint cannot be read, or the difference is
+            above 1e-4; nothing was written.
     """
     output = Path(output)
     writers: dict[str, Callable] = {".onnx": write_onnx, ".pt2": write_program}

@@ -150,8 +150,8 @@ def model_type(path: str) -> str | None:
 def open_automodel(path: str, trust_remote_code: bool) -> nn.Module:
     """A model of another family, with every weight from its checkpoint.
 
-    The pooler is not used here and many checkpoints lack it: zeros take its place, so that the hash of the weights does
-    not depend on chance.
+    The pooler is not used here and many checkpoints lack it: zeros take its place, so that the hash of the weights
+    does not depend on chance.
 
     Raises:
         ValueError: it cannot be opened, or lacks weights, which would be random ones.

@@ -39,6 +39,7 @@ def option(
     *,
     free_on_resume: bool = False,
     on_card: bool = True,
+    in_recipe: bool = True,
 ) -> Any:
     """A field of a frozen options dataclass.
 
@@ -48,8 +49,10 @@ def option(
         values: the `Range`, or the strings that are allowed.
         free_on_resume: whether a continued run may have another value than before.
         on_card: whether a model card shows it; what says nothing about the model is left out.
+        in_recipe: whether a recipe holds it; what says how one command meets a folder is given with that command.
     """
     about = {"help": help, "values": values, "free_on_resume": free_on_resume, "on_card": on_card}
+    about["in_recipe"] = in_recipe
     return field(default=default, metadata={"option": about})
 
 

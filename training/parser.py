@@ -91,10 +91,10 @@ def set_values(parser: argparse.ArgumentParser, kind: type, values: dict[str, An
         if isinstance(value, list | tuple | dict) and (count is None or isinstance(value, dict)):
             raise UserError(f"{name} takes one value, not {value}")
         if count is None or value is None:
-            parser.set_defaults(**{name: _as_word(value)})
+            parser.set_defaults(**{name: as_word(value)})
             continue
         try:
-            items = [scalar(_as_word(item)) for item in (value if isinstance(value, list | tuple) else [value])]
+            items = [scalar(as_word(item)) for item in (value if isinstance(value, list | tuple) else [value])]
         except ValueError as error:
             raise UserError(f"{name}: {one_line(error)}") from error
         parser.set_defaults(**{name: items})
@@ -148,7 +148,7 @@ def _reader(scalar: Any, words: tuple[str, ...] | None, optional: bool) -> Calla
     return read
 
 
-def _as_word(value: Any) -> str:
+def as_word(value: Any) -> str:
     """A value as it would stand behind a flag."""
     words = {True: "yes", False: "no", None: "none"}
     return words[value] if value is None or isinstance(value, bool) else str(value)
@@ -156,4 +156,4 @@ def _as_word(value: Any) -> str:
 
 def _shown(value: Any) -> str:
     """A default in a help text."""
-    return " ".join(map(str, value)) if isinstance(value, tuple) else _as_word(value)
+    return " ".join(map(str, value)) if isinstance(value, tuple) else as_word(value)

@@ -104,6 +104,8 @@ def test_a_mistake_is_one_line_that_says_what_would_be_right(flags, words):
         ("hue: 0.9", "hue must lie in"),
         ("- hue", "must hold 'option: value' lines"),
         ("hue: [", "recipe.yaml is not YAML: "),
+        ("overwrite: true", "'overwrite' in .*recipe.yaml: a recipe does not hold it; give --overwrite with the"),
+        ("resume: auto", "'resume' in .*: a recipe does not hold it; give --resume"),
     ],
 )
 def test_a_mistake_in_a_recipe_is_one_line(text, words, tmp_path):
@@ -143,6 +145,15 @@ def test_an_empty_value_of_a_recipe_keeps_the_default(tmp_path):
     options = recipe_of(tmp_path, "epochs:\neval_split:\nstreaming: null\n")
     assert (options.epochs, options.eval_split, options.streaming) == (100, None, None)
     assert options.given == {"config", "dataset", "output_dir"}
+
+
+def test_a_recipe_says_nothing_about_the_folder_it_meets(tmp_path):
+    """A run's own recipe deleted the run, where it had been started with --overwrite."""
+    for flags in (["--overwrite"], ["--resume", "auto"]):
+        assert not {"overwrite", "resume"} & parsed(*flags).as_recipe().keys()
+    options = recipe_of(tmp_path, "overwrite: false\nresume: no\n")  # as earlier versions wrote them
+    assert (options.overwrite, options.resume) == (False, "no") and not {"overwrite", "resume"} & options.given
+    assert recipe_of(tmp_path, 'resume: "no"').resume == "no"
 
 
 def test_keywords_are_those_of_a_recipe():

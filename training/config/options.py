@@ -22,7 +22,7 @@ from ..errors import UserError
 from ..objective.options import ObjectiveOptions
 from ..option import NOT_NEGATIVE, POSITIVE, SHARE, about, check_options, declared, option
 from ..run_folder import Json
-from .architectures import ARCHITECTURES
+from .architectures import ARCHITECTURES, SHAPE_OPTIONS
 
 
 # Of what watches a run or looks after it, and says nothing about the model: free on a resume, and on no card.
@@ -123,8 +123,10 @@ class CheckpointOptions:
     save_every: int = aside(1000, "steps between checkpoints", POSITIVE)
     keep_last: int = aside(2, "newest checkpoints kept", POSITIVE)
     keep_best: str = aside("loss", "also keep the best by loss (paper, figure 7) or probe", ("none", "loss", "probe"))
-    resume: str = aside("no", "continue from the newest checkpoint of output_dir, if any", ("no", "auto"))
-    overwrite: bool = aside(False, "delete the run that output_dir holds, and start anew")
+    resume: str = aside(
+        "no", "continue from the newest checkpoint of output_dir, if any", ("no", "auto"), in_recipe=False
+    )
+    overwrite: bool = aside(False, "delete the run that output_dir holds, and start anew", in_recipe=False)
 
 
 @dataclass(frozen=True)
@@ -197,8 +199,12 @@ class PretrainOptions(
         check_options(self)
 
     def as_recipe(self) -> Json:
-        """Flat {option: value}, ranges as lists: `visreg pretrain --config` reads it back from YAML."""
-        values = {name: getattr(self, name) for name in option_names(self)}
+        """Flat {option: value}, ranges as lists: `visreg pretrain --config` reads it back from YAML.
+
+        What a checkpoint to start from brings is left out, as it has to be.
+        """
+        left_out = {*outside_recipes(type(self)), *(SHAPE_OPTIONS if self.initialize_from else ())}
+        values = {name: getattr(self, name) for name in option_names(self) if name not in left_out}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
     def replace(self, **changes: Any) -> "PretrainOptions":
@@ -220,6 +226,13 @@ class PretrainOptions(
 def option_names(kind: Any = PretrainOptions) -> list[str]:
     """Names of all options, in the order of recipe.yaml."""
     return [spec.name for spec in declared(kind)]
+
+
+def outside_recipes(kind: Any = PretrainOptions) -> Json:
+    """Options that say how one command meets a folder, with their defaults; a recipe that held them would meet every
+    folder so.
+    """
+    return {spec.name: spec.default for spec in declared(kind) if not about(spec)["in_recipe"]}
 
 
 def free_on_resume(kind: Any = PretrainOptions) -> frozenset[str]:

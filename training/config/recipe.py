@@ -16,9 +16,9 @@ import yaml
 
 from ..errors import UserError, one_line, setting_up
 from ..option import declared
-from ..parser import OneLineParser, add_options, set_values
+from ..parser import OneLineParser, add_options, as_word, set_values
 from ..run_folder import Json
-from .options import NEEDED, PretrainOptions, checked, option_names
+from .options import NEEDED, PretrainOptions, checked, option_names, outside_recipes
 
 
 RECIPES = Path(__file__).parent.parent / "recipes"
@@ -92,7 +92,7 @@ def read_recipe(name: str) -> Json:
     """The keys of a recipe, checked.
 
     Raises:
-        UserError: there is none, it is no YAML, or a key is no option.
+        UserError: there is none, it is no YAML, a key is no option, or one that belongs to the command.
     """
     path = recipe_path(name)
     try:
@@ -102,6 +102,10 @@ def read_recipe(name: str) -> Json:
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold 'option: value' lines")
     check_names(content, str(path))
+    for name, default in outside_recipes().items():
+        value = content.pop(name, None)
+        if value is not None and as_word(value) != as_word(default):
+            raise UserError(f"'{name}' in {path}: a recipe does not hold it; give --{name} with the command")
     return content
 
 

@@ -42,7 +42,7 @@ class OneLineParser(argparse.ArgumentParser):
         return super().parse_known_args([_underscored(word) for word in given], namespace)
 
 
-def add_options(parser: Any, kind: type, needed: Iterable[str] = ()) -> None:
+def add_options(parser: Any, kind: type, needed: Iterable[str] = (), take_back: bool = False) -> None:
     """Add a flag for each `option` of a dataclass.
 
     A bool is a flag with or without a value (`--private`, `--private no`), with `--no_` in front too if it is on by
@@ -52,6 +52,7 @@ def add_options(parser: Any, kind: type, needed: Iterable[str] = ()) -> None:
         parser: an ArgumentParser or a group of one.
         kind: the dataclass. Annotations may be bool, int, float, str, Path, a tuple of one type, or `| None` of these.
         needed: options that default to None and must have a value in the end: `none` is a word like others there.
+        take_back: `none` stands for None everywhere, for a caller that puts the default in its place.
     """
     annotations = typing.get_type_hints(kind)
     for spec in declared(kind):
@@ -59,7 +60,7 @@ def add_options(parser: Any, kind: type, needed: Iterable[str] = ()) -> None:
         text = about(spec)["help"] + ("" if spec.default is None else f" (default: {_shown(spec.default)})")
         settings: dict[str, Any] = {"help": text.replace("%", "%%"), "default": argparse.SUPPRESS}
         words = about(spec)["values"] if isinstance(about(spec)["values"], tuple) else None
-        settings["type"] = _reader(scalar, words, optional and spec.name not in needed)
+        settings["type"] = _reader(scalar, words, (optional or take_back) and spec.name not in needed)
         if count is not None:
             settings["nargs"] = count
         if words:
@@ -137,7 +138,7 @@ def _reader(scalar: Any, words: tuple[str, ...] | None, optional: bool) -> Calla
     convert = boolean if scalar is bool else scalar
 
     def read(word: str) -> Any:
-        if optional and word == "none":
+        if optional and word == "none" and word not in (words or ()):
             return None
         value = convert(word)
         if words and value not in words:

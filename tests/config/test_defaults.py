@@ -42,6 +42,25 @@ def test_what_is_given_stays_and_the_rest_is_chosen_with_a_reason(source):
     assert filled(source, processes=3)[0].global_batch_size == 66
 
 
+@pytest.mark.parametrize(
+    "flags, warmup, save_every",
+    [
+        ([], 2, 66),  # 22 steps an epoch, 30 epochs
+        (["--epochs", "3"], 0.2, 6),
+        (["--epochs", "60"], 2, 132),
+        (["--epochs", "3", "--warmup_epochs", "1", "--save_every", "50"], 1, 50),
+        (["--max_steps", "5"], 2, 1),  # the schedule cuts the warmup of a run that ends before its epochs
+        (["--epochs", "6", "--global_batch_size", "32"], 0.4, 26),
+        (["--max_steps", "50000"], 2, 1000),
+    ],
+)
+def test_warmup_and_checkpoints_follow_the_length(source, flags, warmup, save_every):
+    """A run of 120 steps had no checkpoint before its end, and one of 15 steps warmed up for 10."""
+    options, lines = filled(source, *flags)
+    assert (options.warmup_epochs, options.save_every) == (pytest.approx(warmup), save_every)
+    assert any("save_every" in line for line in lines) == ("--save_every" not in flags)
+
+
 def test_the_micro_batch_follows_from_the_memory_of_the_device(source):
     """A GPU that is not there: the largest power of two whose estimate fits; what is given stays."""
 

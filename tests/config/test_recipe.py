@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from visreg_training.config import PretrainOptions, add_pretrain_options, from_keywords, option_names, parse
+from visreg_training.config.architectures import check_shape_options
 from visreg_training.config.recipe import RECIPES, parse_options, pretrain_parser, read_recipe, recipe_table
 from visreg_training.errors import UserError
 from visreg_training.parser import OneLineParser
@@ -81,7 +82,9 @@ def test_recipes_by_known_values():
         (["--push_to_hub", "True"], ["push_to_hub needs --repo_id"]),
         (["--repo_id", "a/b/c"], ["repo_id"]),
         (["--resume", "auto", "--overwrite"], ["choose one"]),
-        (["--num_slices", "none"], ["num_slices"]),  # has a value always
+        (["--dataset", "none", "--output_dir="], ["output_dir is missing"]),  # a name like others there
+        (["--batch_size", "8"], ["did you mean 'global_batch_size' or 'micro_batch_size' or 'base_batch_size'?"]),
+        (["--lr", "1e-3"], ["did you mean 'learning_rate'?"]),
         (["--blur_kernel", "3"], ["unknown option 'blur_kernel'"]),
     ],
 )
@@ -139,6 +142,40 @@ def test_none_takes_back_what_a_recipe_sets(flags):
     assert (taken.eval_split, taken.max_steps) == (None, None) and taken.global_scale == (0.2, 1.0)
     assert {"eval_split", "max_steps"} & taken.given == set() and taken.output_dir == "none"
     assert parse([*start, *flags, "--eval_split", "train"]).eval_split == "train"
+
+
+def test_none_takes_back_what_has_a_default_too(tmp_path):
+    options = parse(["--config", "digits", "--output_dir", "out", "--model", "none", "--epochs", "none"])
+    assert (options.model, options.epochs) == ("vit_base", 100) and not {"model", "epochs"} & options.given
+    assert parsed("--keep_best", "none").keep_best == "none"  # where it is a value
+    own = from_keywords(config="digits", output_dir="out", model=None, num_slices=None)
+    assert (own.model, own.num_slices) == ("vit_base", 4096) and own.eval_split == "test"
+    assert recipe_of(tmp_path, "keep_best:\n").keep_best == "loss"
+
+
+def test_the_warmup_of_a_recipe_follows_fewer_epochs():
+    digits = ["--config", "digits", "--output_dir", "out"]
+    assert parse(digits).warmup_epochs == 2
+    full = parse(digits).epochs
+    assert parse([*digits, "--epochs", str(full / 4)]).warmup_epochs == pytest.approx(0.5)
+    assert parse([*digits, "--epochs", str(full * 4)]).warmup_epochs == 2
+    assert parse([*digits, "--epochs", "1", "--warmup_epochs", "1"]).warmup_epochs == 1
+    assert from_keywords(config="digits", output_dir="out", epochs=full / 2).warmup_epochs == pytest.approx(1)
+    assert parsed("--epochs", "3").warmup_epochs == 5  # chosen later, with the rest
+
+
+def test_a_checkpoint_that_is_given_brings_its_architecture_in_place_of_the_recipes(tmp_path):
+    given = ["--dataset", "digits", "--output_dir", "out", "--initialize_from", "first"]
+    options = parse(["--config", "own_images", *given])
+    check_shape_options(options)
+    assert options.local_size == 96
+    with pytest.raises(UserError, match="leave patch_size out"):
+        check_shape_options(parse(["--config", "own_images", *given, "--patch_size", "8"]))
+    own = tmp_path / "recipe.yaml"  # of the run itself: to be run again
+    own.write_text(yaml.safe_dump(options.as_recipe()))
+    again = parse(["--config", str(own)])
+    check_shape_options(again)
+    assert again == options
 
 
 def test_an_empty_value_of_a_recipe_keeps_the_default(tmp_path):

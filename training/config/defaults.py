@@ -67,7 +67,10 @@ def fill_defaults(
     start = options.initialize_from
     config = read_config(local_directory(model_directory(start))) if start else None
     choices = choose(source, device, processes, config.patch_size if config else None)
+    epochs = next((choice.value for choice in choices if choice.option == "epochs"), options.epochs)
     options, lines = _take(options, choices)
+    options, more = _take(options, choose_intervals(options, epochs, source.num_examples, device.type == "cuda"))
+    lines += more
     if memory is not None and meta_step is not None and "micro_batch_size" not in options.given:
         config = config or config_from(options)
         options, more = _take(options, [choose_micro_batch(options, config, meta_step, processes, memory, width)])
@@ -122,6 +125,27 @@ def choose(source: Source, device: torch.device, processes: int, patch_size: int
     ]
 
 
+def choose_intervals(options: PretrainOptions, epochs: float, count: int | None, on_gpu: bool) -> list[Choice]:
+    """Warmup and steps between checkpoints, which follow from the length and the batch that were given or chosen.
+
+    Args:
+        options: with all others chosen.
+        epochs: chosen, for which the warmup is meant: fewer that were given shorten it by the same factor.
+        count: images, None where it is unknown.
+        on_gpu: whether there is one.
+    """
+    warmup = 5 if on_gpu else 2
+    reason = "the paper's" if on_gpu else f"of {epochs:g} epochs"
+    if options.epochs < epochs:
+        warmup, reason = warmup * options.epochs / epochs, f"the share that {warmup} of {epochs:g} epochs have"
+    steps = options.max_steps or round(options.epochs * ((count or 0) // options.global_batch_size))
+    every = min(PretrainOptions.save_every, max(1, steps // 10))
+    return [
+        *([Choice("warmup_epochs", warmup, reason)] if count is not None else []),
+        Choice("save_every", every, f"steps between checkpoints; the run has {steps}"),
+    ]
+
+
 def choose_micro_batch(
     options: PretrainOptions,
     config: VISRegViTConfig,
@@ -170,20 +194,22 @@ def batch_size(count: int | None, on_gpu: bool) -> int:
 
 
 def lengths(count: int | None, on_gpu: bool) -> list[Choice]:
-    """Epochs and warmup, or a number of steps where the size of the data is unknown."""
+    """Epochs, or a number of steps where the size of the data is unknown."""
     if count is None:
         return [Choice("max_steps", 100_000 if on_gpu else 1000, "the number of images is unknown")]
     if not on_gpu:
-        return [Choice("epochs", 30, "no GPU: a first result today"), Choice("warmup_epochs", 2, "of 30 epochs")]
+        return [Choice("epochs", 30, "no GPU: a first result today")]
     epochs = 100 if count >= 500_000 else 400 if count >= 50_000 else 800
-    return [
-        Choice("epochs", epochs, f"{count:,} images (paper: 100 for ImageNet, 800 for Imagenette)"),
-        Choice("warmup_epochs", 5, "the paper's"),
-    ]
+    return [Choice("epochs", epochs, f"{count:,} images (paper: 100 for ImageNet, 800 for Imagenette)")]
+
+
+def _shown(value: Any) -> str:
+    """A value in a column of nine: 0.13333333333333333 as 0.1333."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _take(options: PretrainOptions, choices: list[Choice]) -> tuple[PretrainOptions, list[str]]:
     """The options with those choices that were not given, and a line for each."""
     taken = [choice for choice in choices if choice.option not in options.given]
-    lines = [f"  {choice.option:<22} {choice.value!s:<9} {choice.reason}" for choice in taken]
+    lines = [f"  {choice.option:<22} {_shown(choice.value):<9} {choice.reason}" for choice in taken]
     return options.replace(**{choice.option: choice.value for choice in taken}), lines

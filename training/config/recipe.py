@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recipes (YAML), flags and keywords become `PretrainOptions`: a recipe first, then what overrides it.
 
-`none` (null, None) takes back what a recipe sets, where the option may be left open (`--eval_split none`).
+`none` (null, None) takes back what a recipe sets (`--eval_split none`, `--model none`).
 An unknown key or a value out of range stops before anything starts, in one line.
 """
 
@@ -15,13 +15,14 @@ from typing import Any
 import yaml
 
 from ..errors import UserError, one_line, setting_up
-from ..option import declared
 from ..parser import OneLineParser, add_options, as_word, set_values
 from ..run_folder import Json
+from .architectures import SHAPE_OPTIONS
 from .options import NEEDED, PretrainOptions, checked, option_names, outside_recipes
 
 
 RECIPES = Path(__file__).parent.parent / "recipes"
+_LENGTH = {"epochs": PretrainOptions.epochs, "warmup_epochs": PretrainOptions.warmup_epochs}
 
 
 def parse(argv: Sequence[str], needed: Iterable[str] = NEEDED) -> PretrainOptions:
@@ -44,7 +45,7 @@ def from_keywords(needed: Iterable[str] = NEEDED, /, **options: Any) -> Pretrain
     check_names(options, "the call")
     parser = pretrain_parser()
     if config is not None:
-        _set_recipe(parser, read_recipe(str(config)))
+        _set_recipe(parser, adapted(read_recipe(str(config)), options))
     _set_recipe(parser, options)
     given = {} if config is None else {"config": config}
     return _from_namespace(vars(parser.parse_args([])) | given, needed)
@@ -66,7 +67,7 @@ def add_pretrain_options(parser: argparse.ArgumentParser) -> None:
         default=argparse.SUPPRESS,
         help="recipe: a YAML file, or one of ours by name; flags override it",
     )
-    add_options(group, PretrainOptions, needed=NEEDED)
+    add_options(group, PretrainOptions, needed=NEEDED, take_back=True)
 
 
 def parse_options(
@@ -83,7 +84,7 @@ def parse_options(
             check_names([flag[2:].partition("=")[0]], "the command")
         raise UserError(f"'{flag}' belongs to no option")
     if "config" in namespace:
-        _set_recipe(parser, read_recipe(namespace.config))
+        _set_recipe(parser, adapted(read_recipe(namespace.config), vars(namespace)))
         namespace = parser.parse_args(argv)
     return _from_namespace(vars(namespace), needed), namespace
 
@@ -109,6 +110,24 @@ def read_recipe(name: str) -> Json:
     return content
 
 
+def adapted(recipe: Json, given: Json) -> Json:
+    """A recipe beside the options that override it, where these say something of others.
+
+    A checkpoint that is given brings its architecture, in place of the recipe's. Fewer epochs than the recipe's
+    shorten its warmup by the same factor, unless one is given.
+    """
+    if given.get("initialize_from") is not None:
+        recipe = {name: value for name, value in recipe.items() if name not in SHAPE_OPTIONS}
+    if given.get("epochs") is None or given.get("warmup_epochs") is not None:
+        return recipe
+    try:
+        epochs, warmup = (float(recipe.get(name) or default) for name, default in _LENGTH.items())
+        share = float(given["epochs"]) / epochs
+    except (TypeError, ValueError):  # no number: what reads the values says so
+        return recipe
+    return recipe | {"warmup_epochs": warmup * share} if 0 < share < 1 else recipe
+
+
 def recipe_path(name: str) -> Path:
     """A file by path, or one of our recipes by name.
 
@@ -124,13 +143,25 @@ def recipe_path(name: str) -> Path:
 
 
 def check_names(names: Iterable[str], where: str) -> None:
-    """Raises UserError for a name that is no option, with the nearest that is."""
+    """Raises UserError for a name that is no option, with the nearest that are."""
     known = option_names(PretrainOptions)
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=1)
-            hint = f"did you mean '{near[0]}'?" if near else "`visreg pretrain --help` lists the options"
+            near = " or ".join(f"'{one}'" for one in near_names(str(name), known))
+            hint = f"did you mean {near}?" if near else "`visreg pretrain --help` lists the options"
             raise UserError(f"unknown option '{name}' in {where}: {hint}")
+
+
+def near_names(name: str, known: list[str]) -> list[str]:
+    """What somebody may have meant: names that contain all words of this one (`batch_size`), else have its initials
+    (`lr`), else the one that is spelled most like it.
+    """
+    words = set(name.split("_"))
+    return (
+        [one for one in known if words <= set(one.split("_"))]
+        or [one for one in known if "".join(word[0] for word in one.split("_")) == name]
+        or difflib.get_close_matches(name, known, n=1)
+    )
 
 
 def recipe_table() -> str:
@@ -150,10 +181,9 @@ def recipe_table() -> str:
 
 
 def _set_recipe(parser: argparse.ArgumentParser, recipe: Json) -> None:
-    """Make the values of a recipe the parser's defaults; an empty one counts only where it can take a value back."""
-    may_be_open = {spec.name for spec in declared(PretrainOptions) if spec.default is None} - set(NEEDED)
-    values = {name: value for name, value in recipe.items() if value is not None or name in may_be_open}
-    set_values(parser, PretrainOptions, values)
+    """Make the values of a recipe the parser's defaults; an empty one takes back what was set before."""
+    set_values(parser, PretrainOptions, {name: value for name, value in recipe.items() if value is not None})
+    parser.set_defaults(**{name: None for name, value in recipe.items() if value is None and name not in NEEDED})
 
 
 def _from_namespace(values: Json, needed: Iterable[str]) -> PretrainOptions:

@@ -76,6 +76,10 @@ def test_a_file_that_is_not_right_is_not_kept(rugged, tmp_path, monkeypatch):
 def test_mistakes_are_one_line(run, tmp_path):
     with pytest.raises(UserError, match=r"must end in \.onnx or \.pt2"):
         main(["--model", str(run), "--output", str(tmp_path / "vit.tflite")])
+
+
+@needs_export
+def test_a_model_that_is_not_there_is_named(tmp_path):
     with pytest.raises(UserError, match="nowhere"):
         main(["--model", str(tmp_path / "nowhere"), "--output", str(tmp_path / "vit.onnx")])
 

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-oldest test-newest test-slow test-gpu soak lint bench bench-step clean
+.PHONY: demo test test-oldest test-newest test-slow test-gpu soak lint bench bench-step bench-gpu clean
 
 # The tools that a target needs are stamped, so that a second call starts at once.
 $(BIN)/python:
@@ -72,6 +72,10 @@ bench: .venv/benched
 bench-step: .venv/benched
 	$(BIN)/python -m benchmarks.step --setting cifar10 --data $(CIFAR10) --output benchmarks/figures
 	$(BIN)/python -m benchmarks.step --setting photos --data $(PHOTOS) --output benchmarks/figures
+
+# One GPU, four minutes: make bench-gpu PHOTOS=folder of photos, in an environment that has torch with CUDA.
+bench-gpu: .venv/benched
+	$(BIN)/python -m benchmarks.gpu --photos $(PHOTOS) --output benchmarks/figures
 
 clean:
 	rm -rf .venv .venv-oldest .venv-newest build dist *.egg-info runs

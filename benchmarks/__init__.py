@@ -3,6 +3,7 @@
 """Measures against peers, side by side in one run, from the root of the repository: `python -m benchmarks.objective`.
 
     objective.py      time and memory of the objective: ours, lightly's, plain.py's, and the arithmetic floor
+    gpu/              all of it on a GPU: objective, colors, steps, features, `visreg pretrain`
     step.py           images a second and memory of whole steps; lightly_loop.py is the peer's loop
     quality.py        accuracy of the features after the same steps
     micro_batches.py  exact micro-batches against the undivided batch

@@ -218,23 +218,19 @@ class VISRegViTMLP(nn.Module):
         return self.fc2(self.activation(self.fc1(hidden_states)))
 
 
-def drop_path(branch: torch.Tensor, draws: torch.Tensor | None, rate: float) -> torch.Tensor:
-    """Stochastic depth: zeroes the branch (B, 1 + N, d) of the rows whose uniform draw (B,) is below the rate.
+def drop_path(branch: torch.Tensor, factors: torch.Tensor | None) -> torch.Tensor:
+    """Stochastic depth: the branch (B, 1 + N, d), each row times its factor (B,): 0, or 1 / (1 - rate).
 
-    The draws come from the encoder; None (evaluation, or no rate above 0) keeps every row as it is.
+    The factors come from the encoder; None (evaluation, or no rate above 0) keeps every row as it is.
     """
-    if draws is None or rate == 0.0:
-        return branch
-    keep = (draws >= rate).to(branch.dtype) / (1.0 - rate)
-    return branch * keep[:, None, None]
+    return branch if factors is None else branch * factors.to(branch.dtype)[:, None, None]
 
 
 class VISRegViTLayer(GradientCheckpointingLayer):
     """Pre-norm block: attention and MLP, each a residual branch with stochastic depth."""
 
-    def __init__(self, config: VISRegViTConfig, drop_path_rate: float):
+    def __init__(self, config: VISRegViTConfig):
         super().__init__()
-        self.drop_path_rate = drop_path_rate
         self.layernorm_before = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.attention = VISRegViTAttention(config)
         self.layernorm_after = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -245,15 +241,18 @@ class VISRegViTLayer(GradientCheckpointingLayer):
         self,
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
-        drop_path_draws: torch.Tensor | None = None,
+        drop_path_factors: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> torch.Tensor:
-        """Tokens (B, 1 + N, d) to tokens; `drop_path_draws` (B, 2): one draw a row for each branch, or None."""
-        first, second = (None, None) if drop_path_draws is None else drop_path_draws.unbind(1)
+        """Tokens (B, 1 + N, d) to tokens; `drop_path_factors` (B, 2): one a row for each branch, or None.
+
+        Nothing but weights differs between blocks, so that one compiled graph can serve all of them.
+        """
+        first, second = (None, None) if drop_path_factors is None else drop_path_factors.unbind(1)
         attended, _ = self.attention(self.layernorm_before(hidden_states), attention_mask, **kwargs)
-        hidden_states = hidden_states + drop_path(self.dropout(attended), first, self.drop_path_rate)
+        hidden_states = hidden_states + drop_path(self.dropout(attended), first)
         transformed = self.mlp(self.layernorm_after(hidden_states))
-        return hidden_states + drop_path(self.dropout(transformed), second, self.drop_path_rate)
+        return hidden_states + drop_path(self.dropout(transformed), second)
 
 
 class VISRegViTProjectorLinear(nn.Linear):
@@ -306,6 +305,9 @@ class VISRegViTPreTrainedModel(PreTrainedModel):
         if isinstance(module, VISRegViTEmbeddings):
             init.normal_(module.cls_token, std=1e-6)
             init.trunc_normal_(module.position_embeddings, std=self.config.initializer_range)
+        elif isinstance(module, VISRegViTEncoder):
+            rates = [rate for rate in module.drop_path_rates for _branch in range(2)]
+            init.copy_(module.drop_path_table, torch.tensor([rates, [1.0 - rate for rate in rates]]))
         elif isinstance(module, nn.Conv2d | VISRegViTProjectorLinear):
             bound = 1.0 / math.sqrt(module.weight[0].numel())
             init.uniform_(module.weight, -bound, bound)
@@ -323,10 +325,11 @@ class VISRegViTEncoder(VISRegViTPreTrainedModel):
     def __init__(self, config: VISRegViTConfig):
         super().__init__(config)
         depth = config.num_hidden_layers
-        # Plain floats: a tensor would be on the meta device while from_pretrained builds the model.
-        rates = [config.drop_path_rate * index / max(depth - 1, 1) for index in range(depth)]
-        self.layer = nn.ModuleList([VISRegViTLayer(config, rate) for rate in rates])
-        self.draws_drop_path = any(rate > 0 for rate in rates)
+        self.drop_path_rates = [config.drop_path_rate * index / max(depth - 1, 1) for index in range(depth)]
+        # (2, 2 L): the rate of each branch, and what is left of 1. `_init_weights` fills it: while from_pretrained
+        # builds the model, tensors have no content.
+        self.register_buffer("drop_path_table", torch.empty(2, 2 * depth), persistent=False)
+        self.layer = nn.ModuleList([VISRegViTLayer(config) for _ in range(depth)])
         self.post_init()
 
     @merge_with_config_defaults
@@ -338,14 +341,15 @@ class VISRegViTEncoder(VISRegViTPreTrainedModel):
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutput:
         columns = [None] * len(self.layer)
-        if self.training and self.draws_drop_path:
+        if self.training and any(self.drop_path_rates):
             # One tensor, a row for each image: consecutive chunks of rows that start from the same CPU generator
             # state draw exactly what the undivided batch draws. Exact micro-batches rest on it. The columns are
             # arguments of the blocks, so that activation checkpointing computes them again with the same draws.
             draws = torch.rand(hidden_states.shape[0], 2 * len(self.layer), device=hidden_states.device)
-            columns = draws.split(2, dim=1)
-        for layer, drop_path_draws in zip(self.layer, columns, strict=True):
-            hidden_states = layer(hidden_states, attention_mask, drop_path_draws, **kwargs)
+            rates, left = self.drop_path_table
+            columns = ((draws >= rates) / left).split(2, dim=1)
+        for layer, drop_path_factors in zip(self.layer, columns, strict=True):
+            hidden_states = layer(hidden_states, attention_mask, drop_path_factors, **kwargs)
         return BaseModelOutput(last_hidden_state=hidden_states)
 
 

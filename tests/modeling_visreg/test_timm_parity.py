@@ -96,4 +96,4 @@ def test_drop_path_ramps_as_in_timm():
     theirs = timm.create_model("vit_tiny_patch16_224", img_size=32, num_classes=0, drop_path_rate=0.1)
     ours = converted(theirs)
     timm_rates = [getattr(block.drop_path1, "drop_prob", 0.0) for block in theirs.blocks]
-    assert [layer.drop_path_rate for layer in ours.encoder.layer] == pytest.approx(timm_rates)
+    assert ours.encoder.drop_path_rates == pytest.approx(timm_rates)

@@ -18,8 +18,8 @@ needs_compile = pytest.mark.skipif(
 )
 
 
-def drop_path_draws_of(model, images, seed=0):
-    """The draws that the blocks receive in one training forward: rows x 2 for each block."""
+def drop_path_factors_of(model, images, seed=0):
+    """The factors that the blocks receive in one training forward: rows x 2 for each block."""
     received = []
     hooks = [
         layer.register_forward_pre_hook(lambda _, args: received.append(args[2])) for layer in model.encoder.layer
@@ -33,17 +33,27 @@ def drop_path_draws_of(model, images, seed=0):
 
 def test_drop_path_rises_linearly_with_depth(small_config):
     model = VISRegViTModel(small_config(num_hidden_layers=5, drop_path_rate=0.2))
-    rates = [layer.drop_path_rate for layer in model.encoder.layer]
-    assert rates == pytest.approx([0.0, 0.05, 0.1, 0.15, 0.2])
-    assert VISRegViTModel(small_config(num_hidden_layers=1)).encoder.layer[0].drop_path_rate == 0.0
+    assert model.encoder.drop_path_rates == pytest.approx([0.0, 0.05, 0.1, 0.15, 0.2])
+    assert VISRegViTModel(small_config(num_hidden_layers=1)).encoder.drop_path_rates == [0.0]
+
+
+def test_drop_path_keeps_each_branch_at_its_rate_and_divides_by_what_is_left(small_config, tmp_path):
+    """As loaded, too: no checkpoint holds the rates."""
+    VISRegViTModel(small_config(num_hidden_layers=3, drop_path_rate=0.4)).save_pretrained(tmp_path)
+    model = VISRegViTModel.from_pretrained(tmp_path).train()
+    assert not any("drop_path" in name for name in model.state_dict())
+    factors = torch.stack(drop_path_factors_of(model, torch.rand(2000, 3, 8, 8)))
+    for block, left in zip(factors, (1.0, 0.8, 0.6), strict=True):
+        assert set(block.unique().tolist()) <= {0.0, float(torch.tensor(1.0) / left)}
+        assert (block > 0).float().mean(0).tolist() == pytest.approx([left, left], abs=0.05)
 
 
 def test_drop_path_zeroes_or_rescales_whole_rows(small_config):
     model = VISRegViTModel(small_config(num_hidden_layers=2, drop_path_rate=0.5)).train()
     layer = model.encoder.layer[1]
     tokens = torch.randn(4, 5, 32)
-    draws = torch.tensor([[0.1, 0.1], [0.9, 0.1], [0.1, 0.9], [0.9, 0.9]])
-    output = layer(tokens, None, draws)
+    factors = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0], [2.0, 2.0]])
+    output = layer(tokens, None, factors)
     attended = layer.attention(layer.layernorm_before(tokens))[0] / 0.5
     assert torch.equal(output[0], tokens[0])
     torch.testing.assert_close(output[1], tokens[1] + attended[1])
@@ -69,20 +79,20 @@ def test_drop_path_is_off_in_evaluation_and_draws_nothing_without_a_rate(small_c
 def test_chunks_of_rows_draw_what_the_whole_batch_draws(small_config, chunks):
     model = VISRegViTModel(small_config(drop_path_rate=0.5))
     images = torch.rand(13, 3, 16, 16)
-    whole = torch.cat(drop_path_draws_of(model, images), dim=1)
-    assert whole.shape == (13, 6) and len(whole.unique()) > 70
+    whole = torch.cat(drop_path_factors_of(model, images), dim=1)
+    assert whole.shape == (13, 6) and len(whole.unique(dim=0)) > 5
     torch.manual_seed(0)
     features = model(images).pooler_output
     torch.manual_seed(0)
     in_chunks = torch.cat([model(chunk).pooler_output for chunk in images.split(chunks)])
     torch.testing.assert_close(in_chunks, features, atol=1e-5, rtol=0)
-    draws = []
-    hook = model.encoder.layer[0].register_forward_pre_hook(lambda _, args: draws.append(args[2]))
+    factors = []
+    hook = model.encoder.layer[2].register_forward_pre_hook(lambda _, args: factors.append(args[2]))
     torch.manual_seed(0)
     for chunk in images.split(chunks):
         model(chunk)
     hook.remove()
-    assert torch.equal(torch.cat(draws), whole[:, :2])
+    assert torch.equal(torch.cat(factors), whole[:, 4:])
 
 
 @pytest.mark.parametrize("reentrant", [False, True])

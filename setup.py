@@ -46,7 +46,7 @@ setup(
     # Lower bounds: `make test-oldest` runs the suite with exactly these (constraints-oldest.txt); constraints.txt pins
     # what CI uses. Beside each, what is missing or wrong below it.
     install_requires=[
-        "torch>=2.6",  # torch.accelerator; export to ONNX and --compile need 2.8
+        "torch>=2.6",  # torch.accelerator; export to ONNX and compiling need 2.8
         "torchvision>=0.21",  # the one of torch 2.6
         "transformers>=5.12",  # up to 5.11 a backbone gets no hidden states, nor the attention its arguments
         "accelerate>=1.6",  # is_fsdp2

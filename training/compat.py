@@ -42,15 +42,32 @@ def resolve_features(dataset: "IterableDataset") -> "IterableDataset":
 # --- torch
 
 
-def check_tracing(what: str) -> None:
-    """Raises ValueError where this torch cannot trace transformers' models.
+def traces_transformers() -> bool:
+    """Whether this torch can trace transformers' models.
 
     Their decorators look at the code of the function they wrap, which dynamo of torch 2.6 does not follow; 2.8 does.
     """
     import torch
 
-    if torch.__version__ < "2.8":
+    return torch.__version__ >= "2.8"
+
+
+def check_tracing(what: str) -> None:
+    """Raises ValueError where `traces_transformers` is false."""
+    import torch
+
+    if not traces_transformers():
         raise ValueError(f"{what} needs torch 2.8 or newer, this is {torch.__version__}")
+
+
+def compile_without_ddp_splits() -> None:
+    """Leave a compiled block whole: inside DDP, dynamo would split it where a bucket of gradients ends.
+
+    That is meant for a whole model, whose backward would else be over before the first bucket is sent.
+    """
+    import torch._dynamo
+
+    torch._dynamo.config.optimize_ddp = False
 
 
 def empty_shared(shape: tuple[int, ...], dtype: "torch.dtype") -> "torch.Tensor":
@@ -122,8 +139,24 @@ def is_activation_checkpointing(model: "PreTrainedModel") -> bool:
     return model.is_gradient_checkpointing
 
 
-def install_capturing_hooks(encoder: "PreTrainedModel") -> None:
-    """Install the hooks that collect hidden states now: at the first forward, a lock around it breaks the graph."""
+def checkpoints_in_forward(layer_class: type) -> bool:
+    """Whether activation checkpointing happens in a layer's `forward`, wrapped by transformers; else in `__call__`.
+
+    It moved after 5.17, with 5.23 at the latest.
+    """
+    return hasattr(layer_class.forward, "__wrapped__")
+
+
+def install_capturing_hooks(encoder: "PreTrainedModel", attentions: bool = True) -> None:
+    """Install the hooks that collect hidden states now: at the first forward, a lock around it breaks the graph.
+
+    Args:
+        encoder: of a ViT.
+        attentions: those inside the layers too, which collect the attention's weights.
+    """
     from transformers.utils.output_capturing import maybe_install_capturing_hooks
 
     maybe_install_capturing_hooks(encoder)
+    if not attentions:
+        for layer in encoder.layer:
+            layer.attention._forward_hooks.clear()

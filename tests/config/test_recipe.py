@@ -78,7 +78,9 @@ def test_recipes_by_known_values():
         (["--config", "nothing"], ["no recipe at 'nothing'", "digits"]),
         (["--config"], ["--config", "one argument"]),
         (["loose"], ["'loose' belongs to no option"]),
-        (["--compile", "maybe"], ["--compile", "yes or no, not 'maybe'"]),
+        (["--online_probe", "maybe"], ["--online_probe", "yes or no, not 'maybe'"]),
+        (["--compile", "yes"], ["--compile", "must be one of auto, blocks, model, no, not 'yes'"]),
+        (["--compile"], ["--compile", "expected one argument"]),
         (["--push_to_hub", "True"], ["push_to_hub needs --repo_id"]),
         (["--repo_id", "a/b/c"], ["repo_id"]),
         (["--resume", "auto", "--overwrite"], ["choose one"]),
@@ -209,7 +211,7 @@ def test_keywords_are_those_of_a_recipe():
 def test_yaml_reads_a_bare_no_as_false_and_it_still_means_no(tmp_path):
     options = recipe_of(tmp_path, "mixed_precision: no\nresume: no\ncompile: no\nonline_probe: no\n")
     assert (options.mixed_precision, options.resume) == ("no", "no")
-    assert (options.compile, options.online_probe) == (False, False)
+    assert (options.compile, options.online_probe) == ("no", False)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ import inspect
 import json
 import multiprocessing
 import sys
+from functools import partial
+from unittest.mock import patch
 
 import torch
 from torch.distributed.device_mesh import init_device_mesh
@@ -20,6 +22,8 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from modeling_visreg import VISRegViTConfig, VISRegViTForPreTraining
+from visreg_training.compat import traces_transformers
+from visreg_training.loop.compiling import compile_backbone
 from visreg_training.loop.step import PretrainingStep
 from visreg_training.objective import VISRegObjective
 
@@ -31,12 +35,13 @@ BUFFERS_STAY = (
     if "forward_sync_buffers" in inspect.signature(DistributedDataParallel.__init__).parameters
     else {"broadcast_buffers": False}
 )
+COMPILES = traces_transformers()
 # FSDP2 records events on the streams of a CPU too, which torch 2.6 has not.
 SHARDS_ON_CPUS = hasattr(torch.cpu.Stream, "record_event")
 
 
-def make_step(micro_batch_size=None, drop_path_rate=0.0, **options) -> PretrainingStep:
-    """A small model, the same on every rank."""
+def make_step(micro_batch_size=None, drop_path_rate=0.0, compiled=False, **options) -> PretrainingStep:
+    """A small model, the same on every rank; `compiled` by what takes no time."""
     torch.manual_seed(0)
     config = VISRegViTConfig(
         hidden_size=32,
@@ -49,7 +54,11 @@ def make_step(micro_batch_size=None, drop_path_rate=0.0, **options) -> Pretraini
         drop_path_rate=drop_path_rate,
     )
     objective = VISRegObjective(num_slices=50, regularization_weight=0.6, **options)
-    return PretrainingStep(VISRegViTForPreTraining(config), objective, GLOBAL, micro_batch_size)
+    model = VISRegViTForPreTraining(config)
+    if compiled:
+        with patch.object(torch, "compile", partial(torch.compile, backend="aot_eager")):
+            compile_backbone(model.vit, "blocks", torch.device("cpu"), announced=False)
+    return PretrainingStep(model, objective, GLOBAL, micro_batch_size)
 
 
 def make_views() -> list[torch.Tensor]:

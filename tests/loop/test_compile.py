@@ -1,18 +1,26 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""`--compile` traces one graph a resolution, whole, and no more however long the run is; what it makes trains."""
+"""`--compile` makes one graph a resolution, whole, however long or deep the run is, and what it makes trains."""
 
 import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
 from packaging.version import Version
+from torch._dynamo.testing import CompileCounterWithBackend
 from torch._dynamo.utils import counters
 
 from helpers import forked
+from modeling_visreg import VISRegViTConfig, VISRegViTForPreTraining
+from visreg_training.compat import enable_activation_checkpointing
+from visreg_training.loop import compiling
+from visreg_training.loop.compiling import compile_backbone, compile_mode
+from visreg_training.loop.step import PretrainingStep
+from visreg_training.objective import VISRegObjective
 from visreg_training.pretrain import pretrain
 
 
@@ -20,24 +28,141 @@ pytestmark = [
     pytest.mark.cpu,
     pytest.mark.timeout(1500),
     pytest.mark.skipif(
-        Version(torch.__version__) < Version("2.8"), reason="--compile needs torch 2.8: 2.6 cannot trace transformers"
+        Version(torch.__version__) < Version("2.8"), reason="compiling needs torch 2.8: 2.6 cannot trace transformers"
     ),
 ]
 
-RUN = forked.SMALL | {"eval_split": None, "max_steps": 4, "log_every": 1, "compile": True}
+CPU = torch.device("cpu")
+RUN = forked.SMALL | {"eval_split": None, "max_steps": 4, "log_every": 1, "compile": "blocks"}
 
 
-def test_two_resolutions_are_two_graphs(tmp_path, monkeypatch):
+@pytest.fixture
+def graphs(monkeypatch) -> CompileCounterWithBackend:
+    """Counts graphs, and makes them without generating code, which takes minutes; `frame_count` is how many."""
+    count = CompileCounterWithBackend("aot_eager")
     compiled = torch.nn.Module.compile
-    # Tracing is what is tested; generating code for it takes minutes.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=count))
     monkeypatch.setattr(
-        torch.nn.Module, "compile", lambda *given, **options: compiled(*given, backend="eager", **options)
+        torch.nn.Module, "compile", lambda *given, **options: compiled(*given, backend=count, **options)
     )
-    torch._dynamo.reset()
     counters.clear()
-    pretrain(**RUN, output_dir=tmp_path / "run")
-    assert counters["stats"]["unique_graphs"] == 2
-    assert not counters["graph_break"]
+    return count
+
+
+@pytest.mark.parametrize("compile, depth", [("blocks", 2), ("blocks", 12), ("model", 2)])
+def test_two_resolutions_are_two_graphs_in_50_steps(graphs, tmp_path, compile, depth):
+    """With online probes, and measured on held-out images of another batch in between."""
+    run = forked.SMALL | {"compile": compile, "num_hidden_layers": depth, "probe_every": 20, "save_every": 50}
+    pretrain(**run | {"max_steps": 50, "log_every": 10}, output_dir=tmp_path / "run")
+    assert graphs.frame_count == 2
+    assert not counters["graph_break"] and not counters["recompiles"]
+
+
+def step_of(compiled: bool, depth=3, micro=None, probed=False, checkpointed=False) -> PretrainingStep:
+    """A small step in training mode, with drop path."""
+    torch.manual_seed(0)
+    config = VISRegViTConfig(
+        hidden_size=32,
+        num_hidden_layers=depth,
+        num_attention_heads=2,
+        image_size=16,
+        patch_size=4,
+        drop_path_rate=0.3,
+        projector_hidden_size=16,
+        projection_size=8,
+    )
+    model = VISRegViTForPreTraining(config)
+    if checkpointed:
+        enable_activation_checkpointing(model)
+    if compiled:
+        compile_backbone(model.vit, "blocks", CPU, announced=False)
+    return PretrainingStep(model, VISRegObjective(num_slices=16), 2, micro, probed).train()
+
+
+def loss_and_gradients(step: PretrainingStep, sizes: list[tuple[int, int]], bf16: bool) -> list[torch.Tensor]:
+    """Of two steps with 6 images."""
+    results = []
+    for number in range(2):
+        torch.manual_seed(number)
+        views = [torch.randn(count, 6, 3, *size) for count, size in zip((2, 3), sizes, strict=False)]
+        step.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            output = step(views, number)
+        output.terms.total.backward()
+        results += [output.terms.total.detach(), *(p.grad for p in step.parameters())]
+        results += [] if output.blocks is None else [output.blocks]
+    return results
+
+
+@pytest.mark.parametrize(
+    "options, sizes, expected",
+    [
+        ({}, [(16, 16), (8, 8)], 2),
+        ({}, [(16, 16)], 1),
+        ({}, [(20, 12), (4, 8)], 2),
+        ({"probed": True}, [(16, 16), (8, 8)], 2),
+        ({"checkpointed": True}, [(16, 16), (8, 8)], 2),
+        ({"micro": 3, "checkpointed": True, "probed": True}, [(16, 16), (8, 8)], 2),
+        ({"micro": 4}, [(16, 16), (8, 8)], 4),  # a last micro-batch of 2 images has graphs of its own
+    ],
+)
+def test_compiled_blocks_change_not_a_bit(graphs, options, sizes, expected):
+    ours = loss_and_gradients(step_of(compiled=True, **options), sizes, bf16=False)
+    theirs = loss_and_gradients(step_of(compiled=False, **options), sizes, bf16=False)
+    assert all(torch.equal(one, other) for one, other in zip(ours, theirs, strict=True))
+    assert graphs.frame_count == expected and not counters["graph_break"]
+
+
+def test_compiled_blocks_compute_under_autocast(graphs):
+    """The gradients of two resolutions are added up in float32, which is closer than autocast's own sum."""
+    sizes = [(16, 16), (8, 8)]
+    ours = loss_and_gradients(step_of(compiled=True), sizes, bf16=True)
+    theirs = loss_and_gradients(step_of(compiled=False), sizes, bf16=True)
+    exact = loss_and_gradients(step_of(compiled=False), sizes, bf16=False)
+    far = [sum((a - b).square().sum() for a, b in zip(found, exact, strict=True)) for found in (ours, theirs)]
+    assert 0 < far[0] < 2 * far[1]
+    assert graphs.frame_count == 2
+
+
+def test_a_compiled_run_resumes_bit_for_bit(graphs, tmp_path):
+    options = RUN | {"max_steps": 8, "save_every": 4}
+    pretrain(**options, output_dir=tmp_path / "whole")
+    half = tmp_path / "half" / "checkpoints"
+    shutil.copytree(tmp_path / "whole" / "checkpoints" / "step-00000004", half / "step-00000004")
+    shutil.copy(tmp_path / "whole" / "recipe.yaml", tmp_path / "half")
+    pretrain(**options, output_dir=tmp_path / "half", resume="auto")
+    weights = [(tmp_path / name / "pretraining" / "model.safetensors").read_bytes() for name in ("whole", "half")]
+    assert weights[0] == weights[1]
+    assert graphs.frame_count == 4  # two a run
+
+
+def test_auto_goes_on_without_a_compiler_that_fails(monkeypatch, capsys):
+    def broken(_graph, _inputs):
+        raise RuntimeError("no C compiler")
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=broken))
+    expected = loss_and_gradients(step_of(compiled=False), [(16, 16), (8, 8)], bf16=False)
+    with pytest.raises(RuntimeError, match="no C compiler"):
+        loss_and_gradients(step_of(compiled=True), [(16, 16)], bf16=False)
+    monkeypatch.setattr(compiling, "compile_mode", lambda wanted, device: "blocks")
+    step = step_of(compiled=False)
+    compile_backbone(step.model.vit, "auto", CPU, announced=True)
+    found = loss_and_gradients(step, [(16, 16), (8, 8)], bf16=False)
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].startswith("compiling the blocks") and said[1].startswith("warning: not compiled (")
+    assert "no C compiler" in said[1] and len(said) == 2
+
+
+def test_auto_compiles_where_there_are_cuda_triton_and_a_torch_that_traces(monkeypatch):
+    cuda = torch.device("cuda", 0)
+    for found, mode in ((object(), "blocks"), (None, "no")):
+        monkeypatch.setattr("importlib.util.find_spec", lambda name, found=found: found)
+        assert (compile_mode("auto", cuda), compile_mode("auto", CPU)) == (mode, "no")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    monkeypatch.setattr(compiling, "traces_transformers", lambda: False)
+    assert compile_mode("auto", cuda) == "no" and compile_mode("no", cuda) == "no"
+    assert compile_mode("blocks", CPU) == "blocks"
 
 
 def command(folder, **options) -> list[str]:

@@ -28,6 +28,8 @@ CASES = {
         *([{"sharded": True}] if ranks.SHARDS_ON_CPUS else []),
         {"slices": "per_rank"},
         {"statistics": "local"},
+        *([{"compiled": True, "micro_batch_size": 4}] if ranks.COMPILES else []),
+        *([{"compiled": True, "sharded": True}] if ranks.COMPILES and ranks.SHARDS_ON_CPUS else []),
     ],
     3: [{"regularizer": "vicreg"}, {"regularizer": "swd"}],
     4: [{}],  # 50 slices on 4 ranks: 12 or 13 each
@@ -61,6 +63,7 @@ def assert_equal(result, expected, tolerance=TOLERANCE):
         assert (result[name] - value).abs().max().item() <= tolerance * scale, name
 
 
+ALIKE = ("micro_batch_size", "sharded", "compiled")  # change nothing
 EXACT = [
     (world, options)
     for world, cases in CASES.items()
@@ -72,7 +75,7 @@ EXACT = [
 @pytest.mark.cpu
 @pytest.mark.parametrize("world, options", EXACT, ids=json.dumps)
 def test_processes_give_what_one_gives(world, options, on_processes):
-    alone = {name: value for name, value in options.items() if name not in ("micro_batch_size", "sharded")}
+    alone = {name: value for name, value in options.items() if name not in ALIKE}
     expected = ranks.take_step(ranks.make_step(**alone), ranks.make_views())
     for result in on_processes[world, json.dumps(options)]:
         assert_equal(result, expected)

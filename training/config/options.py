@@ -51,7 +51,12 @@ class ModelOptions:
     activation_checkpointing: bool = option(
         False, "recompute activations of each block in backward, to save memory", free_on_resume=True
     )
-    compile: bool = option(False, "torch.compile the step", free_on_resume=True)
+    compile: str = option(
+        "auto",
+        "torch.compile the blocks, one graph for all of them, or the whole model; auto: the blocks on CUDA",
+        ("auto", "blocks", "model", "no"),
+        free_on_resume=True,
+    )
 
 
 @dataclass(frozen=True)

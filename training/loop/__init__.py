@@ -3,6 +3,7 @@
 """From options to updates: what a run is made of, and the one loop that trains it.
 
 run.py          Run and build_run: images, model, schedule, processes, folder; nothing is written
+compiling.py    torch.compile, for the blocks or the whole backbone
 views.py        crops from the workers, colored on the device, one batch ahead
 step.py         PretrainingStep: backbone, gather, projector, objective; the one module that is prepared
 optimizer.py    parameter groups, AdamW, clip, finite check, update

@@ -17,7 +17,7 @@ from transformers.utils.logging import disable_progress_bar
 from modeling_visreg import VISRegViTConfig, VISRegViTForPreTraining
 
 from ..backbones import build_pretraining_model, continue_pretraining_model
-from ..compat import check_tracing, enable_activation_checkpointing, install_capturing_hooks, reset_accelerate
+from ..compat import enable_activation_checkpointing, reset_accelerate
 from ..config import (
     PretrainOptions,
     TrainingSchedule,
@@ -36,6 +36,7 @@ from ..objective.options import ObjectiveOptions
 from ..option import take
 from ..run_folder import RunFolder, model_directory
 from ..seeding import seed_of
+from .compiling import compile_backbone
 from .step import PretrainingStep
 
 
@@ -92,6 +93,7 @@ def build_run(options: PretrainOptions, choose_missing: bool = True) -> Run:
         options = choose_defaults(options, source, accelerator)
     schedule = training_schedule(options, accelerator.num_processes, source.num_examples)
     model = build_model(options)
+    compile_backbone(model.base_model, options.compile, accelerator.device, accelerator.is_main_process)
     build_objective(options)
     return Run(options, accelerator, source, held_out, probe_source, schedule, model, RunFolder(options.output_dir))
 
@@ -202,12 +204,6 @@ def build_model(options: PretrainOptions) -> VISRegViTForPreTraining:
     check_crops(model.config.patch_size, options)
     if options.activation_checkpointing:
         enable_activation_checkpointing(model)
-    if options.compile:
-        check_tracing("--compile")
-        # Hooks that collect hidden states would be installed at the first forward, under a lock that breaks the graph.
-        install_capturing_hooks(model.base_model.encoder)
-        # In place, so that parameter names, and with them checkpoints, stay as they are; a graph for each resolution.
-        model.base_model.compile(dynamic=False)
     return model
 
 

@@ -38,8 +38,8 @@ def end_in_one_line() -> Iterator[None]:
         kinds = [kind.__name__ for kind in type(error).__mro__]  # by name: the class's module takes a second to load
         if "BackendCompilerFailed" in kinds:
             raise RunStopped(
-                f"torch.compile failed ({one_line(error)[:300]}): leave --compile out, or empty the folder of "
-                "TORCHINDUCTOR_CACHE_DIR if a compilation was cut off there"
+                f"torch.compile failed ({one_line(error)[:300]}): --compile no goes without it; else empty the folder "
+                "of TORCHINDUCTOR_CACHE_DIR if a compilation was cut off there"
             ) from error
         raise
 

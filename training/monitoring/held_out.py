@@ -79,9 +79,9 @@ class HeldOut:
         """How many of some images the linear probe and the kNN classify right: (2,)."""
         device = self.run.accelerator.device
         pixels = self.transform.normalize(self.pixels[rows].to(device, non_blocking=True))
-        with self.run.accelerator.autocast():
-            # forward, not a call: a compiled backbone would be compiled once more for this.
-            output = backbone.forward(pixels, output_hidden_states=True)
+        # Another batch and size than the steps': not worth compiling for.
+        with self.run.accelerator.autocast(), torch.compiler.set_stance("force_eager"):
+            output = backbone(pixels, output_hidden_states=True)
         answers = probes.answer(last_blocks(output), output.pooler_output)
         labels = self.labels[rows].to(device, non_blocking=True)
         return torch.stack([(answer == labels).sum() for answer in answers])

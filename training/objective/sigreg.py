@@ -5,6 +5,7 @@
 Shapes: x (V views, B images, D dimension), directions (D, K slices).
 """
 
+import functools
 import math
 from collections.abc import Iterator
 
@@ -12,7 +13,8 @@ import torch
 from torch import Tensor
 
 from .checks import check_directions, check_projections, full_precision
-from .kernels import accumulate, differentiable_once
+from .kernels import accumulate, differentiable_once, fused
+from .kernels.statistic import MakeStatistic, RowKernel
 
 
 KNOTS, LARGEST = 17, 3.0  # the published grid of LeJEPA: 17 knots of [0, 3]
@@ -44,7 +46,7 @@ def sigreg_loss(z: Tensor, directions: Tensor, chunk: int = 0) -> Tensor:
 @torch.library.custom_op("visreg::sigreg", mutates_args=())
 def _sigreg(x: Tensor, directions: Tensor, need_gradient: bool, chunk: int) -> tuple[Tensor, Tensor]:
     """Value and gradient; an operator, so that torch.compile takes it as it is."""
-    value, gradient = accumulate(x, directions, lambda rows: _characteristic, need_gradient, chunk)
+    value, gradient = accumulate(x, directions, _statistic(x), need_gradient, chunk)
     count = x.shape[0] * directions.shape[1]
     return value / count, gradient.div_(count)
 
@@ -52,6 +54,24 @@ def _sigreg(x: Tensor, directions: Tensor, need_gradient: bool, chunk: int) -> t
 @_sigreg.register_fake
 def _(x: Tensor, directions: Tensor, need_gradient: bool, chunk: int) -> tuple[Tensor, Tensor]:
     return x.new_empty(()), torch.empty_like(x) if need_gradient else x.new_empty(0)
+
+
+def _statistic(x: Tensor) -> MakeStatistic | RowKernel:
+    if fused.usable(x):
+        from .kernels.fused.rows import Characteristic
+
+        return Characteristic(_knots(x.device), STEP)
+    return lambda rows: _characteristic
+
+
+@functools.lru_cache(maxsize=16)
+def _knots(device: torch.device) -> Tensor:
+    """(3, 16): t, weight and target of each knot but t = 0, where the statistic is 0."""
+    t = torch.arange(1, KNOTS, dtype=torch.float64) * STEP
+    target = torch.exp(-t.square() / 2)
+    weight = target * 2 * STEP
+    weight[-1] /= 2
+    return torch.stack([t, weight, target]).to(device=device, dtype=torch.float32)
 
 
 def _characteristic(p: Tensor, need_slope: bool) -> tuple[Tensor, Tensor | None]:

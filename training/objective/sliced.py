@@ -26,7 +26,7 @@ def sliced_gaussian_distance(x: Tensor, directions: Tensor, chunk: int = 0) -> T
 @torch.library.custom_op("visreg::sliced_distance", mutates_args=())
 def _sliced_distance(x: Tensor, directions: Tensor, need_gradient: bool, chunk: int) -> tuple[Tensor, Tensor]:
     """Value and gradient; an operator, so that torch.compile takes it as it is."""
-    statistic = residual_statistic(gaussian_quantiles(x.shape[1], x.device, x.dtype))
+    statistic = residual_statistic(x, gaussian_quantiles(x.shape[1], x.device, x.dtype))
     value, gradient = accumulate(x, directions, statistic, need_gradient, chunk)
     count = x.shape[0] * x.shape[1] * directions.shape[1]
     return value / count, gradient.mul_(2 / count)

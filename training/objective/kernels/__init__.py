@@ -8,6 +8,7 @@ backward is one multiplication.
 
     cpu.py        a thread a core; chunks that fit its cache; NumPy's vectorized sorts
     device.py     an accelerator, by torch's operations
+    fused/        an NVIDIA GPU, by Triton kernels
     statistic.py  the types of a statistic
 
 Shapes: x (V views, B images, D dimension), directions (D, K slices), p (rows: one a view and slice, B).
@@ -19,27 +20,36 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from . import cpu, device
-from .statistic import MakeStatistic, Operator
+from . import cpu, device, fused
+from .statistic import MakeStatistic, Operator, RowKernel
 
 
 def accumulate(
-    x: Tensor, directions: Tensor, make_statistic: MakeStatistic, need_gradient: bool, chunk: int = 0
+    x: Tensor, directions: Tensor, make_statistic: MakeStatistic | RowKernel, need_gradient: bool, chunk: int = 0
 ) -> tuple[Tensor, Tensor]:
     """(sum over rows of the statistic: scalar, its gradient in x: (V, B, D), or (0,) when it is not needed).
 
     Args:
         x, directions: of one type and device.
-        make_statistic: called with the largest number of rows to come, by each thread for itself.
+        make_statistic: called with the largest number of rows to come, by each thread for itself; or what is launched
+            on the rows of a chunk, where `fused.usable(x)`.
         chunk: slices in a chunk; 0 chooses by size.
     """
+    if isinstance(make_statistic, RowKernel):
+        from .fused.loop import accumulate as run_kernels
+
+        return run_kernels(x, directions, make_statistic, need_gradient, chunk)
     run = cpu.accumulate if x.device.type == "cpu" else device.accumulate
     return run(x, directions, make_statistic, need_gradient, chunk)
 
 
-def residual_statistic(quantiles: Tensor) -> MakeStatistic:
+def residual_statistic(x: Tensor, quantiles: Tensor) -> MakeStatistic | RowKernel:
     """Sum of (sorted p - quantiles)^2: what `accumulate` takes as `make_statistic`; quantiles (B,), ascending."""
-    return functools.partial(cpu.Residuals if quantiles.device.type == "cpu" else device.Residuals, quantiles)
+    if fused.usable(x):
+        from .fused.rows import Residuals
+
+        return Residuals(quantiles)
+    return functools.partial(cpu.Residuals if x.device.type == "cpu" else device.Residuals, quantiles)
 
 
 def differentiable_once(operator: Operator, x: Tensor, directions: Tensor, chunk: int) -> Tensor:

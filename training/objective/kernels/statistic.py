@@ -5,6 +5,7 @@
 Shapes: x (V views, B images, D dimension), directions (D, K slices), p (rows: one a view and slice, B).
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 from torch import Tensor
@@ -16,3 +17,11 @@ Statistic = Callable[[Tensor, bool], tuple[Tensor | float, Tensor | None]]
 MakeStatistic = Callable[[int], Statistic]
 # (x, directions, whether the gradient is wanted, chunk) -> (value, gradient in x)
 Operator = Callable[[Tensor, Tensor, bool, int], tuple[Tensor, Tensor]]
+
+
+class RowKernel(ABC):
+    """A statistic as one launch on the rows of a chunk, for the loop of fused/."""
+
+    @abstractmethod
+    def __call__(self, p: Tensor, sums: Tensor) -> None:
+        """p (rows, B) becomes the slope, sums (rows,) the values of the rows."""

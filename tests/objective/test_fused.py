@@ -1,0 +1,134 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""The Triton kernels against torch's path in float64: on a GPU, and in Triton's interpreter on the CPU.
+
+The interpreter multiplies in float32: what the parts of tensor cores round only the GPU shows.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from visreg_training.objective import sample_directions, sigreg
+from visreg_training.objective.kernels import device
+from visreg_training.objective.slices import gaussian_quantiles
+
+
+pytest.importorskip("triton", reason="the kernels need Triton")
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
+ON_DEVICE = pytest.mark.skipif(
+    not INTERPRETED and not torch.cuda.is_available(), reason="needs a GPU or the interpreter"
+)
+# V, B, D, K
+SIZES = [(2, 1, 5, 3), (1, 2, 17, 1), (2, 3, 16, 5), (1, 63, 20, 6), (2, 64, 33, 4), (1, 65, 8, 130), (1, 511, 40, 3)]
+ROWS = {
+    "gaussian": lambda x: x,
+    "ties": lambda x: x.round(),
+    "equal images": lambda x: x[:, :1].expand_as(x),
+    "zero": lambda x: x * 0,
+    "an outlier": lambda x: torch.cat([x[:, 1:], x[:, :1] * 1e6], 1),
+    "tiny": lambda x: x * 1e-30,
+    "close together": lambda x: 1 + x * 1e-6,
+}
+
+
+def test_in_the_interpreter():
+    """The tests below, in a process of its own: Triton reads the variable when it is imported."""
+    if INTERPRETED:
+        pytest.skip("this is it")
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(Path(__file__))]
+    environment = os.environ | {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stdout
+
+
+@pytest.fixture(autouse=True)
+def _few_programs(monkeypatch):
+    """The interpreter runs one program after the other."""
+    from visreg_training.objective.kernels.fused import rows
+
+    if INTERPRETED:
+        monkeypatch.setattr(rows, "NUMBERS", 1 << 14)
+
+
+def projections(views, batch, dim):
+    return torch.randn(views, batch, dim, generator=torch.Generator().manual_seed(0)) * 1.5 + 0.3
+
+
+def error(value, reference):
+    return ((value.cpu().double() - reference).norm() / reference.norm().clamp_min(1e-30)).item()
+
+
+def both(x, directions, statistic, reference, chunk=0):
+    """(value, gradient) by the kernels and by torch in float64."""
+    from visreg_training.objective.kernels.fused.loop import accumulate
+
+    ours = accumulate(x.to(DEVICE), directions.to(DEVICE), statistic, True, chunk)
+    return ours, device.accumulate(x.double(), directions.double(), reference, True)
+
+
+def residuals(batch):
+    from visreg_training.objective.kernels.fused.rows import Residuals
+
+    quantiles = gaussian_quantiles(batch, torch.device("cpu"), torch.float64)
+    return Residuals(quantiles.float().to(DEVICE)), lambda rows: device.Residuals(quantiles, rows)
+
+
+def characteristic(batch):
+    from visreg_training.objective.kernels.fused.rows import Characteristic
+
+    return Characteristic(sigreg._knots(DEVICE), sigreg.STEP), lambda rows: sigreg._characteristic
+
+
+@ON_DEVICE
+@pytest.mark.parametrize("statistic", [residuals, characteristic])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("chunk", [0, 2])
+def test_equals_float64(statistic, size, chunk):
+    _, batch, dim, slices = size
+    directions = sample_directions(dim, slices, torch.Generator().manual_seed(1))
+    (value, gradient), (right, slope) = both(projections(*size[:3]), directions, *statistic(batch), chunk)
+    assert error(value, right) < 2e-6
+    assert error(gradient, slope) < 2e-5
+
+
+@ON_DEVICE
+@pytest.mark.parametrize("wide", [True, False])
+@pytest.mark.parametrize("kind", ROWS)
+def test_the_residuals_of_awkward_rows(kind, wide, monkeypatch):
+    """Each row by itself: the residuals are those of some order that is right to the resolution of the keys."""
+    from visreg_training.objective.kernels.fused import rows
+
+    monkeypatch.setattr(rows, "WIDE_FROM", 0 if wide else 1 << 30)
+    p = ROWS[kind](torch.randn(8, 100, generator=torch.Generator().manual_seed(0)))
+    statistic, _ = residuals(100)
+    slope, sums = p.clone().to(DEVICE), torch.empty(8, device=DEVICE)
+    statistic(slope, sums)
+    quantiles = gaussian_quantiles(100, torch.device("cpu"), torch.float32)
+    target = p - slope.cpu()  # the quantile that each value got
+    resolution = 0 if wide else (p.amax(1) - p.amin(1)).max().item() / 2**24
+    rank = (target[..., None] - quantiles).abs().argmin(-1)
+    if kind in ("gaussian", "ties", "zero", "tiny", "equal images", "close together"):
+        assert torch.equal(rank.sort(1).values, torch.arange(100).expand(8, -1))
+        in_order = p.gather(1, rank.argsort(1))
+        assert (in_order.diff(dim=1) >= -resolution).all()
+    value = (p.double().sort(1).values - quantiles.double()).square().sum(1)
+    torch.testing.assert_close(sums.cpu().double(), value, rtol=1e-5, atol=1e-6)
+
+
+@ON_DEVICE
+@pytest.mark.parametrize("wide", [True, False])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_what_is_not_finite_shows_in_the_value(bad, wide, monkeypatch):
+    from visreg_training.objective.kernels.fused import rows
+
+    monkeypatch.setattr(rows, "WIDE_FROM", 0 if wide else 1 << 30)
+    p, sums = torch.randn(3, 9), torch.empty(3, device=DEVICE)
+    p[1, 4] = bad
+    residuals(9)[0](p.to(DEVICE), sums)
+    assert sums.cpu().isfinite().tolist() == [True, False, True]

@@ -1,0 +1,64 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""What is launched on the rows of a chunk, p (V views, K slices of the chunk, B images): a statistic and its slope."""
+
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from ..statistic import RowKernel
+from .sort import residuals_kernel
+from .turns import characteristic_kernel
+
+
+WIDE_FROM = 1024  # images from which the keys of the sort have 64 bits; sort.py says what 32 leave out
+NUMBERS = 256  # of a program at least: small rows share one
+
+
+def _shape(rows: int, batch: int) -> tuple[int, int, int]:
+    """(SIZE, ROWS, number of programs)."""
+    size = max(2, triton.next_power_of_2(batch))
+    together = max(1, NUMBERS // size)
+    return size, together, triton.cdiv(rows, together)
+
+
+class Residuals(RowKernel):
+    """The statistic sum of (sorted p - quantiles)^2; its slope without the factor 2."""
+
+    def __init__(self, quantiles: Tensor):
+        self.quantiles = quantiles
+
+    def __call__(self, p: Tensor, sums: Tensor) -> None:
+        """p (rows, B) becomes the slope; sums (rows,) the values."""
+        rows, batch = p.shape
+        size, together, programs = _shape(rows, batch)
+        residuals_kernel[(programs,)](
+            p, self.quantiles, sums, rows, batch,
+            SIZE=size, BITS=size.bit_length() - 1, ROWS=together, WIDE=batch >= WIDE_FROM,
+            num_warps=_warps(size * together, 128),
+        )  # fmt: skip
+
+
+class Characteristic(RowKernel):
+    """SIGReg's statistic on knots (3, T): t = step, 2 step, ..., T step, weights and targets."""
+
+    def __init__(self, knots: Tensor, step: float):
+        self.knots, self.step = knots, step
+
+    def __call__(self, p: Tensor, sums: Tensor) -> None:
+        """p (rows, B) becomes the slope; sums (rows,) the values."""
+        rows, batch = p.shape
+        size, together, programs = _shape(rows, batch)
+        knots = self.knots.shape[1]
+        factors = torch.empty(2, knots, rows, dtype=torch.float32, device=p.device)
+        options: dict[str, Any] = {"num_warps": _warps(size * together, 256)}
+        characteristic_kernel[(programs,)](
+            p, self.knots, factors, sums, rows, batch, self.step, SIZE=size, ROWS=together, KNOTS=knots, **options
+        )
+
+
+def _warps(numbers: int, each: int) -> int:
+    """So many warps that each has about `each` numbers: 1 to 16."""
+    return max(1, min(16, numbers // each))

@@ -27,6 +27,7 @@ FLOOR = {
         "scripts",
         "threads",
         "compat",
+        "triton_support",
     )
 }
 LEAVES = {f"visreg_training.{name}" for name in ("objective", "data", "backbones")} | {"modeling_visreg"} | FLOOR

@@ -9,7 +9,8 @@ contrast turns about the mean of the unclamped image. Where nothing leaves [0, 1
 
 All random numbers come from the CPU: the same generator gives the same views on every device. Everything that depends
 on them is computed there, including which operations apply to which crops, and goes to the device in one copy (from
-pinned memory to a GPU, so that the CPU does not wait for it); nothing is read back.
+pinned memory to a GPU, so that the CPU does not wait for it); nothing is read back. On an NVIDIA GPU kernels of our own
+do what torch's operations, grouped by what applies, do elsewhere: hundreds of launches would cost more than the work.
 
 Legend: N crops of a batch, n of a part of it, C = 3, P = H x W pixels; images (N, C, H, W).
 """
@@ -21,7 +22,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from .filters import blur_weights, gaussian_blur, solarized
+from .filters import NEGLIGIBLE, blur_weights, gaussian_blur, solarized
+from .fused import color_fused, runs_fused
 from .parameters import AugmentParameters, color_options, sample_parameters
 from .scratch import Scratch
 from .transforms import ColorTransforms
@@ -29,8 +31,6 @@ from .transforms import ColorTransforms
 
 # On a CPU, this many pixels are processed at a time, which keeps them in the cache of a core.
 _CPU_CHUNK_PIXELS = 1 << 16
-# Taps of the blur that are left out: together they move a value by less than 1e-5.
-_NEGLIGIBLE = 1e-6
 
 
 class DeviceAugment(nn.Module):
@@ -66,24 +66,51 @@ class DeviceAugment(nn.Module):
         Raises:
             ValueError: images of another type or shape.
         """
-        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(f"DeviceAugment takes uint8 (N, 3, H, W), got {images.dtype} {tuple(images.shape)}")
-        return self.apply_parameters(images, self.sample(len(images), generator), out)
+        return self.color([images], generator, None if out is None else [out])[0]
+
+    @torch.no_grad()
+    def color(
+        self,
+        groups: list[torch.Tensor],
+        generator: torch.Generator | None = None,
+        outputs: list[torch.Tensor] | None = None,
+    ) -> list[torch.Tensor]:
+        """As `forward` for several resolutions of a batch one after the other, which share the copy to a GPU."""
+        for images in groups:
+            if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+                raise ValueError(f"DeviceAugment takes uint8 (N, 3, H, W), got {images.dtype} {tuple(images.shape)}")
+        parameters = [self.sample(len(images), generator) for images in groups]
+        return self._apply(groups, parameters, outputs)
 
     def apply_parameters(
         self, images: torch.Tensor, parameters: AugmentParameters, out: torch.Tensor | None = None
     ) -> torch.Tensor:
         """As `forward`, with given parameters."""
+        return self._apply([images], [parameters], None if out is None else [out])[0]
+
+    def _apply(
+        self, groups: list[torch.Tensor], parameters: list[AugmentParameters], outputs: list[torch.Tensor] | None
+    ) -> list[torch.Tensor]:
+        if outputs is None:
+            outputs = [torch.empty(images.shape, device=images.device) for images in groups]
+        if runs_fused(groups, self.options):
+            color_fused(groups, parameters, self.options, outputs)
+        else:
+            for images, drawn, output in zip(groups, parameters, outputs, strict=True):
+                self.color_in_groups(images, drawn, output)
+        return outputs
+
+    def color_in_groups(self, images: torch.Tensor, parameters: AugmentParameters, output: torch.Tensor) -> None:
+        """Colors by torch's operations, those crops together to which the same ones apply."""
         device = images.device
-        output = torch.empty(images.shape, device=device) if out is None else out
         weights = blur_weights(parameters.sigma, self.options.blur_kernel)
-        radii = ((weights > _NEGLIGIBLE).sum(dim=1) - 1).clamp(min=0)
+        radii = ((weights > NEGLIGIBLE).sum(dim=1) - 1).clamp(min=0)
         chunk = len(images)
         if device.type == "cpu":
             chunk = max(1, _CPU_CHUNK_PIXELS // (images.shape[-1] * images.shape[-2]))
         parts = [(flags, crops) for flags, group in _groups(parameters) for crops in group.split(chunk)]
         if not parts:
-            return output
+            return
         order = torch.cat([crops for _, crops in parts])
         transforms = ColorTransforms.of(AugmentParameters(*(values[order] for values in parameters)))
         scale = 1 / torch.tensor(self.options.std)
@@ -98,7 +125,6 @@ class DeviceAugment(nn.Module):
             pixels = self._augment(pixels, flags, colors, taps[part, : int(radii[crops].max()) + 1], scratch)
             _store(output, index[part], pixels, *normalization)
             start = part.stop
-        return output
 
     def _augment(
         self,

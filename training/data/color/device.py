@@ -9,8 +9,9 @@ contrast turns about the mean of the unclamped image. Where nothing leaves [0, 1
 
 All random numbers come from the CPU: the same generator gives the same views on every device. Everything that depends
 on them is computed there, including which operations apply to which crops, and goes to the device in one copy (from
-pinned memory to a GPU, so that the CPU does not wait for it); nothing is read back. On an NVIDIA GPU kernels of our own
-do what torch's operations, grouped by what applies, do elsewhere: hundreds of launches would cost more than the work.
+pinned memory to a GPU, so that the CPU does not wait for it); nothing is read back. On an NVIDIA GPU kernels of our
+own do what torch's operations, grouped by what applies, do elsewhere: hundreds of launches would cost more than the
+work.
 
 Legend: N crops of a batch, n of a part of it, C = 3, P = H x W pixels; images (N, C, H, W).
 """

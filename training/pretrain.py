@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from .config import PretrainOptions, from_keywords, parse, recipe_table
-from .distributed import all_gather_object
 from .errors import EXIT_INTERRUPTED, RunStopped, UserError, exit_codes, setting_up
 from .loop.checkpoint import Checkpoints, claim_folder, restore
 from .loop.hub_pusher import HubPusher
 from .loop.run import Run, build_run, start_trackers
 from .loop.updates import prepare, updates
 from .loop.views import build_batches
+from .monitoring.agreement import Agreement
 from .monitoring.guards import Signals, end_in_one_line
 from .monitoring.held_out import build_held_out
 from .monitoring.probes import build_probes
@@ -77,7 +77,7 @@ def execute(options: PretrainOptions) -> dict[str, Any]:
 
 def train(run: Run, resumed: Path | None, pusher: HubPusher) -> float:
     """Every update of the run; returns the seconds they took, those before a resume included."""
-    options, alone, last = run.options, run.accelerator.num_processes == 1, run.schedule.total_steps
+    options, last = run.options, run.schedule.total_steps
     trainer = prepare(run)
     state = restore(resumed, run.model, trainer.optimizer)
     checkpoints = Checkpoints(run.folder, options.keep_last, options.keep_best, run.accelerator)
@@ -86,17 +86,18 @@ def train(run: Run, resumed: Path | None, pusher: HubPusher) -> float:
         batches = build_batches(run, state.positions, state.step)
 
     saved = resumed
-    with Signals() as signals, report, closing(batches):
+    with Signals(run.is_main) as signals, report, closing(batches):
+        agreement = Agreement(signals, options.save_minutes)
         for update in updates(run, trainer, batches, state.step):
             report.add(update)
             done = update.step + 1
-            stop = signals.received and alone
             if report.due(update.step):
                 report.read(update, batches.wait_seconds, saved)
-                stop = any(all_gather_object(bool(signals.received)))
-            if done % options.save_every == 0 or done == last or stop:
-                saved = checkpoints.write(run.model, trainer.optimizer, report.state(done, batches.position()))
                 report.draw(at_least=30)
+            stop, save = agreement.decide(report.due(update.step))
+            if done % options.save_every == 0 or done == last or stop or save:
+                saved = checkpoints.write(run.model, trainer.optimizer, report.state(done, batches.position()))
+                agreement.saved()
                 pusher.checkpoint_written()
             if stop and done != last:
                 raise RunStopped(f"stopped by a signal; `--resume auto` goes on from {saved}", EXIT_INTERRUPTED)

@@ -9,6 +9,7 @@ codes of its ranks and what they wrote last. It may also say
   "sharded": true                     parameters are sharded by FSDP2
   "kills": n, "seed": s               it is killed n times at random moments before it may end
   "stopped": true                     it gets a SIGTERM after its first step; its line holds these exit codes too
+  "stopped": "for good"               the same, and it does not go on
   "copy_of": another, "until": step   it goes on from an earlier checkpoint of another job
   "file_size": bytes                  no file may grow larger: what a full disk does to write()
 A run forked before torch computed anything is the same as one that was started; so are a SIGKILL and a gloo rank.
@@ -36,6 +37,7 @@ from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 from visreg_training.config import from_keywords
 from visreg_training.data.sources.digits import load_digits_dataset
 from visreg_training.pretrain import main as pretrain
+from visreg_training.run_folder import RunFolder
 
 
 # A run of a second: 16 of 72 images of the digits a step, two resolutions, drop path and all random augmentation on.
@@ -249,6 +251,8 @@ def work(job: dict, folder: Path) -> dict:
     if "copy_of" in job:
         copy_until(folder / job["copy_of"], folder / job["name"], job["until"])
     stopped = stop_once(job, folder) if job.get("stopped") else None
+    if job.get("stopped") == "for good":
+        return {"name": job["name"], "stopped": stopped}
     kills, attempts = [], 0
     while len(kills) < job.get("kills", 0) and attempts < 3 * job["kills"]:
         attempts += 1
@@ -262,9 +266,10 @@ def work(job: dict, folder: Path) -> dict:
 
 
 def stop_once(job: dict, folder: Path) -> list[int]:
-    """Start, send SIGTERM to every rank after the first step; their exit codes."""
+    """Start, send SIGTERM to every rank after the first step that is seen; their exit codes."""
     ranks = Ranks(job, folder)
-    while ranks.running() and not ranks.steps():
+    checkpoints = RunFolder(folder / job["name"])
+    while ranks.running() and not ranks.steps() and not checkpoints.newest_checkpoint():
         time.sleep(0.002)
     for pid in ranks.pids:
         os.kill(pid, signal.SIGTERM)

@@ -60,6 +60,14 @@ def test_two_processes_are_stopped_and_killed_and_go_on(recipe, tmp_path):
     assert forked.final_weights(tmp_path / "run") == forked.final_weights(tmp_path / "unbroken")
 
 
+def test_two_processes_stop_long_before_their_logging_interval_ends(recipe, tmp_path):
+    """torchrun kills after 30 s. They would never end here: the interval is as long as the run, a million steps."""
+    options = {"config": recipe, "max_steps": 1_000_000, "log_every": 1_000_000, "save_every": 5}
+    job = {"name": "run", "options": options, "processes": 2, "stopped": "for good"}
+    [run] = forked.work_off(tmp_path, [job])
+    assert run["stopped"] == [75, 75]
+
+
 @pytest.mark.skipif(not SHARDS_ON_CPUS, reason="this torch cannot shard on a CPU")
 def test_sharded_runs_are_those_of_whole_parameters(recipe, tmp_path):
     """FSDP2 through Accelerate: the losses of DDP, checkpoints that load in either, and a whole model at the end."""

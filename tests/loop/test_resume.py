@@ -106,6 +106,26 @@ def test_two_stops_and_two_resumes_end_with_the_same_weights(recipe, unbroken, t
     assert steps == sorted(set(steps))
 
 
+def test_checkpoints_are_due_by_time_too_and_change_nothing(recipe, tmp_path):
+    options = {"config": recipe, "max_steps": 6, "save_every": 100, "keep_last": 9}
+    jobs = [{"name": "plain", "options": options}, {"name": "timed", "options": options | {"save_minutes": 1e-9}}]
+    assert [job["codes"] for job in forked.work_off(tmp_path, jobs)] == [[0], [0]]
+    written = {job["name"]: len(RunFolder(tmp_path / job["name"]).all_checkpoints()) for job in jobs}
+    assert written == {"plain": 1, "timed": 6}  # one process decides after every step
+    assert forked.final_weights(tmp_path / "plain") == forked.final_weights(tmp_path / "timed")
+
+
+def test_a_run_that_is_killed_before_its_first_checkpoint_has_drawn_its_curves(recipe, tmp_path):
+    run = RunFolder(tmp_path / "run")
+    options = {"config": recipe, "output_dir": run, "log_every": 1, "save_every": 1000, "epochs": 1000}
+    process = subprocess.Popen(command(options), stderr=subprocess.PIPE, text=True)
+    lines = (line for line in process.stderr if line.startswith("step "))
+    next(lines), next(lines)  # the second comes after the first was drawn
+    process.kill()
+    process.communicate()
+    assert run.curves.is_file() and run.newest_checkpoint() is None
+
+
 def test_ten_kills_in_a_chain(recipe, tmp_path):
     """kill -9 at random moments, from before the first step to after the last, streamed by two workers."""
     forked.write_shards(tmp_path / "data")
@@ -218,6 +238,7 @@ def test_a_second_signal_ends_at_once_but_the_same_one_passed_on_does_not():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == -signal.SIGINT and done.stdout == f"{int(signal.SIGTERM)}\n"
+    assert done.stderr == "\nstopping after this step, with a checkpoint; once more ends it at once, without\n"
 
 
 def test_a_finished_run_without_checkpoints_is_not_deleted(unbroken, tmp_path):

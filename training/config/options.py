@@ -126,6 +126,7 @@ class CheckpointOptions:
     """What is kept to go on from, and how a run meets an earlier one in its folder."""
 
     save_every: int = aside(1000, "steps between checkpoints", POSITIVE)
+    save_minutes: float = aside(15, "minutes after which one is due as well, where steps are slow", POSITIVE)
     keep_last: int = aside(2, "newest checkpoints kept", POSITIVE)
     keep_best: str = aside("loss", "also keep the best by loss (paper, figure 7) or probe", ("none", "loss", "probe"))
     resume: str = aside(

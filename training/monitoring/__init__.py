@@ -6,11 +6,13 @@ reporter.py   one report a logging interval; the only synchronization of host an
 metrics.py    meters on the device, metrics.jsonl
 progress.py   the bar or the lines, rates, time left
 guards.py     not finite, collapsed, a signal, and errors from outside as one line
+agreement.py  what several processes decide together: to stop, to save
 probes.py     linear and kNN probe beside the run; held_out.py measures them on held-out images
 curves.py     curves.png
 record.py     run.json, summary.json, accuracy before and after, pca.png, the card
 """
 
+from .agreement import Agreement
 from .guards import CollapseGuard, FiniteGuard, Signals, end_in_one_line
 from .held_out import HeldOut, build_held_out
 from .probes import OnlineProbes, build_probes
@@ -19,6 +21,7 @@ from .reporter import Reporter
 
 
 __all__ = [
+    "Agreement",
     "CollapseGuard",
     "FiniteGuard",
     "HeldOut",

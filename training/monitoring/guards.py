@@ -3,6 +3,7 @@
 """What stops a run before it wastes a night: values that are not finite, an embedding that collapsed, a signal."""
 
 import json
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -127,10 +128,14 @@ class Signals:
 
     Within that second it is the same request once more: a launcher passes on what its children have got already.
 
-    One process stops after the running step; several agree on it at the end of the logging interval.
+    One process stops after the running step, several within seconds (`Agreement`); what happens is said at once.
+
+    Args:
+        told: whether this process says it.
     """
 
-    def __init__(self):
+    def __init__(self, told: bool = True):
+        self.told = told
         self.received: int | None = None
         self.since = 0.0
         self.previous: dict[int, Any] = {}
@@ -148,6 +153,8 @@ class Signals:
         now = time.monotonic()
         if self.received is None:
             self.received, self.since = number, now
+            if self.told:  # not through sys.stderr, which the signal may have interrupted
+                os.write(2, b"\nstopping after this step, with a checkpoint; once more ends it at once, without\n")
         elif now - self.since > 1:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)

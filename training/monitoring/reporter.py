@@ -52,7 +52,7 @@ class Reporter:
         self.watch, self.timer = Stopwatch(), Timer(state.seconds)
         self.scores: dict[str, float | None] = dict(state.scores)
         self.waited = 0.0
-        self.drawn = -math.inf
+        self.draw_after = -math.inf
 
     def add(self, update: Update) -> None:
         """After every update; never synchronizes."""
@@ -135,10 +135,15 @@ class Reporter:
         self.progress.report(row["step"], row["images_per_second"], status)
 
     def draw(self, at_least: float = 0.0) -> None:
-        """Bring curves.png up to date, unless it was drawn less than `at_least` seconds ago."""
-        if self.log is not None and self.log.rows and time.perf_counter() - self.drawn >= at_least:
-            self.drawn = time.perf_counter()
-            draw_curves(self.log.rows, self.run.folder.curves)
+        """Bring curves.png up to date, unless it was drawn less than `at_least` seconds ago, or 50 times as long as
+        it takes: a long run has many points.
+        """
+        started = time.perf_counter()
+        if self.log is None or not self.log.rows or (at_least and started < self.draw_after):
+            return
+        draw_curves(self.log.rows, self.run.folder.curves)
+        now = time.perf_counter()
+        self.draw_after = now + max(at_least, 50 * (now - started))
 
     def __enter__(self) -> "Reporter":
         self.timer = Timer(self.timer.before)

@@ -47,7 +47,7 @@ def test_a_run_stops_when_too_much_is_bad(folder, workers):
         (folder / f"{number:03d}.jpg").write_bytes(b"nothing")
     loader = PretrainingLoader(open_stream(folder), MultiCrop(1, 0, 8), batch_size=20, num_workers=workers)
     with pytest.raises(
-        BadDataError, match=r"\d+ of \d+ images cannot be read .* not_image.*allowed share 0.01"
+        BadDataError, match=r"\d+ of \d+ images cannot be read .*not_image.*share 0.01 \(--max_bad_share allows more\)"
     ) as caught:
         for _ in range(30):
             next(loader)
@@ -71,7 +71,36 @@ def test_plain_order_leaves_bad_images_out_and_stops_when_too_many(folder):
     names = [identity for _, _, identity in open_stream(folder).examples(max_bad_share=0.02)]
     assert names == [str(number) for number in range(200)]
     with pytest.raises(BadDataError, match="2 of 202 images"):
-        list(open_stream(folder).examples(max_bad_share=0.001))
+        list(open_stream(folder).examples(max_bad_share=0))
+
+
+def bad(number):
+    return {"kind": "truncated", "id": str(number), "path": f"{number}.jpg", "detail": "cut off"}
+
+
+@pytest.mark.parametrize(
+    "share, images, allowed",
+    [(0.01, 40, 5), (0.01, 12, 3), (0.01, 3, 0), (0.01, 900, 9), (0.1, 40, 5), (0.2, 40, 8), (0, 40, 0)],
+)
+def test_a_few_bad_photos_stop_no_run(share, images, allowed):
+    log = SkipLog(share, enough=images, total=images, flag="--max_bad_share")
+    log.add(images - allowed, [])
+    log.add(allowed, [bad(number) for number in range(allowed)])
+    with pytest.raises(BadDataError, match=rf"^{allowed + 1} of {images} images .*\(--max_bad_share allows more\)"):
+        log.add(1, [bad(allowed)])
+
+
+def test_an_image_that_is_skipped_in_every_epoch_counts_once():
+    """One of 40, read 50 times: it was "50 of 2000", and "30 of 600" with other numbers, of 40 files."""
+    log = SkipLog(0.01, enough=40, total=40)
+    for _epoch in range(50):
+        log.add(40, [bad(7)])
+    assert log.counts == {"truncated": 50}
+    again = SkipLog(0.01, enough=40, total=40)
+    again.load(json.loads(json.dumps(log.state())))
+    again.add(40, [bad(7), bad(8), bad(9), bad(10), bad(11)])
+    with pytest.raises(BadDataError, match=r"^6 of 40 images"):
+        again.add(40, [bad(12)])
 
 
 def test_a_truncated_parquet_file_stops_before_start(five_shards, tmp_path):

@@ -129,7 +129,12 @@ class PretrainingLoader:
         self._feed = feed
         enough = min(1000, (source.num_examples or 1000 * world_size) // world_size)
         self._log = SkipLog(
-            max_bad_share, path=_rank_path(skipped_path, rank), enough=enough, shards=source.num_shards
+            max_bad_share,
+            path=_rank_path(skipped_path, rank),
+            enough=enough,
+            shards=source.num_shards,
+            total=source.num_examples,
+            flag="--max_bad_share",
         )
         if position:
             self._log.load(position["skipped"])

@@ -105,5 +105,8 @@ class LoaderOptions:
         8, "processes that decode and crop, for each rank", NOT_NEGATIVE, free_on_resume=True, on_card=False
     )
     max_bad_share: float = option(
-        0.01, "share of unreadable images at which the run stops", SHARE, free_on_resume=True
+        0.01,
+        "share of unreadable images above which the run stops; up to 5 never stop it, unless it is 0",
+        SHARE,
+        free_on_resume=True,
     )

@@ -10,6 +10,8 @@ from pathlib import Path
 
 # The share is not checked before so many images were seen.
 _FEWEST = 1000
+# So many unreadable images stop nothing, unless none are allowed: one of 40 photos is 2.5 %. At most a quarter of all.
+_FEW = 5
 UNREADABLE_FILE = "unreadable_file"
 
 
@@ -22,12 +24,15 @@ class SkipLog:
     """What was skipped so far.
 
     Attributes:
-        max_bad_share: largest share of unreadable images, 0 to 1.
-        seen: images looked at, good and bad.
-        counts: number of skipped images by kind (`truncated`, `not_image`, ...; `unreadable_file` for whole files).
+        max_bad_share: largest share of unreadable images, 0 to 1; a few are always allowed, unless it is 0.
+        seen: images looked at, good and bad, each as often as it was.
+        counts: number of skipped images by kind (`truncated`, `not_image`, ...; `unreadable_file` for whole files),
+            each as often as it was skipped.
         path: jsonl file to which each skipped image is added once; None for none.
         enough: images after which the share is checked: 1000, or an epoch where that is shorter.
         shards: files of a stream, for the share of those that cannot be read.
+        total: images there are, None where that is unknown.
+        flag: of the command that allows more, for the message; "" where there is none.
     """
 
     max_bad_share: float = 0.01
@@ -36,15 +41,18 @@ class SkipLog:
     path: Path | None = None
     enough: int = _FEWEST
     shards: int = 1
+    total: int | None = None
+    flag: str = ""
     _listed: set = field(default_factory=set)
+    _files: set = field(default_factory=set)  # those of `_listed` that are no images
     _lost: dict[str, float] = field(default_factory=dict)
 
     def add(self, seen: int, skipped: list[dict]) -> None:
         """Records `seen` images of which `skipped` (see `skip_record`) were bad.
 
         Raises:
-            BadDataError: once more than `max_bad_share` of at least `enough` images, or of the shards, were bad; a
-                row group counts as its share of its shard.
+            BadDataError: once more than `max_bad_share` of at least `enough` images, or of the shards, were bad; each
+                counts once, however often it was skipped, and a row group as its share of its shard.
         """
         self.seen += seen
         self.note(skipped)
@@ -55,27 +63,32 @@ class SkipLog:
             raise BadDataError(
                 f"{len(self._lost)} row group(s) of the {self.shards} shards, {lost:.1%} of the data, cannot be read "
                 f"(the last one, {files[-1]['id']}: {files[-1]['detail']}), "
-                f"more than the allowed share {self.max_bad_share:g} (max_bad_share)."
+                f"more than the allowed share {self.max_bad_share:g}{self._advice()}."
             )
-        bad = self.counts.total() - self.counts[UNREADABLE_FILE]
-        if skipped and self.seen >= self.enough and bad > self.max_bad_share * self.seen:
-            raise BadDataError(self._too_many(bad, skipped[-1]))
+        bad, images = len(self._listed) - len(self._files), min(self.seen, self.total or self.seen)
+        few = min(_FEW, images // 4) if self.max_bad_share else 0
+        if skipped and self.seen >= self.enough and bad > max(few, self.max_bad_share * images):
+            raise BadDataError(self._too_many(bad, images, skipped[-1]))
 
     def note(self, skipped: list[dict]) -> None:
         """Counts and lists records without checking the share: what was accepted before."""
         self.counts.update(record["kind"] for record in skipped)
         self._write([record for record in skipped if record["id"] not in self._listed])
 
-    def _too_many(self, bad: int, last: dict) -> str:
-        kinds = ", ".join(f"{count} {kind}" for kind, count in self.counts.most_common())
+    def _too_many(self, bad: int, images: int, last: dict) -> str:
+        kinds = ", ".join(kind for kind, _count in self.counts.most_common())
         where = f"; listed in {self.path}" if self.path else ""
         return (
-            f"{bad} of {self.seen} images cannot be read ({kinds}; the last one {last['path'] or last['id']}: "
-            f"{last['detail']}), more than the allowed share {self.max_bad_share:g} (max_bad_share){where}."
+            f"{bad} of {images} images cannot be read ({kinds}; the last one {last['path'] or last['id']}: "
+            f"{last['detail']}), more than the allowed share {self.max_bad_share:g}{self._advice()}{where}."
         )
+
+    def _advice(self) -> str:
+        return f" ({self.flag} allows more)" if self.flag else ""
 
     def _write(self, records: list[dict]) -> None:
         self._listed.update(record["id"] for record in records)
+        self._files.update(record["id"] for record in records if record["kind"] == UNREADABLE_FILE)
         if self.path is None or not records:
             return
         with open(self.path, "a", encoding="utf-8") as file:
@@ -87,12 +100,14 @@ class SkipLog:
             "seen": self.seen,
             "counts": dict(self.counts),
             "listed": sorted(self._listed),
+            "files": sorted(self._files),
             "lost": dict(self._lost),
         }
 
     def load(self, state: dict) -> None:
         self.seen, self.counts = state["seen"], Counter(state["counts"])
         self._listed, self._lost = set(state.get("listed", ())), dict(state.get("lost", {}))
+        self._files = set(state.get("files", self._lost))
 
 
 def skip_record(kind: str, identity: str, path: str | None, detail: str) -> dict:

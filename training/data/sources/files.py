@@ -82,6 +82,6 @@ def _check_parquet(files: list[str], max_bad_share: float) -> tuple[list[str], l
         raise ValueError(
             f"dataset: {len(records)} of {len(files)} parquet files cannot be read "
             f"({first['path']}: {first['detail']}): {share:.1%} of the data, "
-            f"more than the allowed share {max_bad_share:g} (max_bad_share)."
+            f"more than the allowed share {max_bad_share:g} (--max_bad_share allows more)."
         )
     return readable, records, rows

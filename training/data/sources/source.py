@@ -119,7 +119,7 @@ class Source:
         Raises:
             BadDataError: more than `max_bad_share` of the images cannot be read.
         """
-        log = SkipLog(max_bad_share, enough=min(1000, self.num_examples or 1000))
+        log = SkipLog(max_bad_share, enough=min(1000, self.num_examples or 1000), total=self.num_examples)
         given = 0
         for raw in self.raw_examples(seed):
             if given == limit:

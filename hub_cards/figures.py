@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from visreg_training.run_folder import RunFolder, atomic_file
+from visreg_training.run_folder import RunFolder, atomic_file, read_rows
 
 
 class Figure(NamedTuple):
@@ -18,8 +18,10 @@ class Figure(NamedTuple):
 
 def figures_of(folder: RunFolder) -> dict[Path, str]:
     """Files that a run may have, with what they show."""
+    probed = any(name.startswith(("probe_", "held_out_")) for row in read_rows(folder.metrics) for name in row)
+    probes = "accuracy of the online probes, " if probed else ""
     return {
-        folder.curves: "Loss, its terms, effective rank, accuracy of the online probes, gradient norm and speed.",
+        folder.curves: f"Loss, its terms, effective rank, {probes}gradient norm and speed.",
         folder.patches: "Images, and the first three principal components of their patch features as red, green and "
         "blue: patches of one color have similar features, in all of these images.",
     }

@@ -398,7 +398,7 @@ class VISRegViTModel(VISRegViTPreTrainedModel):
         """
         embeddings = self.embeddings(pixel_values)
         mask = mask_of(attention_mask, embeddings, self.config)
-        encoded: BaseModelOutput = self.encoder(embeddings, mask, **kwargs)
+        encoded: BaseModelOutput = self.encoder(embeddings, mask, return_dict=True, **kwargs)
         sequence = self.layernorm(encoded.last_hidden_state)
         return BaseModelOutputWithPooling(
             last_hidden_state=sequence,
@@ -452,7 +452,7 @@ class VISRegViTForPreTraining(VISRegViTPreTrainedModel):
 
     def encode(self, views: torch.Tensor, **kwargs: Unpack[TransformersKwargs]) -> torch.Tensor:
         """Features (V_r, B, d) of the views (V_r, B, C, H, W) of one resolution."""
-        features = self.vit(views.flatten(0, 1), **kwargs).pooler_output
+        features = self.vit(views.flatten(0, 1), **{**kwargs, "return_dict": True}).pooler_output
         return features.unflatten(0, views.shape[:2])
 
     def project(self, features: torch.Tensor, views_per_resolution: Sequence[int]) -> torch.Tensor:
@@ -492,7 +492,9 @@ class VISRegViTForImageClassification(VISRegViTPreTrainedModel):
         `labels` are (B,) class indices, (B,) or (B, num_labels) floats for regression, or (B, num_labels) floats for
         several labels an image: `config.problem_type` says which, or their dtype and `num_labels` do.
         """
-        outputs: BaseModelOutputWithPooling = self.vit(pixel_values, attention_mask=attention_mask, **kwargs)
+        outputs: BaseModelOutputWithPooling = self.vit(
+            pixel_values, attention_mask=attention_mask, return_dict=True, **kwargs
+        )
         logits = self.classifier(outputs.pooler_output)
         loss = None
         if labels is not None:
@@ -527,7 +529,7 @@ class VISRegViTBackbone(BackboneMixin, VISRegViTPreTrainedModel):
         """Feature maps of images (B, C, H, W), one for each of `out_features`."""
         embeddings = self.embeddings(pixel_values)
         mask = mask_of(attention_mask, embeddings, self.config)
-        encoded: BaseModelOutput = self.encoder(embeddings, mask, **kwargs)
+        encoded: BaseModelOutput = self.encoder(embeddings, mask, return_dict=True, **kwargs)
         grid = [side // self.config.patch_size for side in pixel_values.shape[-2:]]
         feature_maps = []
         for stage, hidden_state in zip(self.stage_names, encoded.hidden_states or (), strict=True):

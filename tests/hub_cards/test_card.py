@@ -254,6 +254,13 @@ def test_a_folder_without_a_model_is_refused(tmp_path):
         write_card(tmp_path)
 
 
+@pytest.mark.parametrize("probed", [False, True])
+def test_the_caption_names_the_probes_only_where_there_are_any(run, probed):
+    (run / "metrics.jsonl").write_text(json.dumps({"step": 1, "total": 0.5} | ({"probe_knn": 0.1} if probed else {})))
+    text = write_card(run).read_text(encoding="utf-8")
+    assert "effective rank" in text and ("online probes, gradient norm" in text) == probed
+
+
 def test_the_license_that_was_chosen_stays(run):
     assert header_of(write_card(run, license="cc-by-4.0"))["license"] == "cc-by-4.0"
     assert header_of(write_card(run))["license"] == "cc-by-4.0"

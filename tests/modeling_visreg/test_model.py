@@ -75,6 +75,21 @@ def test_hidden_states_and_attentions(small_config, randomize):
     assert isinstance(as_tuple, tuple) and len(as_tuple) == 2
 
 
+@pytest.mark.parametrize(
+    "kind", [VISRegViTModel, VISRegViTForImageClassification, VISRegViTBackbone, VISRegViTForPreTraining]
+)
+def test_a_config_may_ask_for_tuples(small_config, randomize, kind):
+    """transformers takes `return_dict` from the config too, also for the encoder inside."""
+    model = randomize(kind(small_config(return_dict=True))).eval()
+    images = torch.rand(2, 3, 16, 16)
+    expected = model([images[None]] if kind is VISRegViTForPreTraining else images)
+    model.config.return_dict = False
+    found = model([images[None]] if kind is VISRegViTForPreTraining else images)
+    assert type(found) is tuple and len(found) == len(expected.to_tuple())
+    first = expected[0][0] if kind is VISRegViTBackbone else expected[0]
+    assert torch.equal(found[0][0] if kind is VISRegViTBackbone else found[0], first)
+
+
 @pytest.mark.parametrize("backend", ["sdpa", "flex_attention"])
 def test_attention_backends_agree_with_eager(small_config, randomize, backend):
     model = randomize(VISRegViTModel(small_config(hidden_size=64, attn_implementation="eager"))).eval()

@@ -133,6 +133,9 @@ def test_diagnostics():
     torch.testing.assert_close(values["sigma_min"], sigma.min() + 1e-6)
     torch.testing.assert_close(values["sigma_mean"], sigma.mean() + 1e-6)
     assert all(value.dim() == 0 and not value.requires_grad for value in values.values())
+    for wrong in ((Z[0], None), (Z, torch.randn(32, 12))):
+        with pytest.raises(ValueError, match=r"must be \(views, images, dimension\), not \(32, .*one view: x\[None\]"):
+            embedding_diagnostics(*wrong)
 
 
 @pytest.mark.parametrize("regularizer", REGULARIZERS)

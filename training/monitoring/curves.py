@@ -37,11 +37,11 @@ def draw_curves(rows: list[Json], path: Path, title: str = "") -> None:
     height = -(-len(panels) // columns)
     figure = Figure(figsize=(4.2 * columns, 3.0 * height), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(height, columns, squeeze=False).flat
+    axes = list(figure.subplots(height, columns, squeeze=False).flat)
     for axis, (name, series) in zip(axes, panels, strict=False):
         draw_panel(axis, rows, name, series)
-    for axis in list(axes)[len(panels) :]:
-        axis.set_axis_off()
+    for axis in axes[len(panels) :]:
+        axis.remove()
     if title:
         figure.suptitle(title)
     with atomic_file(path) as part:

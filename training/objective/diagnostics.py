@@ -50,7 +50,15 @@ def embedding_diagnostics(
         sigma_min, sigma_mean: of the standard deviations over the batch, of all views and dimensions.
         projection_rank, feature_rank: `effective_rank` of the first view (the second only with features). One view
             suffices, and its cost does not grow with V.
+
+    Raises:
+        ValueError: a tensor has other than three dimensions.
     """
+    for name, tensor in (("z", z), ("features", features)):
+        if tensor is not None and tensor.ndim != 3:
+            raise ValueError(
+                f"{name} must be (views, images, dimension), not {tuple(tensor.shape)}; one view: x[None]"
+            )
     sigma = full_precision(batch_statistics)(z.detach(), eps).sigma
     values = {
         "sigma_min": sigma.min(),

@@ -14,7 +14,7 @@ from .parameters import AugmentParameters
 from .transforms import ColorTransforms
 
 
-# Pixels that a program works on at a time, and warps; measured on an H100.
+# Pixels that a program works on at a time, and warps.
 _OFFSETS = {"BLOCK": 4096, "num_warps": 16}
 _PIXELS = {"BLOCK": 1024, "num_warps": 4}
 _BLUR = {"ROWS": 16, "BLOCK": 32, "num_warps": 1}

@@ -38,10 +38,8 @@ class ColorTransforms(NamedTuple):
     @classmethod
     def of(cls, parameters: AugmentParameters) -> "ColorTransforms":
         """The transforms that the parameters of N crops compose to, on the CPU."""
-        position = parameters.order.argsort(dim=1)
-        before_hue = position < position[:, _HUE:]
-        first, first_mean = _compose(parameters, before_hue)
-        second, second_mean = _compose(parameters, ~before_hue)
+        matrices, about_means = _compose(parameters)
+        (first, second), (first_mean, second_mean) = matrices.chunk(2), about_means.chunk(2)
         last = torch.where(parameters.grayscale[:, None, None], _luma_matrix(), torch.eye(3))
         return cls(first / 255, first_mean / 255, last @ second, last @ second_mean, parameters.hue)
 
@@ -63,30 +61,29 @@ def _luma_matrix() -> torch.Tensor:
     return torch.tensor(_LUMA).expand(3, 3)
 
 
-def _compose(parameters: AugmentParameters, active: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the `active` (N, 4) ones of brightness, contrast and saturation do one after the other in each crop's
-    order: the matrix (N, 3, 3) that applies to a pixel and the one that applies to the mean.
+def _compose(parameters: AugmentParameters) -> tuple[torch.Tensor, torch.Tensor]:
+    """What brightness, contrast and saturation do one after the other in each crop's order: first those before hue of
+    all crops, then those after it. The matrices (2N, 3, 3) that apply to a pixel, and those that apply to the mean.
     """
-    luma, one = _luma_matrix(), torch.ones_like(parameters.hue)
-    active = active & parameters.jitter[:, None]
-    matrix = torch.eye(3).expand(len(one), 3, 3)
-    about_mean = torch.zeros_like(matrix)
-    for position in range(4):
-        operation = parameters.order[:, position : position + 1]
-        acts = active.gather(1, operation)
+    hue = (parameters.order == _HUE).int().argmax(dim=1, keepdim=True)
+    place = torch.arange(3)  # among the three
+    operations = parameters.order.gather(1, place + (place >= hue)).T
+    before = (place < hue).T
+    acts = torch.stack([before, ~before], dim=1) & parameters.jitter
 
-        def factor(number: int, values: torch.Tensor, acting=(operation, acts)) -> torch.Tensor:
-            return torch.where((acting[0][:, 0] == number) & acting[1][:, 0], values, one)[:, None, None]
+    def factors(operation: int, values: torch.Tensor) -> torch.Tensor:
+        """(3, 2N): of the places where an operation acts; 1 elsewhere, which changes nothing."""
+        return torch.where((operations == operation)[:, None] & acts, values, 1.0).flatten(1)
 
-        contrast = factor(_CONTRAST, parameters.contrast)
-        saturation = factor(_SATURATION, parameters.saturation)
-        step = (
-            factor(_BRIGHTNESS, parameters.brightness)
-            * contrast
-            * (saturation * torch.eye(3) + (1 - saturation) * luma)
-        )
-        # Contrast mixes with the mean luma of the image as it is at this point.
-        about_mean = step @ about_mean + (1 - contrast) * luma @ matrix
+    contrast, saturation = factors(_CONTRAST, parameters.contrast), factors(_SATURATION, parameters.saturation)
+    luma, unit = _luma_matrix()[..., None, None], torch.eye(3)[..., None, None]
+    scale = factors(_BRIGHTNESS, parameters.brightness) * contrast
+    steps = (scale * (saturation * unit + (1 - saturation) * luma)).permute(2, 3, 0, 1)
+    # Contrast mixes with the mean luma of the image as it is at its place; the same for all three channels.
+    about = ((1 - contrast) * luma[:1]).permute(2, 3, 0, 1)
+    matrix, about_mean = steps[0], about[0].expand(-1, 3, -1)
+    for step, mixed in zip(steps[1:], about[1:], strict=True):
+        about_mean = step @ about_mean + mixed @ matrix
         matrix = step @ matrix
     return matrix, about_mean
 

@@ -71,6 +71,16 @@ def test_micro_batches_cost_another_forward_and_less_memory():
     assert parts.activation_bytes == pytest.approx(whole.activation_bytes / 4, rel=0.01)
 
 
+def test_views_that_are_colored_ahead_are_those_of_all_images():
+    big, small = 2 * IMAGES * 3 * 64**2, 3 * IMAGES * 3 * 32**2
+    for micro in (2, IMAGES):
+        cost = step_cost(made("meta"), RESOLUTIONS, IMAGES, micro, 4)
+        assert cost.view_bytes == 9 * (big + small) + 4 * big  # two float32 sets and uint8; float32 before the blur
+        assert cost.total_bytes == sum(
+            (cost.state_bytes, cost.activation_bytes, cost.objective_bytes, cost.view_bytes)
+        )
+
+
 def test_the_largest_micro_batch_is_all_or_a_power_of_two():
     step = made("meta")
 

@@ -30,10 +30,11 @@ class Cost:
     state_bytes: int
     activation_bytes: int
     objective_bytes: int
+    view_bytes: int
 
     @property
     def total_bytes(self) -> int:
-        return self.state_bytes + self.activation_bytes + self.objective_bytes
+        return self.state_bytes + self.activation_bytes + self.objective_bytes + self.view_bytes
 
 
 def step_cost(
@@ -73,7 +74,16 @@ def step_cost(
         state_bytes=16 * count,  # weight, gradient, two moments, 4 bytes each
         activation_bytes=(saved + checkpointed(model, tokens) * micro) * bytes_each // 4,
         objective_bytes=features + 4 * dimension * slices,
+        view_bytes=bytes_of_views(resolutions, images, model.config.num_channels),
     )
+
+
+def bytes_of_views(resolutions: list[tuple[int, int]], images: int, channels: int) -> int:
+    """What views that a GPU colors one batch ahead take: two sets in float32, in turns; the crops as they come, in
+    uint8; and one resolution in float32 on its way into the blur.
+    """
+    values = [count * images * channels * side**2 for count, side in resolutions]
+    return (2 * 4 + 1) * sum(values) + 4 * max(values)
 
 
 def make_views(

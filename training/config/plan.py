@@ -87,6 +87,7 @@ def memory_parts(cost: Cost) -> str:
         "weights and optimizer": cost.state_bytes,
         "activations": cost.activation_bytes,
         "objective": cost.objective_bytes,
+        "views": cost.view_bytes,
     }
     return ", ".join(f"{name} {gib(count)}" for name, count in parts.items())
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""Views colored one batch ahead, on a CPU: what a run sees, and where it resumes, are those of the loader's."""
+"""Views colored one batch ahead: what a run sees, and where it resumes, are those of the loader's."""
 
 from contextlib import closing
 
@@ -20,6 +20,7 @@ from visreg_training.seeding import torch_generator
 SEED, RANK = 3, 0
 CROPS = MultiCrop(num_global=2, num_local=2, global_size=16, local_size=8)
 STEPS = 7
+on_each_device = pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
 
 
 @pytest.fixture(scope="module", params=["map", "stream"])
@@ -58,13 +59,15 @@ def expected(source, workers: int = 0) -> list[tuple[MultiViewBatch, dict]]:
 
 def assert_equal(batch: MultiViewBatch, right: MultiViewBatch) -> None:
     assert batch.ids == right.ids and torch.equal(batch.labels, right.labels)
-    assert all(map(torch.equal, batch.views, right.views))
+    for made, views in zip(batch.views, right.views, strict=True):
+        torch.testing.assert_close(made.cpu(), views, rtol=0, atol=0 if made.device.type == "cpu" else 1e-4)
 
 
+@on_each_device
 @pytest.mark.parametrize("workers", [0, 2])
-def test_batches_ahead_are_those_of_the_loader(source, workers):
+def test_batches_ahead_are_those_of_the_loader(source, workers, device):
     right = expected(source, workers)
-    with closing(make_batches(source, workers=workers)) as batches:
+    with closing(make_batches(source, workers=workers, device=device)) as batches:
         for batch, place in right:
             assert_equal(next(batches), batch)
             assert batches.position() == place
@@ -78,19 +81,21 @@ def test_views_stay_until_the_next_step_is_asked_for(source):
         assert_equal(batch, expected(source)[0][0])
 
 
-def test_a_run_resumes_where_it_stood_and_not_where_the_thread_was(source):
+@on_each_device
+def test_a_run_resumes_where_it_stood_and_not_where_the_thread_was(source, device):
     right = expected(source)
-    with closing(make_batches(source)) as batches:
+    with closing(make_batches(source, device=device)) as batches:
         for _ in range(3):
             next(batches)
         place = batches.position()
-    with closing(make_batches(source, place, step=3)) as resumed:
+    with closing(make_batches(source, place, step=3, device=device)) as resumed:
         for step in range(3, STEPS):
             assert_equal(next(resumed), right[step][0])
 
 
-def test_nothing_is_asked_of_the_data_after_the_last_step(source):
-    with closing(make_batches(source)) as batches:
+@on_each_device
+def test_nothing_is_asked_of_the_data_after_the_last_step(source, device):
+    with closing(make_batches(source, device=device)) as batches:
         ahead = []
         for _ in range(STEPS):
             next(batches)
@@ -98,8 +103,33 @@ def test_nothing_is_asked_of_the_data_after_the_last_step(source):
     assert ahead == [*range(2, STEPS + 1), STEPS]
 
 
-def test_an_accelerator_colors_when_the_step_comes(source):
-    """Its path, on the meta device: nothing is made ahead, and the views are where the model is."""
+@pytest.mark.gpu
+@pytest.mark.parametrize("busy", ["model", "colors"])
+def test_streams_wait_for_each_other(source, busy):
+    """Nothing here waits for the GPU, so all steps are enqueued before the first has run: views that a late model has
+    not read yet must not be written over, those of a late thread must not be read.
+    """
+    right, seen = expected(source), []
+    with closing(make_batches(source, device="cuda")) as batches:
+        slow = torch.cuda.current_stream() if busy == "model" else batches.side.stream
+        for _ in range(STEPS):
+            batch = next(batches)
+            with torch.cuda.stream(slow):
+                torch.cuda._sleep(40_000_000)  # clock cycles
+            seen.append(batch._replace(views=[group.clone() for group in batch.views]))
+    for batch, (expected_batch, _place) in zip(seen, right, strict=True):
+        assert_equal(batch, expected_batch)
+
+
+@on_each_device
+def test_two_sets_of_memory_take_turns(source, device):
+    with closing(make_batches(source, device=device)) as batches:
+        places = [[group.data_ptr() for group in next(batches).views] for _ in range(STEPS)]
+    assert places[2:] == places[:-2] and len({place for step in places for place in step}) == 4
+
+
+def test_other_accelerators_color_when_the_step_comes(source):
+    """Their path, on the meta device: nothing is made ahead, and the views are where the model is."""
     right = expected(source)
     with closing(make_batches(source, device="meta")) as batches:
         for batch, place in right:
@@ -114,7 +144,7 @@ def test_a_failure_of_the_colors_reaches_the_run(source, monkeypatch):
     def broken(*_):
         raise MemoryError("no room for the views")
 
-    monkeypatch.setattr(DeviceAugment, "forward", broken)
+    monkeypatch.setattr(DeviceAugment, "color", broken)
     with closing(make_batches(source)) as batches, pytest.raises(MemoryError, match="no room"):
         next(batches)
 

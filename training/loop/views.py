@@ -1,14 +1,14 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""From the data to the views of a step: cropped in the workers, colored on the device, one batch ahead on a CPU.
+"""From the data to the views of a step: cropped in the workers, colored on the device one batch ahead.
 
 V views, B images of a rank; views of one resolution are (V_r, B, C, H, W).
 """
 
 import time
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import asdict
-from typing import Any
 
 import torch
 
@@ -17,7 +17,11 @@ from ..data import ColorOptions, DeviceAugment, MultiCrop, MultiViewBatch, Pretr
 from ..option import take
 from ..seeding import torch_generator
 from ..threads import single_core_threads
+from ..triton_support import runs_triton
 from .run import Run
+
+
+Views = Callable[[list[torch.Tensor], int], list[torch.Tensor]]
 
 
 def build_multi_crop(options: PretrainOptions) -> MultiCrop | TorchvisionReference:
@@ -72,32 +76,70 @@ class StepAugment:
 
     def __init__(self, augment: DeviceAugment, device: torch.device, seed: int, rank: int):
         self.augment, self.device, self.seed, self.rank = augment, device, seed, rank
-        self.outputs: dict[Any, torch.Tensor] = {}
+        self.works_ahead = device.type == "cpu" or runs_triton(device)
+        self.outputs: dict[tuple, list[torch.Tensor]] = {}
 
     def __call__(self, views: list[torch.Tensor], step: int) -> list[torch.Tensor]:
         """uint8 views, one tensor (V_r, B, C, H, W) a resolution, into normalized float views of the same shapes; what
-        the torchvision backend has made in the workers is float already, and only moved. On a CPU the memory of step
-        n is used again in step n + 2.
+        the torchvision backend has made in the workers is float already, and only moved. Where colors are made ahead,
+        the memory of step n is used again in step n + 2.
         """
+        groups = [group.to(self.device, non_blocking=True) for group in views]
+        if groups[0].dtype != torch.uint8:
+            return groups
         draws = torch_generator("color", self.seed, step, self.rank)  # of the CPU: the same colors on every device
-        return [self.color(group.to(self.device, non_blocking=True), draws, step) for group in views]
+        crops = [group.flatten(0, 1) for group in groups]
+        colored = self.augment.color(crops, draws, self.buffers(crops, step) if self.works_ahead else None)
+        return [made.unflatten(0, group.shape[:2]) for made, group in zip(colored, groups, strict=True)]
 
-    def color(self, group: torch.Tensor, draws: torch.Generator, step: int) -> torch.Tensor:
-        """One resolution; `draws` goes on from one to the next."""
-        if group.dtype != torch.uint8:
-            return group
-        crops, buffer = group.flatten(0, 1), (group.shape, step % 2)
-        if self.device.type == "cpu" and buffer not in self.outputs:
-            self.outputs[buffer] = torch.empty(crops.shape)
-        return self.augment(crops, draws, self.outputs.get(buffer)).unflatten(0, group.shape[:2])
+    def buffers(self, crops: list[torch.Tensor], step: int) -> list[torch.Tensor]:
+        """One of two sets of memory for the colored crops, in turns."""
+        key = (step % 2, *(group.shape for group in crops))
+        if key not in self.outputs:
+            self.outputs[key] = [torch.empty(group.shape, device=self.device) for group in crops]
+        return self.outputs[key]
+
+
+class SideStream:
+    """A CUDA stream beside the model's, on which a thread makes views while the model works on the last ones.
+
+    The views of step n + 1 go into the memory of those of step n - 1, which the model's stream may still have to read:
+    the gradient of the patch embedding takes the pixels again. So the side stream waits for all that the model's had
+    been given when step n was asked for. The whole of step n - 1 is, its backward and its update included.
+
+    Args:
+        device: of the model.
+    """
+
+    def __init__(self, device: torch.device):
+        self.device, self.stream = device, torch.cuda.Stream(device)
+
+    def after_the_model(self, make: Views) -> Views:
+        """`make` as a thread runs it: on this stream, behind what the model's stream has been given up to now."""
+        given = torch.cuda.current_stream(self.device).record_event()
+
+        def made(views: list[torch.Tensor], step: int) -> list[torch.Tensor]:
+            with torch.cuda.stream(self.stream):
+                self.stream.wait_event(given)
+                return make(views, step)
+
+        return made
+
+    def hand_over(self, views: list[torch.Tensor]) -> None:
+        """Lets the model's stream wait for views whose making has been enqueued, and nothing after it."""
+        current = torch.cuda.current_stream(self.device)
+        current.wait_stream(self.stream)
+        for group in views:
+            group.record_stream(current)  # it was allocated for the side stream, and may be freed before it is read
 
 
 class ViewBatches:
     """The loader's batches with colored views, one a step.
 
-    A GPU colors them when their step comes, in a fraction of it. On a CPU a thread of its own does, one batch ahead,
-    while the model works on the last: many short operations do not share the interpreter's lock well among threads,
-    but let the long ones of the model run beside them.
+    A thread of its own colors them, one batch ahead, while the model works on the last: on a CPU, and on a stream of
+    its own on a GPU that does it in a few kernels. Elsewhere they are colored when their step comes: many short
+    operations do not share the interpreter's lock well among threads, but let the long ones of the model run beside
+    them.
 
     Args:
         loader: of the run, at the position of `step`.
@@ -108,7 +150,9 @@ class ViewBatches:
 
     def __init__(self, loader: PretrainingLoader, augment: StepAugment, step: int, end: int):
         self.loader, self.augment, self.step, self.end = loader, augment, step, end
-        self.ahead = single_core_threads(1, "visreg-views") if augment.device.type == "cpu" else None
+        self.ahead = single_core_threads(1, "visreg-views") if augment.works_ahead else None
+        on_gpu = augment.works_ahead and augment.device.type == "cuda"
+        self.side = SideStream(augment.device) if on_gpu else None
         self.waiting: tuple[MultiViewBatch, Future, dict] | None = None
         self.waited = 0.0
         self.handed_out = loader.position()
@@ -132,6 +176,8 @@ class ViewBatches:
             started = time.perf_counter()
             views = colored.result()
             self.waited += time.perf_counter() - started
+            if self.side is not None:
+                self.side.hand_over(views)
             self.waiting = self.fetch(self.step + 1) if self.step + 1 < self.end else None
         self.step += 1
         return batch._replace(views=views)
@@ -139,7 +185,8 @@ class ViewBatches:
     def fetch(self, step: int) -> tuple[MultiViewBatch, Future, dict]:
         """The loader's next batch, whose coloring is begun, and the position after it."""
         batch = next(self.loader)
-        return batch, self.ahead.submit(self.augment, batch.views, step), self.loader.position()
+        color = self.augment if self.side is None else self.side.after_the_model(self.augment)
+        return batch, self.ahead.submit(color, batch.views, step), self.loader.position()
 
     def position(self) -> dict:
         """The position after the last batch handed out; one that is made ahead does not count."""

@@ -14,15 +14,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from selenium import webdriver
-from selenium.webdriver.common.by import By
-from selenium.webdriver.support.wait import WebDriverWait
 
 from modeling_visreg import VISRegViTConfig, VISRegViTModel, save_checkpoint
 
 
 APP = Path(__file__).parent.parent.parent / "examples" / "space" / "app.py"
 pytestmark = pytest.mark.slow  # needs gradio, chromium and chromedriver: `make test-slow`
+webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
+By = pytest.importorskip("selenium.webdriver.common.by").By
+WebDriverWait = pytest.importorskip("selenium.webdriver.support.wait").WebDriverWait
 
 WAIT = 120  # seconds; a loaded machine is slow to start
 

@@ -1,5 +1,6 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: F401
 """Cards for trained checkpoints, and the way to the Hub. Reads run folders and models; knows nothing of the loop.
 
 push.py         a run to the Hub in one commit; background.py does it while the run goes on
@@ -12,22 +13,37 @@ markup.py       text of users as text: it cannot become YAML, HTML or Markdown
 timm_format.py  a checkpoint that timm reads too; export.py: ONNX and torch.export (imports torch)
 """
 
-from .background import BackgroundPush
-from .card import check_card, find_card, write_card, write_converted_card, write_derived_card
-from .license import origin_of, recorded_origin
-from .push import PushResult, push_run, try_push
+from typing import TYPE_CHECKING
+
+from visreg_training.lazy import face
 
 
-__all__ = [
-    "BackgroundPush",
-    "PushResult",
-    "check_card",
-    "find_card",
-    "origin_of",
-    "push_run",
-    "recorded_origin",
-    "try_push",
-    "write_card",
-    "write_converted_card",
-    "write_derived_card",
-]
+if TYPE_CHECKING:
+    from .background import BackgroundPush
+    from .card import check_card, find_card, write_card, write_converted_card, write_derived_card
+    from .license import origin_of, recorded_origin
+    from .push import PushResult, push_run, try_push
+
+
+# File -> its public names, imported when they are used: what only reads options needs no torch.
+_NAMES = {
+    "background": ("BackgroundPush",),
+    "card": (
+        "check_card",
+        "find_card",
+        "write_card",
+        "write_converted_card",
+        "write_derived_card",
+    ),
+    "license": (
+        "origin_of",
+        "recorded_origin",
+    ),
+    "push": (
+        "PushResult",
+        "push_run",
+        "try_push",
+    ),
+}
+__all__ = sorted(name for names in _NAMES.values() for name in names)
+__getattr__, __dir__ = face(__name__, _NAMES)

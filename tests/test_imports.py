@@ -17,6 +17,7 @@ FLOOR = {
     f"visreg_training.{name}"
     for name in (
         "errors",
+        "lazy",
         "bounded",
         "seeding",
         "distributed",

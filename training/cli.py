@@ -6,13 +6,14 @@ import difflib
 import importlib
 import os
 import sys
+from importlib.metadata import version
 
 from .errors import UserError, exit_codes
 
 
 # Subcommand -> (module with `main(argv)`, what it does).
 COMMANDS = {
-    "pretrain": ("pretrain", "train a ViT on images with the VISReg objective"),
+    "pretrain": ("commands.pretrain", "train a ViT on images with the VISReg objective"),
     "plan": ("commands.plan", "memory, time and workers that a recipe will need"),
     "preview": ("commands.preview", "write a contact sheet of a recipe's views"),
     "evaluate": ("commands.evaluate", "measure a checkpoint on labeled images"),
@@ -29,7 +30,15 @@ COMMANDS = {
 def usage() -> str:
     width = max(map(len, COMMANDS))
     lines = [f"  {name:<{width}}  {purpose}" for name, (_module, purpose) in COMMANDS.items()]
-    return "\n".join(["usage: visreg COMMAND [options]; `visreg COMMAND --help` lists the options", "", *lines])
+    return "\n".join(
+        [
+            "usage: visreg COMMAND [options]; `visreg COMMAND --help` lists the options",
+            "",
+            *lines,
+            "",
+            "visreg --version prints the version",
+        ]
+    )
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -40,6 +49,9 @@ def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):
         print(usage())
+        return
+    if argv[0] == "--version":
+        print(f"visreg {version('visreg')}")
         return
     name, rest = argv[0], argv[1:]
     with exit_codes("visreg"):

@@ -1,5 +1,6 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: F401
 """What turns images into features, behind one interface; evaluation, analyses and the end of a run use the same.
 
 interface.py              Backbone: tokens, features, patch maps, attention, and how they are pooled
@@ -9,22 +10,37 @@ opening.py                a Backbone from a name, or around a model in memory
 visreg.py                 the model that is pretrained: built anew, or continued from a checkpoint
 """
 
-from .interface import POOLINGS, Backbone, Tokens
-from .opening import BackboneOptions, open_backbone, wrap_backbone
-from .timm_backbone import TimmBackbone
-from .transformers_backbone import TransformersBackbone
-from .visreg import build_pretraining_model, continue_pretraining_model
+from typing import TYPE_CHECKING
+
+from ..lazy import face
 
 
-__all__ = [
-    "POOLINGS",
-    "Backbone",
-    "BackboneOptions",
-    "TimmBackbone",
-    "Tokens",
-    "TransformersBackbone",
-    "build_pretraining_model",
-    "continue_pretraining_model",
-    "open_backbone",
-    "wrap_backbone",
-]
+if TYPE_CHECKING:
+    from .interface import POOLINGS, Backbone, Tokens
+    from .opening import BackboneOptions, open_backbone, wrap_backbone
+    from .timm_backbone import TimmBackbone
+    from .transformers_backbone import TransformersBackbone
+    from .visreg import build_pretraining_model, continue_pretraining_model
+
+
+# File -> its public names, imported when they are used: what only reads options needs no torch.
+_NAMES = {
+    "interface": (
+        "POOLINGS",
+        "Backbone",
+        "Tokens",
+    ),
+    "opening": (
+        "BackboneOptions",
+        "open_backbone",
+        "wrap_backbone",
+    ),
+    "timm_backbone": ("TimmBackbone",),
+    "transformers_backbone": ("TransformersBackbone",),
+    "visreg": (
+        "build_pretraining_model",
+        "continue_pretraining_model",
+    ),
+}
+__all__ = sorted(name for names in _NAMES.values() for name in names)
+__getattr__, __dir__ = face(__name__, _NAMES)

@@ -8,7 +8,6 @@ visreg analyze all --scale small --output_dir runs/analysis
 """
 
 from ..analysis.options import ANALYSES, AnalysisOptions
-from ..analysis.run import analyze
 from ..errors import UserError, setting_up
 from ..option import check_options, take
 from ..parser import OneLineParser, add_options
@@ -29,4 +28,6 @@ def main(argv: list[str]) -> None:
     options = take(AnalysisOptions, parser.parse_args(rest))
     with setting_up():
         check_options(options)
+    from ..analysis.run import analyze
+
     analyze(list(ANALYSES) if name == "all" else [name], options)

@@ -9,8 +9,6 @@ on the weights of the run, beside published figures, and RUN/pca.png, which `vis
 
 from pathlib import Path
 
-from visreg_hub_cards import check_card, find_card, write_card
-
 from ..errors import UserError, setting_up
 from ..parser import OneLineParser
 
@@ -25,6 +23,8 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace a card that was edited by hand")
     options = vars(parser.parse_args(argv))
     run, check = options.pop("run"), options.pop("check")
+    from visreg_hub_cards import check_card, find_card, write_card
+
     with setting_up():
         path = find_card(run) if check else write_card(run, **options)
     if problems := check_card(path):

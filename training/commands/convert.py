@@ -4,9 +4,6 @@
 
 from pathlib import Path
 
-from modeling_visreg import convert_checkpoint, to_released
-from visreg_hub_cards import origin_of, write_converted_card
-
 from ..errors import setting_up
 from ..parser import OneLineParser
 
@@ -24,6 +21,9 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace the output")
     given = parser.parse_args(argv)
     with setting_up():
+        from modeling_visreg import convert_checkpoint, to_released
+        from visreg_hub_cards import origin_of, write_converted_card
+
         if given.source.is_dir():
             written = to_released(given.source, given.output, overwrite=given.overwrite)
         else:

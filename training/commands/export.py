@@ -16,7 +16,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--output", type=Path, required=True, help="file to write: .onnx, or .pt2 for torch.export")
     given = parser.parse_args(argv)
     with setting_up():
-        from visreg_hub_cards.export import export_checkpoint  # here: it imports torch, which --help can do without
+        from visreg_hub_cards.export import export_checkpoint
 
         difference = export_checkpoint(model_directory(given.model), given.output)
     print(f"wrote {given.output}; largest difference from torch {difference:.1e}")

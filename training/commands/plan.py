@@ -7,9 +7,7 @@ Operations are counted on the meta device; memory, rates and days are estimates 
 
 from ..config import add_pretrain_options, parse_options
 from ..config.gpus import GPUS
-from ..config.plan import plan_lines
 from ..errors import setting_up
-from ..loop.run import build_step_on_meta
 from ..parser import OneLineParser
 
 
@@ -24,6 +22,9 @@ def main(argv: list[str]) -> None:
     add_pretrain_options(parser)
     with setting_up():
         options, own = parse_options(parser, argv, needed=())
+        from ..config.plan import plan_lines
+        from ..loop.run import build_step_on_meta
+
         lines = plan_lines(
             options,
             build_step_on_meta,

@@ -8,14 +8,8 @@ Takes the options of `visreg pretrain`, and `--output`, `--count` of its own.
 import sys
 from pathlib import Path
 
-import torch
-
 from ..config import add_pretrain_options, parse_options
-from ..config.defaults import fill_defaults
-from ..data import preview
 from ..errors import setting_up
-from ..loop.run import open_training_source
-from ..loop.views import build_augment, build_multi_crop
 from ..parser import OneLineParser
 
 
@@ -27,6 +21,13 @@ def main(argv: list[str]) -> None:
     add_pretrain_options(parser)
     with setting_up():
         options, own = parse_options(parser, argv, needed=("dataset",))
+        import torch
+
+        from ..config.defaults import fill_defaults
+        from ..data import preview
+        from ..loop.run import open_training_source
+        from ..loop.views import build_augment, build_multi_crop
+
         source = open_training_source(options)
         if "config" not in options.given:
             options, _lines = fill_defaults(options, source, torch.device("cpu"), processes=1)

@@ -4,8 +4,6 @@
 
 from pathlib import Path
 
-from visreg_hub_cards import push_run
-
 from ..errors import setting_up
 from ..parser import OneLineParser
 
@@ -27,5 +25,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--dry_run", action="store_true", help="list what would go up, and send nothing")
     options = vars(parser.parse_args(argv))
     with setting_up():
+        from visreg_hub_cards import push_run
+
         result = push_run(options.pop("model"), **options)
     print("\n".join(result.lines()))

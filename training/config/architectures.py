@@ -4,15 +4,15 @@
 
 from typing import TYPE_CHECKING, Any
 
-from transformers import PretrainedConfig
-
-from modeling_visreg import VISRegViTConfig
-
 from ..errors import UserError
 from ..run_folder import Json
 
 
 if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+    from modeling_visreg import VISRegViTConfig
+
     from .options import PretrainOptions
 
 
@@ -36,12 +36,14 @@ ARCHITECTURES: dict[str, Json] = {
 SHAPE_OPTIONS = ("hidden_size", "image_size", "model", "num_attention_heads", "num_hidden_layers", "patch_size")
 
 
-def model_config(name: str, image_size: int, **overrides: Any) -> VISRegViTConfig:
+def model_config(name: str, image_size: int, **overrides: Any) -> "VISRegViTConfig":
     """The configuration of a named backbone; an override that is None keeps the name's own value.
 
     Raises:
         ValueError: the patch does not divide the image, or the heads the width.
     """
+    from modeling_visreg import VISRegViTConfig  # here: it imports torch, which options and their help can do without
+
     values = dict(ARCHITECTURES[name])
     width, depth, heads = values.pop("size")
     values |= {"hidden_size": width, "num_hidden_layers": depth, "num_attention_heads": heads}
@@ -52,7 +54,7 @@ def model_config(name: str, image_size: int, **overrides: Any) -> VISRegViTConfi
     return VISRegViTConfig(image_size=image_size, **values)
 
 
-def architecture_name(config: PretrainedConfig) -> str | None:
+def architecture_name(config: "PretrainedConfig") -> str | None:
     """The name of the architecture whose width, depth, heads and MLP a configuration has, if there is one."""
     sizes = (config.hidden_size, config.num_hidden_layers, config.num_attention_heads)
     for name, values in ARCHITECTURES.items():
@@ -62,7 +64,7 @@ def architecture_name(config: PretrainedConfig) -> str | None:
     return None
 
 
-def config_from(options: "PretrainOptions") -> VISRegViTConfig:
+def config_from(options: "PretrainOptions") -> "VISRegViTConfig":
     """The configuration of a fresh model."""
     return model_config(
         options.model,

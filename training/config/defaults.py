@@ -134,10 +134,10 @@ def choose_intervals(options: PretrainOptions, epochs: float, count: int | None,
         count: images, None where it is unknown.
         on_gpu: whether there is one.
     """
-    warmup = 5 if on_gpu else 2
+    warmup: float = 5 if on_gpu else 2
     reason = "the paper's" if on_gpu else f"of {epochs:g} epochs"
     if options.epochs < epochs:
-        warmup, reason = warmup * options.epochs / epochs, f"the share that {warmup} of {epochs:g} epochs have"
+        warmup, reason = warmup * options.epochs / epochs, f"the share that {warmup:g} of {epochs:g} epochs have"
     steps = options.max_steps or round(options.epochs * ((count or 0) // options.global_batch_size))
     every = min(PretrainOptions.save_every, max(1, steps // 10))
     return [

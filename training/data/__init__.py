@@ -1,5 +1,6 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: F401
 """The data path: open a source, crop in the workers, color on the device.
 
     source = open_stream("digits")
@@ -20,36 +21,51 @@ reference.py                  the same views by torchvision
 preview.py                    a sheet of views to look at
 """
 
-from .color import DeviceAugment
-from .crops import MultiCrop
-from .decode import BadImage
-from .loader import MultiViewBatch, PretrainingLoader
-from .options import ColorOptions, CropOptions, LoaderOptions, SourceOptions, SubsetOptions
-from .preview import preview
-from .reference import TorchvisionReference
-from .skips import BadDataError
-from .sources import MapSource, NoSuchSplit, Source, StreamSource, open_stream
-from .subsets import Subset
+from typing import TYPE_CHECKING
+
+from ..lazy import face
 
 
-__all__ = [
-    "BadDataError",
-    "BadImage",
-    "ColorOptions",
-    "CropOptions",
-    "DeviceAugment",
-    "LoaderOptions",
-    "MapSource",
-    "MultiCrop",
-    "MultiViewBatch",
-    "NoSuchSplit",
-    "PretrainingLoader",
-    "Source",
-    "SourceOptions",
-    "StreamSource",
-    "Subset",
-    "SubsetOptions",
-    "TorchvisionReference",
-    "open_stream",
-    "preview",
-]
+if TYPE_CHECKING:
+    from .color import DeviceAugment
+    from .crops import MultiCrop
+    from .decode import BadImage
+    from .loader import MultiViewBatch, PretrainingLoader
+    from .options import ColorOptions, CropOptions, LoaderOptions, SourceOptions, SubsetOptions
+    from .preview import preview
+    from .reference import TorchvisionReference
+    from .skips import BadDataError
+    from .sources import MapSource, NoSuchSplit, Source, StreamSource, open_stream
+    from .subsets import Subset
+
+
+# File -> its public names, imported when they are used: what only reads options needs no torch.
+_NAMES = {
+    "color": ("DeviceAugment",),
+    "crops": ("MultiCrop",),
+    "decode": ("BadImage",),
+    "loader": (
+        "MultiViewBatch",
+        "PretrainingLoader",
+    ),
+    "options": (
+        "ColorOptions",
+        "CropOptions",
+        "LoaderOptions",
+        "SourceOptions",
+        "SubsetOptions",
+    ),
+    "preview": ("preview",),
+    "reference": ("TorchvisionReference",),
+    "skips": ("BadDataError",),
+    "sources": (
+        "MapSource",
+        "NoSuchSplit",
+        "Source",
+        "StreamSource",
+        "open_stream",
+    ),
+    "subsets": ("Subset",),
+}
+__all__ = sorted(name for names in _NAMES.values() for name in names)
+__getattr__, __dir__ = face(__name__, _NAMES)

@@ -1,5 +1,6 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
+# ruff: noqa: F401
 """From a model and labeled images to a number with its interval.
 
     result = evaluate(open_backbone("out"), open_sources("digits"), KnnOptions(k=(20,)))
@@ -15,21 +16,36 @@ run.py, suite.py, frozen.py      a protocol on a data set, on a suite (suite_dat
 reports/                         result files, tables beside published numbers, pictures
 """
 
-from .cache import FeatureCache, cached_features
-from .features import FeatureOptions, Features, extract_features
-from .run import evaluate
-from .splits import Sources, open_sources
-from .suite import run_suite
+from typing import TYPE_CHECKING
+
+from ..lazy import face
 
 
-__all__ = [
-    "FeatureCache",
-    "FeatureOptions",
-    "Features",
-    "Sources",
-    "cached_features",
-    "evaluate",
-    "extract_features",
-    "open_sources",
-    "run_suite",
-]
+if TYPE_CHECKING:
+    from .cache import FeatureCache, cached_features
+    from .features import FeatureOptions, Features, extract_features
+    from .run import evaluate
+    from .splits import Sources, open_sources
+    from .suite import run_suite
+
+
+# File -> its public names, imported when they are used: what only reads options needs no torch.
+_NAMES = {
+    "cache": (
+        "FeatureCache",
+        "cached_features",
+    ),
+    "features": (
+        "FeatureOptions",
+        "Features",
+        "extract_features",
+    ),
+    "run": ("evaluate",),
+    "splits": (
+        "Sources",
+        "open_sources",
+    ),
+    "suite": ("run_suite",),
+}
+__all__ = sorted(name for names in _NAMES.values() for name in names)
+__getattr__, __dir__ = face(__name__, _NAMES)

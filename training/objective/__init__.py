@@ -17,8 +17,9 @@
 Shapes everywhere: z (V views, B images, D dimension), directions (D, K slices).
 """
 
-import importlib
 from typing import TYPE_CHECKING
+
+from ..lazy import face
 
 
 if TYPE_CHECKING:
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 
 # File -> its public names, imported when they are used: the options and the table of regularizers need no torch.
-# A name that is also a file's would be hidden by the module.
 _NAMES = {
     "baselines": ("barlow_twins_loss", "vicreg_loss"),
     "diagnostics": ("effective_rank", "embedding_diagnostics"),
@@ -48,16 +48,5 @@ _NAMES = {
         "center_loss", "invariance_loss", "scale_loss", "shape_loss", "sliced_wasserstein_loss", "visreg_loss",
     ),
 }  # fmt: skip
-_FILES = {name: file for file, names in _NAMES.items() for name in names}
-__all__ = [*sorted(_FILES)]
-
-
-def __getattr__(name: str) -> object:
-    if name not in _FILES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = globals()[name] = getattr(importlib.import_module(f".{_FILES[name]}", __name__), name)
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *_FILES})
+__all__ = sorted(name for names in _NAMES.values() for name in names)
+__getattr__, __dir__ = face(__name__, _NAMES)

@@ -73,6 +73,12 @@ def load_checkpoint(
                 floating = dtype if tensor.is_floating_point() else None
                 weights[renamed[name]] = tensor.to(floating or tensor.dtype, copy=True)
     model.load_state_dict(weights, assign=True)
+    for name, table in list(model.named_buffers()):
+        if table.is_meta:  # made of the configuration, and held by no checkpoint
+            module, _, name = name.rpartition(".")
+            owner = model.get_submodule(module)
+            owner.register_buffer(name, torch.empty_like(table, device="cpu"), persistent=False)
+            model._init_weights(owner)
     check_finite(weights, str(directory))
     return model.eval()
 

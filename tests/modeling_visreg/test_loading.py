@@ -40,6 +40,14 @@ def test_every_class_comes_back_and_its_backbone_too(small_config, tmp_path, kin
     assert torch.equal(backbone.layernorm.weight, model.base_model.layernorm.weight.bfloat16())
 
 
+def test_what_no_checkpoint_holds_is_made_of_the_configuration(small_config, tmp_path):
+    model = VISRegViTForPreTraining(small_config(drop_path_rate=0.3))
+    loaded = load_checkpoint(VISRegViTForPreTraining, save_checkpoint(model, tmp_path / "model"))
+    expected, found = dict(model.named_buffers()), dict(loaded.named_buffers())
+    assert "vit.encoder.drop_path_table" in found and expected.keys() == found.keys()
+    assert all(torch.equal(found[name], table) for name, table in expected.items())
+
+
 def test_shards_come_back_whole(small_config, tmp_path):
     model = VISRegViTModel(small_config())
     model.save_pretrained(tmp_path, max_shard_size="20KB")

@@ -18,6 +18,7 @@ FLOOR = {
     for name in (
         "errors",
         "lazy",
+        "progress",
         "bounded",
         "seeding",
         "distributed",

@@ -23,7 +23,7 @@ import torch
 from tqdm import tqdm
 
 from ..errors import RunStopped
-from ..monitoring.progress import clock
+from ..progress import clock
 from ..run_folder import Json
 from .runs import Training, perform
 

@@ -5,7 +5,7 @@
 from pathlib import Path
 
 from ..evaluation.reports.results import markdown
-from ..monitoring.progress import clock
+from ..progress import clock
 from ..run_folder import Json, read_json, write_text
 from .options import ANALYSES
 from .records import FAILS, FORMAT, HOLDS, OPEN

@@ -24,6 +24,7 @@ from ..backbones import Backbone
 from ..data import Source
 from ..distributed import all_gather_object, process_state, raise_on_all_ranks
 from ..option import check_options, option
+from ..progress import tracked
 from ..run_folder import Json, atomic_file
 from .features import AT_LEAST_ONE, FeatureOptions, Features, extract, readable
 from .preprocessing import EvaluationTransform, transform_for
@@ -115,6 +116,9 @@ def cached_features(
         parts = [path.with_suffix(f".{index}of{world}.part") for index in range(world)]
         with raise_on_all_ranks():
             images = readable(transform, source, options, rank, world)
+            total = min(source.num_examples or options.limit or 0, options.limit or source.num_examples or 0) // world
+            what = f"features of {source.name}, {source.split}"
+            images = tracked(images, total or None, what, shown=state.is_main_process)
             found, positions = extract(backbone, transform, images, options, batch_size, source.label_names)
             if not len(positions) and world == 1:
                 raise ValueError(f"{source.name}, split {source.split}: there is no image to take features of")

@@ -150,7 +150,7 @@ def readable(
         except BadImage as error:
             return position, raw, error
 
-    log = SkipLog(enough=min(1000, source.num_examples or 1000))
+    log = SkipLog(enough=min(1000, source.num_examples or 1000), total=source.num_examples)
     for position, raw, pixels in threaded(load, share(source, options, rank, world)):
         if isinstance(pixels, BadImage):
             logger.warning("Left out image %s (%s): %s", raw.id, raw.path, pixels)

@@ -1,11 +1,13 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""Progress on the screen: a bar or lines, images a second, time left."""
+"""Progress of a pretraining on the screen: a bar or lines, images a second, time left."""
 
 import sys
 import time
 
 from tqdm import tqdm
+
+from ..progress import clock
 
 
 class Progress:
@@ -52,10 +54,3 @@ class Timer:
 
     def seconds(self) -> float:
         return self.before + time.perf_counter() - self.start
-
-
-def clock(seconds: float) -> str:
-    """1:02:03 for 3723 seconds."""
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -19,8 +19,8 @@ from ..evaluation.reports.pictures import write_pca
 from ..evaluation.splits import label_map
 from ..loop.checkpoint import full_model
 from ..loop.run import Run
+from ..progress import clock
 from ..run_folder import Json, RunFolder, read_json, read_object, read_rows, write_json
-from .progress import clock
 
 
 PICTURES = 6  # images of pca.png

@@ -332,6 +332,18 @@ class VISRegViTEncoder(VISRegViTPreTrainedModel):
         self.layer = nn.ModuleList([VISRegViTLayer(config) for _ in range(depth)])
         self.post_init()
 
+    def drop_path_factors(self, rows: int) -> torch.Tensor | None:
+        """(rows, 2 L): 0, or 1 / (1 - rate), for each branch of each block; None where nothing is ever dropped.
+
+        One tensor, a row for each image: consecutive chunks of rows that start from the same CPU generator state
+        draw exactly what the undivided batch draws. Exact micro-batches rest on it. Its columns are arguments of the
+        blocks, so that activation checkpointing computes them again with the same draws.
+        """
+        if not (self.training and any(self.drop_path_rates)):
+            return None
+        rates, left = self.drop_path_table
+        return (torch.rand(rows, 2 * len(self.layer), device=rates.device) >= rates) / left
+
     @merge_with_config_defaults
     @capture_outputs(tie_last_hidden_states=False)
     def forward(
@@ -340,14 +352,8 @@ class VISRegViTEncoder(VISRegViTPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> BaseModelOutput:
-        columns = [None] * len(self.layer)
-        if self.training and any(self.drop_path_rates):
-            # One tensor, a row for each image: consecutive chunks of rows that start from the same CPU generator
-            # state draw exactly what the undivided batch draws. Exact micro-batches rest on it. The columns are
-            # arguments of the blocks, so that activation checkpointing computes them again with the same draws.
-            draws = torch.rand(hidden_states.shape[0], 2 * len(self.layer), device=hidden_states.device)
-            rates, left = self.drop_path_table
-            columns = ((draws >= rates) / left).split(2, dim=1)
+        factors = self.drop_path_factors(hidden_states.shape[0])
+        columns = [None] * len(self.layer) if factors is None else factors.split(2, dim=1)
         for layer, drop_path_factors in zip(self.layer, columns, strict=True):
             hidden_states = layer(hidden_states, attention_mask, drop_path_factors, **kwargs)
         return BaseModelOutput(last_hidden_state=hidden_states)

@@ -58,7 +58,7 @@ def make_step(micro_batch_size=None, drop_path_rate=0.0, compiled=False, **optio
     if compiled:
         with patch.object(torch, "compile", partial(torch.compile, backend="aot_eager")):
             compile_backbone(model.vit, "blocks", torch.device("cpu"), announced=False)
-    return PretrainingStep(model, objective, GLOBAL, micro_batch_size)
+    return PretrainingStep(model, objective, GLOBAL, micro_batch_size, packed=compiled)
 
 
 def make_views() -> list[torch.Tensor]:

@@ -28,7 +28,7 @@ CASES = {
         *([{"sharded": True}] if ranks.SHARDS_ON_CPUS else []),
         {"slices": "per_rank"},
         {"statistics": "local"},
-        *([{"compiled": True, "micro_batch_size": 4}] if ranks.COMPILES else []),
+        *([{"compiled": True}, {"compiled": True, "micro_batch_size": 4}] if ranks.COMPILES else []),
         *([{"compiled": True, "sharded": True}] if ranks.COMPILES and ranks.SHARDS_ON_CPUS else []),
     ],
     3: [{"regularizer": "vicreg"}, {"regularizer": "swd"}],

@@ -4,6 +4,7 @@
 
 run.py          Run and build_run: images, model, schedule, processes, folder; nothing is written
 compiling.py    torch.compile, for the blocks or the whole backbone
+packed.py       the tokens of all resolutions through each compiled block at once
 views.py        crops from the workers, colored on the device, one batch ahead
 step.py         PretrainingStep: backbone, gather, projector, objective; the one module that is prepared
 optimizer.py    parameter groups, AdamW, clip, finite check, update

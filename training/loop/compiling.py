@@ -1,10 +1,11 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""torch.compile for the backbone of a run: its blocks, which share one graph a resolution, or the whole of it.
+"""torch.compile for the backbone of a run: its blocks, which share one graph, or the whole of it.
 
 The blocks are where the time goes. Compiled together with all around them they are one graph for each of L blocks;
 compiled once, as a function of which the block is an argument, they need L times less of the compiler, and what
-stays outside (hooks that collect hidden states, FSDP's hooks, activation checkpointing) stays plain Python.
+stays outside (hooks that collect hidden states, FSDP's hooks, activation checkpointing) stays plain Python. Compiled
+blocks also take the tokens of all resolutions at once (packed.py).
 """
 
 import importlib.util
@@ -27,6 +28,7 @@ from ..compat import (
     traces_transformers,
 )
 from ..errors import one_line
+from .packed import Packing, packed_block
 
 
 def compile_mode(wanted: str, device: torch.device) -> str:
@@ -67,10 +69,25 @@ def compile_backbone(vit: VISRegViTModel, wanted: str, device: torch.device, ann
     compile_without_ddp_splits()
     blocks = list(vit.encoder.layer)
     # Without what transformers wraps around it, which checkpoints.
-    compiled = CompiledBlock(inspect.unwrap(type(blocks[0]).forward), wanted == "auto", announced)
+    forward = partial(either_forward, inspect.unwrap(type(blocks[0]).forward))
+    compiled = CompiledBlock(forward, wanted == "auto", announced)
     for block in blocks:
         checkpoints = checkpoints_in_forward(type(block))
         block.forward = partial(checkpointed if checkpoints else compiled, *([compiled] if checkpoints else []), block)
+
+
+def either_forward(
+    plain: Callable[..., torch.Tensor],
+    block: nn.Module,
+    tokens: torch.Tensor,
+    *inputs: Any,
+    packing: Packing | None = None,
+    **options: Any,
+) -> torch.Tensor:
+    """A block's forward for tokens of all resolutions if there is a `packing`, else its own for (B, 1 + N, d)."""
+    if packing is None:
+        return plain(block, tokens, *inputs, **options)
+    return packed_block(block, tokens, *inputs, packing=packing)
 
 
 def checkpointed(compute: Callable, block: nn.Module, *inputs: Any, **options: Any) -> torch.Tensor:
@@ -98,7 +115,7 @@ class CompiledBlock:
         if not self.called:
             self.called = True
             if self.announced:
-                print("compiling the blocks, a graph a resolution: the first step takes longer", file=sys.stderr)
+                print("compiling the blocks: the first step takes longer", file=sys.stderr)
         try:
             return self.compiled(block, *inputs, **options)
         except torch.OutOfMemoryError:

@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from ..objective import VISRegObjective, VISRegTerms, gather_batch
+from .packed import encode_packed
 
 
 class StepOutput(NamedTuple):
@@ -44,6 +45,7 @@ class PretrainingStep(nn.Module):
             micro-batch, and backward computes them a second time, with the same random state, when their gradient is
             known: loss and gradient are those of the undivided batch.
         probed: return `blocks` too, which changes nothing else.
+        packed: all resolutions go through each block at once (packed.py), unless there are micro-batches.
     """
 
     def __init__(
@@ -53,34 +55,49 @@ class PretrainingStep(nn.Module):
         num_global: int,
         micro_batch_size: int | None = None,
         probed: bool = False,
+        packed: bool = False,
     ):
         super().__init__()
         self.num_global = num_global
         self.probed = probed
+        self.packed = packed
         self.model = model
         self.objective = objective
         self.micro_batch_size = micro_batch_size
 
     def forward(self, views: list[torch.Tensor], step: int) -> StepOutput:
         """`views`: one tensor a resolution, (V_r, B, C, H, W), global first; `step` draws the directions."""
-        encoded = [self.encode(group) for group in views]
-        features = torch.cat([features for features, _blocks in encoded])
-        blocks = torch.cat([blocks for _features, blocks in encoded])[: self.num_global] if self.probed else None
+        features, blocks = self.encode_views(views)
         gathered = self.objective.statistics == "global"
         if gathered:
             features = gather_batch(features)
-            blocks = gather_batch(blocks) if self.probed else None
+            blocks = None if blocks is None else gather_batch(blocks)
         projections = self.model.project(features, [len(group) for group in views])
         terms = self.objective(projections, self.num_global, step=step, gathered=gathered)
         terms = VISRegTerms(*(value.clone() for value in terms))  # FSDP warns of outputs that are views
         return StepOutput(terms, projections.detach(), features.detach(), blocks)
+
+    def encode_views(self, views: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Features (V, B, d) and `blocks` (Vg, B, 2d) of all views."""
+        images = views[0].shape[1]
+        if self.packed and self.undivided(images):
+            features, blocks = encode_packed(self.model.vit, [group.flatten(0, 1) for group in views])
+            features, blocks = features.unflatten(0, (-1, images)), blocks.unflatten(0, (-1, images))
+        else:
+            encoded = [self.encode(group) for group in views]
+            features, blocks = (torch.cat(column) for column in zip(*encoded, strict=True))
+        return features, blocks[: self.num_global] if self.probed else None
+
+    def undivided(self, images: int) -> bool:
+        """Whether the activations of all images are held at once."""
+        return self.micro_batch_size is None or self.micro_batch_size >= images
 
     def encode(self, views: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Features (V_r, B, d) and `blocks` (V_r, B, 2d, or 0) of one resolution (V_r, B, C, H, W), a micro-batch at a
         time if one is set.
         """
         rows = views.flatten(0, 1)
-        if self.micro_batch_size is None or self.micro_batch_size >= views.shape[1]:
+        if self.undivided(views.shape[1]):
             encoded = [self.encode_rows(rows)]
         else:
             parts = rows.split(self.micro_batch_size * len(views))

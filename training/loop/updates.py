@@ -13,7 +13,9 @@ from torch import nn
 
 from ..data import MultiViewBatch
 from ..seeding import seed_of
+from .compiling import compile_mode
 from .optimizer import Updater, build_optimizer
+from .packed import packs
 from .run import Run, build_objective
 from .step import PretrainingStep, StepOutput
 
@@ -65,7 +67,8 @@ def build_step(run: Run) -> PretrainingStep:
     """The one module that is prepared."""
     options, accelerator = run.options, run.accelerator
     objective, micro = build_objective(options), run.schedule.micro_batch_size
-    step = PretrainingStep(run.model, objective, options.num_global, micro, probed=run.probed)
+    packed = compile_mode(options.compile, accelerator.device) == "blocks" and packs(run.model.base_model)
+    step = PretrainingStep(run.model, objective, options.num_global, micro, run.probed, packed)
     if accelerator.is_fsdp2:
         # FSDP's policy would cast the batch norm too, which fails; autocast, as everywhere else, leaves it in float32.
         accelerator.state.fsdp_plugin.mixed_precision_policy = None

@@ -18,7 +18,7 @@ from visreg_training.commands import evaluate
 from visreg_training.errors import UserError
 from visreg_training.evaluation.preprocessing import transform_for
 from visreg_training.evaluation.protocols import RECIPES, read_recipe
-from visreg_training.evaluation.protocols.finetune import Collator, FinetuneOptions, parameter_groups
+from visreg_training.evaluation.protocols.finetune import Collator, FinetuneOptions, Progress, parameter_groups
 from visreg_training.evaluation.reports.results import read_result
 
 
@@ -97,6 +97,28 @@ def test_the_new_head_is_drawn_from_the_seed(checkpoint, colors, tmp_path):
     first, again, other = weights("a", 0, 1), weights("b", 0, 2), weights("c", 1, 1)
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["classifier.weight"], other["classifier.weight"])
+
+
+def test_an_interrupted_fine_tuning_goes_on_with_the_same_weights(checkpoint, colors, tmp_path, monkeypatch):
+    arguments = ["finetune", "--model", checkpoint, "--dataset", colors, "--epochs", "3", "--warmup_epochs", "1"]
+    arguments += ["--batch_size", "32", "--num_workers", "0", "--output"]
+    evaluate.main([*arguments, str(tmp_path / "unbroken")])
+
+    def killed(self, args, state, control, **kwargs):
+        if state.epoch >= 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Progress, "on_epoch_begin", killed)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate.main([*arguments, str(tmp_path / "broken")])
+    assert [path.name for path in (tmp_path / "broken" / "checkpoints").glob("checkpoint-*")] == ["checkpoint-6"]
+    with pytest.raises(UserError, match="holds a fine-tuning that differs"):
+        evaluate.main([*arguments, str(tmp_path / "broken"), "--learning_rate", "0.1"])
+    evaluate.main([*arguments, str(tmp_path / "broken"), "--epochs", "3"])
+    first, second = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("unbroken", "broken"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not (tmp_path / "broken" / "checkpoints").exists()
 
 
 def test_images_without_class_or_pixels_are_left_out_and_counted(checkpoint, tmp_path):

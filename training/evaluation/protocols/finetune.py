@@ -6,6 +6,7 @@ B images, C classes. Nothing is chosen: the weights of the last epoch are tested
 """
 
 import re
+import shutil
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,14 +17,17 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
+from transformers import TrainerCallback
 
 from modeling_visreg import save_checkpoint
 
 from ...backbones import TransformersBackbone
 from ...data import MultiCrop
 from ...data.decode import open_image
+from ...distributed import process_state, raise_on_all_ranks
 from ...option import NOT_NEGATIVE, POSITIVE, Range, check_options, option
-from ...run_folder import Json, model_directory
+from ...progress import Track
+from ...run_folder import Json, model_directory, read_json, write_json
 from ...seeding import image_generator, seed_of
 from ..augmented import CROP_SCALE
 from ..features import AT_LEAST_ONE, FeatureOptions, readable
@@ -72,6 +76,9 @@ class FinetuneOptions:
 def finetune(inputs: Inputs, options: FinetuneOptions) -> Outcome | None:
     """All processes train; the network is saved in model/ of the folder, if there is one.
 
+    Until then its checkpoints/ holds the last epoch, from which an interrupted fine-tuning goes on when it is started
+    again.
+
     Raises:
         ValueError: the model or the data is not what the protocol needs.
     """
@@ -88,15 +95,18 @@ def finetune(inputs: Inputs, options: FinetuneOptions) -> Outcome | None:
     network = open_classifier(backbone, options, names)
     train = Images(sources.train, transform, options.seed, augmented=True)
     test = Images(sources.test, transform, options.seed, label_map(names, sources.test.label_names))
-    with tempfile.TemporaryDirectory() as scratch:  # the Trainer wants a folder, and writes nothing into it
-        trainer = make_trainer(network, train, options, transform, len(names), scratch)
-        trainer.train()
+    with tempfile.TemporaryDirectory() as scratch:  # the Trainer wants a folder, and may write nothing into it
+        kept = inputs.folder / "checkpoints" if inputs.folder is not None else None
+        newest = None if kept is None else claim(kept, inputs, options)
+        trainer = make_trainer(network, train, options, transform, len(names), kept, scratch)
+        trainer.train(resume_from_checkpoint=newest)
         outcome = tested(trainer, test, options)
         trainer.accelerator.wait_for_everyone()
     if not trainer.is_world_process_zero():
         return None
     if inputs.folder is not None:
         save(network, inputs.folder / "model")
+        shutil.rmtree(inputs.folder / "checkpoints")
     outcome.settings = asdict(options) | {"optimizer": "AdamW, cosine", "weights": "last epoch"}
     outcome.settings["left_out"] = {"train": train.left_out, "test": test.left_out}
     outcome.features = {"transform": transform.description()}
@@ -106,6 +116,28 @@ def finetune(inputs: Inputs, options: FinetuneOptions) -> Outcome | None:
 PROTOCOL = Protocol(
     "the whole network, with transformers' Trainer", FinetuneOptions, finetune, takes_features=False, writes=True
 )
+
+
+def claim(folder: Path, inputs: Inputs, options: FinetuneOptions) -> str | None:
+    """The newest checkpoint of the same fine-tuning in a folder, None where it begins.
+
+    Raises:
+        ValueError: the folder holds another one.
+    """
+    settings = {name: value for name, value in asdict(options).items() if name != "num_workers"}
+    own = {"settings": settings, "weights": inputs.backbone.weights_hash, "images": inputs.sources.train.fingerprint}
+    own["processes"] = process_state().num_processes
+    record = folder / "finetuning.json"
+    with raise_on_all_ranks():
+        known = read_json(record)
+        if known not in (None, own):
+            raise ValueError(f"{folder} holds a fine-tuning that differs: delete it, or choose another --output")
+    process_state().wait_for_everyone()
+    if process_state().is_main_process and known is None:
+        write_json(record, own)
+    # The Trainer writes this file last.
+    whole = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
+    return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
 
 
 def class_names(sources: Sources) -> list[str]:
@@ -194,17 +226,41 @@ class Collator:
         return {"pixel_values": pixels, "labels": labels}
 
 
-def make_trainer(network, train: Images, options: FinetuneOptions, transform, num_classes: int, scratch: str) -> Any:
-    from transformers import Trainer, TrainingArguments, get_cosine_schedule_with_warmup  # here: they take seconds
+class Progress(TrainerCallback):
+    """Updates a second and time left, on the main process."""
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        self.track = Track(state.max_steps, "fine-tuning", "updates", state.is_world_process_zero)
+        self.track.begin_at(state.global_step)
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        self.track.add()
+
+    def on_train_end(self, args, state, control, **kwargs) -> None:
+        self.track.close()
+
+
+def make_trainer(
+    network,
+    train: Images,
+    options: FinetuneOptions,
+    transform: EvaluationTransform,
+    num_classes: int,
+    kept: Path | None,
+    scratch: str,
+) -> Any:
+    """The Trainer. It keeps the newest epoch in the folder `kept`, if there is one."""
+    from transformers import PrinterCallback, Trainer, TrainingArguments, get_cosine_schedule_with_warmup
 
     arguments = TrainingArguments(
-        output_dir=scratch,
+        output_dir=str(kept or scratch),
         num_train_epochs=options.epochs,
         per_device_train_batch_size=options.batch_size,
         per_device_eval_batch_size=options.batch_size,
         max_grad_norm=1.0,
         seed=options.seed,
-        save_strategy="no",
+        save_strategy="no" if kept is None else "epoch",
+        save_total_limit=1,
         eval_strategy="no",
         logging_strategy="epoch",
         report_to=[],
@@ -224,10 +280,13 @@ def make_trainer(network, train: Images, options: FinetuneOptions, transform, nu
     warmup = round(options.warmup_epochs * steps)
     scheduler = get_cosine_schedule_with_warmup(optimizer, warmup, options.epochs * steps)
     collator = Collator(options, transform, num_classes)
-    return Trainer(
+    trainer = Trainer(
         model=network, args=arguments, train_dataset=train, data_collator=collator, compute_loss_func=loss,
         optimizers=(optimizer, scheduler),
     )  # fmt: skip
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(Progress())
+    return trainer
 
 
 def parameter_groups(network: nn.Module, options: FinetuneOptions, learning_rate: float) -> list[Json]:

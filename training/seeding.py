@@ -21,7 +21,8 @@ _PURPOSES = {
         (
             "epoch", "block", "image", "replacement", "subset", "subset_image", "sample", "preview",  # data
             "initialization", "drop_path", "color", "directions", "directions_of_rank", "online_probe",  # a run
-            "features", "hold_out", "heads", "heads_order", "fewshot", "segment", "finetune", "interval",  # evaluation
+            "features", "hold_out", "heads", "heads_order", "fewshot", "segment", "finetune", "interval",
+            "digest",  # evaluation
         ),
         start=1,
     )

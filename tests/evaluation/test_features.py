@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from datasets import ClassLabel, Dataset, Features, Image, List
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List
 from PIL import Image as PILImage
 from pyarrow import parquet
 from safetensors import safe_open
@@ -20,8 +20,14 @@ from modeling_visreg import VISRegViTModel
 from visreg_training.backbones import open_backbone, wrap_backbone
 from visreg_training.data import BadDataError, open_stream
 from visreg_training.evaluation.cache import FeatureCache, cached_features, feature_key, save_features
-from visreg_training.evaluation.features import FeatureOptions, extract_features, label_tensor
+from visreg_training.evaluation.features import FeatureOptions, digest, extract_features, label_tensor
 from visreg_training.evaluation.preprocessing import transform_for
+from visreg_training.evaluation.protocols.fewshot import FewshotOptions
+from visreg_training.evaluation.protocols.knn import KnnOptions
+from visreg_training.evaluation.protocols.linear import LinearOptions
+from visreg_training.evaluation.protocols.retrieval import RetrievalOptions
+from visreg_training.evaluation.reports.compare import summary
+from visreg_training.evaluation.run import evaluate
 from visreg_training.evaluation.splits import label_map, open_sources
 
 
@@ -112,6 +118,41 @@ def folder_of(root: Path, images: dict[str, bytes | None]) -> Path:
     return root
 
 
+def test_a_model_that_gives_no_numbers_is_refused_by_every_protocol(checkpoint, tmp_path):
+    """The one line names an image; nothing is left in the cache."""
+    broken, cache = open_backbone(checkpoint), FeatureCache(tmp_path)
+    broken.module.layernorm.bias.fill_(float("nan"))
+    for options in (KnnOptions(), LinearOptions(), FewshotOptions(), RetrievalOptions()):
+        with pytest.raises(ValueError, match="the features of image '0' are not finite"):
+            evaluate(broken, open_sources("digits"), options, cache=cache)
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_test_images_that_are_training_images_are_said_whatever_their_names(model, tmp_path):
+    """By content: as another file, in another format; the digest is kept with the features."""
+    images = {f"train/{name}/{number}.png": None for name in "ab" for number in range(20)}
+    folder = folder_of(
+        tmp_path / "data", images | {f"test/{name}/{number}.png": None for name in "ab" for number in (7, 8)}
+    )
+    with PILImage.open(folder / "train" / "a" / "3.png") as image:
+        image.save(folder / "test" / "a" / "new.bmp")
+    for _cached in range(2):
+        result = evaluate(model, open_sources(str(folder)), KnnOptions(), cache=FeatureCache(tmp_path / "cache"))
+        assert result["notes"] == ["1 of 5 test images stand among the training images too"]
+        assert result["data"]["train_images"] == 40 and result["data"]["test_images"] == 5
+    assert "note: 1 of 5 test images" in summary(result)
+
+
+def test_a_digest_is_equal_for_equal_pixels_only():
+    pixels = torch.randint(0, 256, (3, 15, 15), dtype=torch.uint8)
+    changed = [pixels.clone() for _ in range(3)]
+    changed[0][2, 14, 14] ^= 1
+    changed[1][0, 0, 0] ^= 128
+    changed[2] = pixels.flip(2)
+    found = [digest(image).item() for image in (pixels, pixels.clone(), *changed)]
+    assert found[0] == found[1] and len(set(found)) == 4
+
+
 def test_unreadable_images_are_left_out_and_counted(model, tmp_path):
     images = {f"train/a/{number:03d}.png": None for number in range(150)}
     folder = folder_of(tmp_path / "data", images | {"train/a/007.png": b"no image"})
@@ -184,7 +225,9 @@ def torchrun(script: Path, *arguments: str) -> str:
 @pytest.mark.cpu
 def test_a_failure_on_one_of_two_processes_ends_the_data_set_on_both(checkpoint, tmp_path):
     """One training image fails where k is chosen, on the main process; every second image is broken: on the other."""
-    folder_of(tmp_path / "single", {"train/a/0.png": None, "test/a/0.png": None})
+    names = Features({"image": Image(), "labels": List(ClassLabel(names=["x", "y"]))})
+    one = Dataset.from_dict({"image": [PILImage.new("RGB", (16, 16))], "labels": [[0]]}, features=names)
+    DatasetDict({"train": one, "test": one}).save_to_disk(tmp_path / "single")
     images = {f"train/a/{number:04d}.png": b"no image" if number % 2 else None for number in range(2000)}
     folder_of(tmp_path / "broken", images | {"test/a/0.png": None})
     said = torchrun(suite_on_ranks.__file__, checkpoint, str(tmp_path)).splitlines()

@@ -13,6 +13,24 @@ def random() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
+@pytest.mark.parametrize(("right", "count"), [(0, 300), (300, 300), (150, 300), (1, 7)])
+def test_interval_of_a_share_is_wilsons(right, count):
+    z, share = 1.959963984540054, right / count
+    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    low, high = intervals.of_share(right, count)
+    assert (low, high) == pytest.approx((middle - half, middle + half), abs=1e-9)
+    assert 0 <= low < high <= 1 and high - low > 0.01  # 300 of 300 is not 100 to 100
+    assert np.isnan(intervals.of_share(0, 0)).all()
+
+
+def test_interval_of_draws_of_shares_stays_between_0_and_1():
+    assert intervals.of_draws([0.9, 1.0, 1.0, 1.0, 1.0])[1] > 1
+    low, high = intervals.of_shares([0.9, 1.0, 1.0, 1.0, 1.0])
+    assert high == 1 and low == pytest.approx(0.98 - 2.7764 * 0.044721 / np.sqrt(5), abs=1e-4)
+    assert intervals.of_shares([0.0, 0.0, 0.1])[0] == 0
+
+
 def test_interval_of_a_mean_is_that_of_the_binomial():
     right = np.arange(10_000) % 4 == 0
     low, high = intervals.of_mean(right)

@@ -2,8 +2,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The metrics, as `evaluate.Metric` classes, against scikit-learn on random input, ties included."""
 
+import warnings
+
 import numpy as np
 import pytest
+import torch
 from sklearn import metrics
 
 from visreg_training.evaluation.metrics import (
@@ -13,8 +16,11 @@ from visreg_training.evaluation.metrics import (
     MeanIoU,
     Top5Accuracy,
     class_aurocs,
+    class_balance,
     macro_auroc,
 )
+from visreg_training.evaluation.outcome import score, select
+from visreg_training.evaluation.reports.results import percent
 
 
 METRICS = {
@@ -106,3 +112,28 @@ def test_mean_average_precision(random, levels):
     )
     value = compute("mean_average_precision", predictions=scores, references=relevant)
     assert value == pytest.approx(expected, abs=1e-6)
+
+
+def test_where_classes_differ_in_size_balanced_accuracy_and_the_majority_stand_beside_accuracy():
+    truth = np.array([0] * 70 + [1] * 20 + [3] * 10)
+    always = class_balance(np.zeros(100, int), truth)
+    assert always == {"balanced_accuracy": pytest.approx(1 / 3), "majority_share": 0.7}
+    predictions = np.random.default_rng(0).choice([0, 1, 2, 3], 100)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # class 2 is predicted, and no image's
+        expected = metrics.balanced_accuracy_score(truth, predictions)
+    assert class_balance(predictions, truth)["balanced_accuracy"] == pytest.approx(expected)
+    assert class_balance(np.zeros(30, int), np.arange(30) % 3) == {}
+    found = score(torch.eye(4)[torch.zeros(100, dtype=torch.long)], torch.from_numpy(truth))
+    assert found.value == 0.7 and found.metrics == always
+    result = {"value": 0.7, "interval": [0.6, 0.78], "metrics": found.metrics}
+    assert percent(result) == "70.0 (60.0 to 78.0; balanced 33.3, majority 70.0)"
+
+
+def test_the_best_is_chosen_by_value_then_by_loss_and_never_without_a_value():
+    candidates = [{"k": number} for number in range(4)]
+    assert select("validation", candidates, [0.5, 0.7, 0.7, 0.7], [0.1, 0.9, 0.2, 0.4])[0] == 2
+    assert select("validation", candidates, [0.5, 0.7, 0.7, 0.7])[0] == 1
+    assert select("test", candidates, [np.nan, 0.2, np.nan, 0.1], [0.0, 1.0, 0.0, 1.0])[0] == 1
+    record = select("test", candidates[:2], [0.5, 0.5], [0.3, 0.1])[1]
+    assert record["chosen"] == {"k": 1} and record["candidates"][0] == {"k": 0, "value": 0.5, "loss": 0.3}

@@ -64,7 +64,7 @@ def evaluate_one(name: str, argv: list[str]) -> None:
     given = parse_recipe(parser, name, argv, needed)
     with setting_up():
         options, cache = part(protocol.options, given), part(CacheOptions, given)
-        features = part(FeatureOptions, given) if protocol.takes_features else None
+        features = features_of(protocol, given) if protocol.takes_features else None
         backbone = open_backbone(given.model, part(BackboneOptions, given).trust_remote_code)
         sources = part(TaskOptions, given).open(getattr(options, "mask_column", None))
         folder = given.output if protocol.writes else None
@@ -94,7 +94,7 @@ def evaluate_suite(argv: list[str]) -> None:
     with setting_up():
         sources = dict(split_source(text) for text in given.source)
         options, cache = part(protocol.options, given), part(CacheOptions, given)
-        features = part(FeatureOptions, given)
+        features = features_of(protocol, given)
         backbone = open_backbone(given.model, part(BackboneOptions, given).trust_remote_code)
         arguments = (given.suite, options, given.output, features, cache.cache, sources, cache.batch_size, say)
         results, unreached = run_suite(backbone, *arguments)
@@ -123,6 +123,11 @@ def show_results(argv: list[str]) -> None:
         if given.output:
             write_text(given.output, table)
     print(table, end="")
+
+
+def features_of(protocol: Protocol, given: Namespace) -> FeatureOptions:
+    """What is taken of the model: the number of blocks is the protocol's where none is given."""
+    return part(FeatureOptions, Namespace(**{"layers": protocol.layers} | vars(given)))
 
 
 def kinds_of(protocol: Protocol) -> list[type]:

@@ -7,6 +7,7 @@ visreg visualize map --model A --dataset digits --split test --output map.png
 """
 
 import sys
+from argparse import Namespace
 
 from ..errors import UserError, setting_up
 from ..evaluation.features import FeatureOptions
@@ -29,5 +30,6 @@ def main(argv: list[str]) -> None:
     parser = flat_parser(f"visualize {kind}", picture.title, *kinds, needed=needed)
     given = parse(parser, rest, needed)
     with setting_up():
-        written = draw(kind, part(picture.options, given), part(FeatureOptions, given))
+        taken = part(FeatureOptions, Namespace(**{"layers": picture.layers} | vars(given)))
+        written = draw(kind, part(picture.options, given), taken)
     print(f"written to {written}", file=sys.stderr)

@@ -30,7 +30,7 @@ from .features import AT_LEAST_ONE, FeatureOptions, Features, extract, readable
 from .preprocessing import EvaluationTransform, transform_for
 
 
-_FORMAT = 3  # of the cached files
+_FORMAT = 4  # of the cached files
 
 
 @dataclass(frozen=True)
@@ -152,6 +152,7 @@ def save_features(path: Path, features: Features, record: str) -> None:
 def _write(path: Path, features: Features, positions: torch.Tensor, key: Json) -> None:
     names = torch.frombuffer(bytearray(json.dumps(features.ids).encode()), dtype=torch.uint8)
     tensors = {"features": features.features, "labels": features.labels, "places": positions, "ids": names}
+    tensors["digests"] = features.digests
     with atomic_file(path) as part:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part, {"key": _canonical(key)})
 
@@ -159,7 +160,7 @@ def _write(path: Path, features: Features, positions: torch.Tensor, key: Json) -
 def _read(path: Path) -> Features:
     with safe_open(path, "pt") as file:
         ids = json.loads(bytes(file.get_tensor("ids").numpy()))
-        return Features(file.get_tensor("features"), file.get_tensor("labels"), ids)
+        return Features(file.get_tensor("features"), file.get_tensor("labels"), ids, file.get_tensor("digests"))
 
 
 def _merge(parts: list[Path], path: Path, key: Json) -> None:
@@ -184,6 +185,7 @@ def _merge(parts: list[Path], path: Path, key: Json) -> None:
         torch.cat([features.features for features, _ in shares])[order],
         torch.cat(_same_width([features.labels for features, _ in shares]))[order],
         [ids[index] for index in order.tolist()],
+        torch.cat([features.digests for features, _ in shares])[order],
     )
     _write(path, merged, positions[order], key)
     for part in parts:

@@ -7,14 +7,16 @@
 n images, d width of the backbone, L layers, C classes; features (n, L * d), twice as wide with pooling `both`.
 """
 
+import functools
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
+from torch.nn import functional
 
 from ..backbones import POOLINGS, Backbone
 from ..data import Source
@@ -32,11 +34,12 @@ AT_LEAST_ONE = Range(lambda value: value >= 1, "be at least 1")
 
 class Features(NamedTuple):
     """`features`: (n, L * d) float32 on the CPU; `labels`: (n,), -1 where an image has none, or (n, C) of 0 and 1;
-    `ids`: n strings."""
+    `ids`: n strings; `digests`: (n,) of the prepared pixels (`digest`), None where they are not known."""
 
     features: torch.Tensor
     labels: torch.Tensor
     ids: list[str]
+    digests: torch.Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class FeatureOptions:
         ValueError: a value is out of range.
     """
 
-    layers: int = option(4, "blocks from the end, concatenated (paper: 4)", AT_LEAST_ONE)
+    layers: int = option(4, "blocks from the end, concatenated (paper: 4); knn: 1 (DINO)", AT_LEAST_ONE)
     pooling: str | None = option(None, "default: cls where there is one, else the mean of the patches", POOLINGS)
     image_size: int | None = option(None, "pixels of a side; default: the model's native size", AT_LEAST_ONE)
     limit: int | None = option(
@@ -81,16 +84,22 @@ def extract(
     Args:
         images: (position, uint8 pixels (C, H, W) from `transform`, label or None or a list of classes, id).
         label_names: of all classes, where images have several.
+
+    Raises:
+        ValueError: a feature is not finite.
     """
-    rows, labels, ids, positions = [], [], [], []
+    rows, labels, ids, positions, digests = [], [], [], [], [torch.zeros(0, dtype=torch.long)]
     with backbone.evaluating():
         for numbers, pixels, targets, names in batches(images, batch_size):
             rows.append(embed_batch(backbone, transform, pixels, options).cpu())
+            check_finite(rows[-1], names, "image")
+            digests.append(torch.stack([digest(image) for image in pixels]))
             labels += targets
             ids += names
             positions += numbers
     features = torch.cat(rows) if rows else torch.zeros(0, 0)
-    return Features(features, label_tensor(labels, label_names), ids), torch.tensor(positions, dtype=torch.long)
+    found = Features(features, label_tensor(labels, label_names), ids, torch.cat(digests))
+    return found, torch.tensor(positions, dtype=torch.long)
 
 
 def embed_batch(
@@ -100,6 +109,34 @@ def embed_batch(
     inputs = transform.normalize(torch.stack(pixels).to(backbone.device))
     with options.autocast(backbone.device):
         return backbone.embed(inputs, options.layers, options.pooling).float()
+
+
+def check_finite(values: torch.Tensor, ids: Sequence[str], what: str) -> None:
+    """Refuses (n, ...) values of n images of which one is not finite, with its id.
+
+    Raises:
+        ValueError: "the features of training image 'dog.jpg' are not finite ...".
+    """
+    if values.isfinite().all():
+        return
+    bad = (~values.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
+    raise ValueError(
+        f"the features of {what} {ids[bad[0]]!r} are not finite ({len(bad)} of {len(ids)} images): nothing is measured"
+    )
+
+
+def digest(pixels: torch.Tensor) -> torch.Tensor:
+    """64 bits of the content of an image, uint8 (C, H, W): equal for equal pixels, by chance once in 2 ** 33 pairs.
+
+    A sum of its words, each times a random odd number; a hash of the bytes would take as long as a small network.
+    """
+    flat = functional.pad(pixels.flatten(), (0, -pixels.numel() % 4))
+    return (flat.view(torch.int32).long() * _odd_numbers(len(flat) // 4)).sum() + len(flat)
+
+
+@functools.lru_cache(maxsize=4)
+def _odd_numbers(count: int) -> torch.Tensor:
+    return torch.randint(-(2**62), 2**62, (count,), generator=torch_generator("digest", 0)) * 2 + 1
 
 
 def extract_features(
@@ -188,7 +225,9 @@ def label_tensor(labels: list, names: list[str] | None) -> torch.Tensor:
 
 def subset(features: Features, rows: torch.Tensor) -> Features:
     """The images of the given numbers."""
-    return Features(features.features[rows], features.labels[rows], [features.ids[row] for row in rows.tolist()])
+    digests = None if features.digests is None else features.digests[rows]
+    ids = [features.ids[row] for row in rows.tolist()]
+    return Features(features.features[rows], features.labels[rows], ids, digests)
 
 
 def image_numbers(source: Source) -> dict[str, int]:

@@ -8,7 +8,7 @@ from ..backbones import Backbone
 from .features import Features, extract_features, subset
 from .protocols.knn import knn_accuracy
 from .protocols.linear import linear_accuracy
-from .splits import renumbered
+from .splits import make_task, renumbered
 
 
 def frozen_accuracy(
@@ -26,7 +26,8 @@ def frozen_accuracy(
             number alike.
 
     Raises:
-        ValueError: a split has no image with a label, or images have several.
+        ValueError: a split has no image with a label, images have several, all training images are of one class, or a
+            feature is not finite.
     """
 
     def read(examples: Iterable[tuple], split: str) -> Features:
@@ -38,6 +39,6 @@ def frozen_accuracy(
             raise ValueError(f"the {split} images have no labels")
         return subset(features, known)
 
-    train, test = read(train_examples, "training"), renumbered(read(test_examples, "test"), label_map)
-    arguments = (train.features, train.labels, test.features, test.labels)
+    task = make_task(read(train_examples, "training"), renumbered(read(test_examples, "test"), label_map))
+    arguments = (task.train.features, task.train.labels, task.test.features, task.test.labels)
     return {"knn": knn_accuracy(*arguments), "linear": linear_accuracy(*arguments).accuracy}

@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from itertools import product
 
 import torch
+from torch.nn import functional
 
 from ..seeding import torch_generator
-from .outcome import metric_value
+from .metrics import macro_auroc
 
 
 LEARNING_RATES = tuple(float(f"{1e-4 * 5000 ** (step / 12):.3g}") for step in range(13))  # 1e-4 to 0.5 (paper)
@@ -96,10 +97,16 @@ class BatchedHeads:
         return gradient.div_(len(logits)).flatten(1)
 
     @torch.no_grad()
-    def scores(self, features: torch.Tensor, chunk: int = _CHUNK) -> Iterator[torch.Tensor]:
-        """Logits (b, H, C) of `features` (n, d), b <= `chunk` images at a time, with the statistics of training."""
+    def scores(
+        self, features: torch.Tensor, chunk: int = _CHUNK, rows: torch.Tensor | None = None
+    ) -> Iterator[torch.Tensor]:
+        """Logits (b, H, C) of `features` (n, d), b <= `chunk` images at a time, with the statistics of training.
+
+        Args:
+            rows: numbers of the images that are scored; None for all.
+        """
         scale = (self.var + EPS).rsqrt()
-        for part in features.split(chunk):
+        for part in features.split(chunk) if rows is None else (features[some] for some in rows.split(chunk)):
             inputs = (part.to(self.weight.device) - self.mean) * scale
             yield torch.addmm(self.bias, inputs, self.weight.T).view(len(part), -1, self.num_classes)
 
@@ -114,26 +121,51 @@ def schedule(step: int, total: int, batch_size: int) -> float:
 
 
 def train_heads(
-    heads: BatchedHeads, features: torch.Tensor, targets: torch.Tensor, epochs: int, batch_size: int, seed: int = 0
+    heads: BatchedHeads,
+    features: torch.Tensor,
+    targets: torch.Tensor,
+    epochs: int,
+    batch_size: int,
+    seed: int = 0,
+    rows: torch.Tensor | None = None,
 ) -> BatchedHeads:
-    """SGD on features (n, d) kept in memory. Every epoch sees every image: batches differ in size by one at most."""
+    """SGD on features (n, d) kept in memory. Every epoch sees every image: batches differ in size by one at most.
+
+    Args:
+        rows: numbers of the images to train on, so that a part of them needs no copy; None for all.
+    """
     device = heads.weight.device
     features, targets = features.to(device), targets.to(device)
+    rows = torch.arange(len(features)) if rows is None else rows
     generator = torch_generator("heads_order", seed)
-    count = -(-len(features) // batch_size)
+    count = -(-len(rows) // batch_size)
     for epoch in range(epochs):
-        order = torch.randperm(len(features), generator=generator).to(device)
-        for number, rows in enumerate(order.tensor_split(count)):
+        order = rows[torch.randperm(len(rows), generator=generator)].to(device)
+        for number, batch in enumerate(order.tensor_split(count)):
             factor = schedule(epoch * count + number, epochs * count, batch_size)
-            heads.step(features.index_select(0, rows), targets[rows], factor)
+            heads.step(features.index_select(0, batch), targets[batch], factor)
     return heads
 
 
-def head_values(heads: BatchedHeads, features: torch.Tensor, labels: torch.Tensor) -> list[float]:
-    """Accuracy (or macro AUROC, for labels (n, C)) of each head on features (n, d)."""
+def head_values(
+    heads: BatchedHeads, features: torch.Tensor, labels: torch.Tensor, rows: torch.Tensor | None = None
+) -> tuple[list[float], list[float]]:
+    """Accuracy (or macro AUROC, for labels (n, C)) and mean loss of each head on features (n, d).
+
+    Args:
+        rows: numbers of the images that count; None for all.
+    """
+    rows = torch.arange(len(labels)) if rows is None else rows
     if labels.ndim == 2:
-        scores = torch.cat([part.cpu() for part in heads.scores(features)])
-        return [metric_value(scores[:, head], labels) for head in range(scores.shape[1])]
-    pairs = zip(heads.scores(features), labels.to(heads.weight.device).split(_CHUNK), strict=True)
-    right = sum((part.argmax(2) == truth[:, None]).sum(0) for part, truth in pairs)
-    return (right / len(labels)).tolist()
+        scores = torch.cat([part.cpu() for part in heads.scores(features, rows=rows)])
+        truth = labels[rows]
+        targets = truth[:, None].expand_as(scores).float()
+        losses = functional.binary_cross_entropy_with_logits(scores, targets, reduction="none").mean((0, 2))
+        values = [macro_auroc(scores[:, head].numpy(), truth.numpy()) for head in range(scores.shape[1])]
+        return values, losses.tolist()
+    right = loss = torch.zeros(len(heads.settings), dtype=torch.float64)
+    for part, truth in zip(heads.scores(features, rows=rows), labels[rows].split(_CHUNK), strict=True):
+        wanted = truth.to(part.device)[:, None].expand(-1, part.shape[1])
+        right = right + (part.argmax(2) == wanted).sum(0).cpu()
+        loss = loss + functional.cross_entropy(part.transpose(1, 2), wanted, reduction="none").sum(0).double().cpu()
+    return (right / len(rows)).tolist(), (loss / len(rows)).tolist()

@@ -29,6 +29,8 @@ class Inputs:
         batch_size: images that are embedded at once.
         folder: where a protocol leaves what it makes; None for nowhere.
         feature_seconds: time that `task` took; None where it was not asked for.
+        images: how many labeled ones each split of `task` has.
+        notes: of `task`, without which a result on it would mislead.
     """
 
     backbone: Backbone
@@ -38,6 +40,8 @@ class Inputs:
     batch_size: int = 256
     folder: Path | None = None
     feature_seconds: float | None = None
+    images: Json = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def device(self) -> torch.device:
@@ -47,6 +51,8 @@ class Inputs:
         """Features of all splits; every process calls this."""
         started = time.perf_counter()
         task = load_task(self.backbone, self.sources, self.features, self.cache, self.batch_size)
+        self.images = {"train_images": len(task.train.labels), "test_images": len(task.test.labels)}
+        self.notes = task.notes()
         self.feature_seconds = time.perf_counter() - started
         return task
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""95 % intervals: percentile bootstrap over test images, and Student's t over draws.
+"""95 % intervals: Wilson's for shares of the test images, percentile bootstrap over them, Student's t over draws.
 
 n images, R resamples.
 """
@@ -17,8 +17,17 @@ LEVEL = 0.95
 RESAMPLES = 1000
 
 
+def of_share(right: int, count: int) -> tuple[float, float]:
+    """Wilson's interval of the share `right` / `count` (accuracy): it has a width at 0 and at 1, where a bootstrap has
+    none. nan without images."""
+    if count == 0:
+        return float("nan"), float("nan")
+    found = stats.binomtest(int(right), int(count)).proportion_ci(LEVEL, method="wilson")
+    return float(found.low), float(found.high)
+
+
 def of_mean(values, seed: int = 0, resamples: int = RESAMPLES) -> tuple[float, float]:
-    """Interval of the mean of (n,) values, one an image (0 or 1 for accuracy, average precision for retrieval)."""
+    """Interval of the mean of (n,) values, one an image (average precision for retrieval)."""
     values = np.asarray(values, float)
     values = values[np.isfinite(values)]
     levels, counts = np.unique(values, return_counts=True)
@@ -49,6 +58,16 @@ def of_draws(values) -> tuple[float, float]:
         raise ValueError("an interval needs at least 2 draws")
     half = stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
     return float(values.mean() - half), float(values.mean() + half)
+
+
+def of_shares(values) -> tuple[float, float]:
+    """`of_draws` of shares, cut at 0 and 1: the mean of shares lies nowhere else.
+
+    Raises:
+        ValueError: fewer than two draws.
+    """
+    low, high = of_draws(values)
+    return max(0.0, low), min(1.0, high)
 
 
 def percentiles(values: np.ndarray) -> tuple[float, float]:

@@ -33,10 +33,18 @@ def logistic_regression(
 
 def compare_strengths(
     fit: tuple[np.ndarray, np.ndarray], choose: tuple[np.ndarray, np.ndarray], strengths: Sequence[float] = STRENGTHS
-) -> tuple[list[Pipeline], list[float]]:
-    """A model for each strength, fitted on `fit` (features, classes), and its accuracy on `choose`."""
+) -> tuple[list[Pipeline], list[float], list[float]]:
+    """A model for each strength, fitted on `fit` (features, classes), its accuracy and its loss on `choose`."""
     models = [logistic_regression(*fit, strength) for strength in strengths]
-    return models, [float(model.score(*choose)) for model in models]
+    return models, [float(model.score(*choose)) for model in models], [mean_loss(model, *choose) for model in models]
+
+
+def mean_loss(model: Pipeline, x: np.ndarray, y: np.ndarray) -> float:
+    """Mean cross entropy; images of classes that the model was not fitted on count as if given a chance of 1e-12."""
+    found = model.predict_log_proba(x)
+    column = np.searchsorted(model[-1].classes_, y).clip(max=found.shape[1] - 1)
+    of_truth = np.where(model[-1].classes_[column] == y, found[np.arange(len(y)), column], -np.inf)
+    return float(-of_truth.clip(min=np.log(1e-12)).mean())
 
 
 def as_arrays(features: torch.Tensor, labels: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:

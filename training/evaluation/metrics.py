@@ -18,12 +18,29 @@ from sklearn.metrics import accuracy_score, average_precision_score
 
 _CLASS = datasets.Value("int64")
 _CLASSES = datasets.Sequence(datasets.Value("int64"))
+_IMBALANCED = 2  # times the images of the smallest class that make the largest one too large for plain accuracy
 _SCORES = datasets.Sequence(datasets.Value("float32"))
 
 
 def accuracy(predictions: ArrayLike, references: ArrayLike) -> float:
     """Share of the n `predictions` (classes) that equal `references` (classes); 0 to 1."""
     return float(accuracy_score(references, predictions))
+
+
+def class_balance(predictions: ArrayLike, references: ArrayLike) -> dict[str, float]:
+    """`balanced_accuracy`, the mean over the classes of the share of their images that is right, and `majority_share`,
+    what is right for him who always answers the largest class. Empty where the largest class has less than twice the
+    images of the smallest: there they say what accuracy says.
+    """
+    predictions, references = np.asarray(predictions), np.asarray(references)
+    classes, number, counts = np.unique(references, return_inverse=True, return_counts=True)
+    if len(classes) == 0 or counts.max() < _IMBALANCED * counts.min():
+        return {}
+    right = np.bincount(number, predictions == references)
+    return {
+        "balanced_accuracy": float((right / counts).mean()),
+        "majority_share": float(counts.max() / len(references)),
+    }
 
 
 def top_k_right(scores: ArrayLike, references: ArrayLike, k: int = 5) -> np.ndarray:

@@ -13,7 +13,7 @@ import torch
 
 from ..run_folder import Json
 from . import intervals
-from .metrics import accuracy, macro_auroc, top_k_right
+from .metrics import accuracy, class_aurocs, class_balance, macro_auroc, top_k_right
 
 
 @dataclass
@@ -27,6 +27,7 @@ class Outcome:
         settings: of the protocol.
         predictions: (n,) classes of the test images, where the task has one class an image.
         features: what was taken of the model and how, where it is not what `Inputs.task` takes.
+        notes: sentences without which the number would mislead; they stand wherever it is shown.
     """
 
     metric: str
@@ -37,6 +38,7 @@ class Outcome:
     settings: Json = field(default_factory=dict)
     predictions: np.ndarray | None = None
     features: Json | None = None
+    notes: list[str] = field(default_factory=list)
 
 
 def metric_value(scores: torch.Tensor, labels: torch.Tensor) -> float:
@@ -52,21 +54,35 @@ def score(scores: torch.Tensor, labels: torch.Tensor, seed: int = 0) -> Outcome:
     if labels.ndim == 2:
         value = macro_auroc(points, truth)
         interval = intervals.of_statistic(lambda weights: macro_auroc(points, truth, weights), len(truth), seed)
-        return Outcome("macro_auroc", value, interval)
+        known = int(np.isfinite(class_aurocs(points, truth)).sum())
+        all_known = known == truth.shape[1]
+        notes = [] if all_known else [f"mean over {known} of {truth.shape[1]} classes: the others have no AUROC"]
+        return Outcome("macro_auroc", value, interval, notes=notes)
     predictions = points.argmax(1)
-    metrics = {}
+    metrics = class_balance(predictions, truth)
     if points.shape[1] > 5:
         metrics["top5_accuracy"] = float(top_k_right(points, truth).mean())
-    interval = intervals.of_mean(predictions == truth, seed)
+    interval = intervals.of_share((predictions == truth).sum(), len(truth))
     return Outcome("accuracy", accuracy(predictions, truth), interval, metrics, predictions=predictions)
 
 
-def select(on: str, candidates: Sequence[Json], values: Sequence[float]) -> tuple[int, Json]:
+def select(
+    on: str, candidates: Sequence[Json], values: Sequence[float], losses: Sequence[float] | None = None
+) -> tuple[int, Json]:
     """The one place of a choice: number of the best candidate, and the record of it.
 
     Args:
         on: the images that `values` were measured on: `validation` or `test`.
+        losses: on the same images. On few of them many candidates have the same value: the lowest loss decides. None
+            for the first of equals.
     """
-    best = max(range(len(values)), key=values.__getitem__)
+
+    def merit(number: int) -> tuple[float, float]:
+        value, loss = values[number], losses[number] if losses else 0.0
+        return (value if np.isfinite(value) else -np.inf, -loss if np.isfinite(loss) else -np.inf)
+
+    best = max(range(len(values)), key=merit)
     listed = [candidate | {"value": value} for candidate, value in zip(candidates, values, strict=True)]
+    if losses:
+        listed = [candidate | {"loss": loss} for candidate, loss in zip(listed, losses, strict=True)]
     return best, {"on": on, "chosen": candidates[best], "value": values[best], "candidates": listed}

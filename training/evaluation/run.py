@@ -34,7 +34,8 @@ def evaluate(
 
     Args:
         options: `KnnOptions()`, `LinearOptions(...)`, ...: which protocol, and how.
-        features: what is taken of the model, where the protocol takes features of images; None for the defaults.
+        features: what is taken of the model, where the protocol takes features of images; None for the defaults, of
+            which the number of blocks is the protocol's.
         cache: of features; None for the user's.
         batch_size: images that are embedded at once.
         folder: where `finetune` leaves the network.
@@ -44,9 +45,11 @@ def evaluate(
         ValueError: the data or an option is not what the protocol needs.
     """
     name, state = name_of(options), process_state()
-    inputs = Inputs(backbone.to(state.device), sources, features or FeatureOptions(), cache, batch_size, folder)
+    protocol = get_protocol(name)
+    features = features or FeatureOptions(layers=protocol.layers)
+    inputs = Inputs(backbone.to(state.device), sources, features, cache, batch_size, folder)
     started = time.perf_counter()
-    outcome = get_protocol(name).evaluate(inputs, options)
+    outcome = protocol.evaluate(inputs, options)
     seconds = {"total": time.perf_counter() - started}
     if not state.is_main_process:
         return None
@@ -54,4 +57,6 @@ def evaluate(
         own = seconds["total"] - inputs.feature_seconds
         seconds = {"features": inputs.feature_seconds, "protocol": own, "total": seconds["total"]}
     taken = outcome.features or inputs.feature_record()
-    return make_result(name, outcome, backbone.description(), sources.descriptions(), taken, seconds, entry)
+    outcome.notes = inputs.notes + outcome.notes
+    data = sources.descriptions() | inputs.images
+    return make_result(name, outcome, backbone.description(), data, taken, seconds, entry)

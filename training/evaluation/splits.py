@@ -6,11 +6,12 @@ n images, d features, C classes.
 """
 
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from sklearn.model_selection import train_test_split
+from torch.nn import functional
 
 from ..backbones import Backbone
 from ..data import NoSuchSplit, Source, open_stream
@@ -18,7 +19,7 @@ from ..option import option
 from ..run_folder import Json
 from ..seeding import short_seed_of
 from .cache import FeatureCache, cached_features
-from .features import FeatureOptions, Features, subset
+from .features import FeatureOptions, Features, check_finite, subset
 
 
 SELECTIONS = ("validation", "test")
@@ -102,6 +103,27 @@ class Task:
     @property
     def multi_label(self) -> bool:
         return self.train.labels.ndim == 2
+
+    def notes(self) -> list[str]:
+        """Sentences without which a result on this task would mislead."""
+        notes = overlap_note(self.train.digests, self.test.digests)
+        known, asked = (classes_of(part.labels) for part in (self.train, self.test))
+        if unseen := len(asked - known):
+            notes.append(f"{unseen} of the {len(asked)} classes of the test images have no training image")
+        return notes
+
+
+def classes_of(labels: torch.Tensor) -> set[int]:
+    """The classes that some image has, of labels (n,) or (n, C)."""
+    return set((labels.unique() if labels.ndim == 1 else labels.any(0).nonzero().flatten()).tolist())
+
+
+def overlap_note(train: torch.Tensor | None, test: torch.Tensor | None) -> list[str]:
+    """Says how many test images stand among the training images too, by their digests; empty where none do."""
+    if train is None or test is None:
+        return []
+    shared = int(torch.isin(test, train).sum())
+    return [f"{shared} of {len(test)} test images stand among the training images too"] if shared else []
 
 
 def open_sources(
@@ -188,16 +210,32 @@ def load_task(
 def make_task(train: Features, test: Features, validation: Features | None = None, label_names=None) -> Task:
     """A task from features in memory.
 
+    Labels (n, C) of splits that saw different highest classes are made equally wide.
+
     Raises:
-        ValueError: the splits disagree on the kind of labels.
+        ValueError: the splits disagree on the kind of labels, a feature is not finite, or all training images are of
+            one class.
     """
-    parts = [part for part in (train, test, validation) if part is not None]
+    splits = {"training": train, "test": test} | ({} if validation is None else {"validation": validation})
+    parts = list(splits.values())
     if len({part.labels.ndim for part in parts}) > 1:
         raise ValueError("one split has one class an image, another has several")
+    for name, part in splits.items():
+        check_finite(part.features, part.ids, f"{name} image")
     named = len(label_names or [])
     if train.labels.ndim == 2:
-        return Task(train, test, validation, max(named, train.labels.shape[1]), label_names)
+        width = max(named, *(part.labels.shape[1] for part in parts))
+        train, test, *held = (widened(part, width) for part in parts)
+        return Task(train, test, held[0] if held else None, width, label_names)
+    if len(train.labels.unique()) < 2:
+        raise ValueError("all training images are of one class: there is nothing to tell apart")
     return Task(train, test, validation, max(named, *(int(part.labels.max()) + 1 for part in parts)), label_names)
+
+
+def widened(features: Features, width: int) -> Features:
+    """With labels (n, width): no image has one of the classes that are added."""
+    missing = width - features.labels.shape[1]
+    return features._replace(labels=functional.pad(features.labels, (0, missing))) if missing else features
 
 
 def labeled(features: Features, source: Source) -> Features:
@@ -241,18 +279,35 @@ def renumbered(features: Features, mapping: dict[int, int] | None) -> Features:
     return features._replace(labels=numbers[features.labels])
 
 
-def fit_and_choose(task: Task, seed: int = 0, selection: str = "validation") -> tuple[Features, Features]:
+class Choice(NamedTuple):
+    """What candidates are trained on and compared on: rows of `train` and of `held`, None for all.
+
+    Rows and not copies: the features of a large set are most of the memory.
+    """
+
+    train: Features
+    fit: torch.Tensor | None
+    held: Features
+    rows: torch.Tensor | None
+
+    def copies(self) -> tuple[Features, Features]:
+        """Both parts by themselves, for solvers that take whole arrays."""
+        fit = self.train if self.fit is None else subset(self.train, self.fit)
+        return fit, self.held if self.rows is None else subset(self.held, self.rows)
+
+
+def fit_and_choose(task: Task, seed: int = 0, selection: str = "validation") -> Choice:
     """What candidates are trained on and what they are compared on.
 
     Args:
         selection: `validation`: never the test images; `test`: those, as in papers that report the best of several.
     """
     if selection == "test":
-        return task.train, task.test
+        return Choice(task.train, None, task.test, None)
     if task.validation is not None:
-        return task.train, task.validation
+        return Choice(task.train, None, task.validation, None)
     fit, held = hold_out(task.train.labels, seed)
-    return subset(task.train, fit), subset(task.train, held)
+    return Choice(task.train, fit, task.train, held)
 
 
 def hold_out(

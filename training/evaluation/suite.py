@@ -54,7 +54,8 @@ def run_suite(
         ValueError: a key is not known, or the suites do not have what the protocol needs.
     """
     process_state()  # first: the ranks that are asked below have to know of each other
-    keys, name, features = suite_keys(suite), name_of(options), features or FeatureOptions()
+    keys, name = suite_keys(suite), name_of(options)
+    features = features or FeatureOptions(layers=get_protocol(name).layers)
     if unknown := set(sources or {}) - set(keys):
         raise ValueError(f"source: {', '.join(sorted(unknown))} is not in the suite; it has {', '.join(keys)}")
     if not get_protocol(name).in_suites:

@@ -23,6 +23,17 @@ def test_fewshot_reports_draws_and_their_interval(blobs):
     assert outcome == fewshot(blobs(2.0), FewshotOptions(shots=(1, 10), draws=6))
 
 
+def test_classes_with_fewer_images_than_shots_are_counted_and_said(blobs):
+    task = blobs(1.0, train=18)  # five images of two classes, four of the others
+    outcome = fewshot(task, FewshotOptions(shots=(1, 5, 10)))
+    assert outcome.notes == [
+        "2 of 4 classes have fewer than 5 training images, and give all they have",
+        "4 of 4 classes have fewer than 10 training images, and give all they have",
+    ]
+    assert 0 <= outcome.interval[0] <= outcome.interval[1] <= 1
+    assert fewshot(task, FewshotOptions(shots=(1, 4))).notes == []
+
+
 @pytest.mark.parametrize(("shots", "draws", "words"), [((1,), 4, "at least 5"), ((0,), 5, "at least 1")])
 def test_fewshot_refuses(shots, draws, words):
     with pytest.raises(ValueError, match=words):

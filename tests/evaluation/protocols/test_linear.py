@@ -5,8 +5,10 @@
 import dataclasses
 from itertools import chain
 
+import numpy as np
 import pytest
 import torch
+from sklearn.metrics import log_loss
 from torch import nn
 
 from visreg_training.evaluation import logistic
@@ -96,10 +98,40 @@ def test_every_epoch_sees_every_image_whatever_the_batch_size(count):
 
 def test_linear_solves_what_is_separable_and_says_how_it_chose(blobs):
     outcome = linear(blobs(0.5), FAST)
-    assert outcome.value == 1.0 and outcome.interval == (1.0, 1.0)
+    assert outcome.value == 1.0 and outcome.interval == pytest.approx((151 / (151 + 1.96**2), 1.0), abs=1e-4)
     assert outcome.selection["on"] == "validation" and len(outcome.selection["candidates"]) == 13
     assert linear(blobs(0.5), FAST_ON_TEST).selection["on"] == "test"
     assert linear(blobs(0.5), FULL_BATCH).value == 1.0
+
+
+def test_among_learning_rates_that_do_as_well_the_lowest_validation_loss_decides(blobs):
+    """Of 40 images 4 are chosen on: many rates have as many of them right."""
+    task = blobs(1.5, train=40)
+    record = linear(task, FAST).selection
+    tied = [entry for entry in record["candidates"] if entry["value"] == record["value"]]
+    fit, held = hold_out(task.train.labels)
+    losses = {}
+    for rate in LEARNING_RATES:
+        heads = BatchedHeads(8, 4, (rate,))
+        train_heads(heads, task.train.features[fit], task.train.labels[fit], FAST.epochs, FAST.head_batch_size)
+        scores = heads.head_scores(task.train.features[held], 0).double().softmax(1)
+        losses[rate] = log_loss(task.train.labels[held], scores, labels=range(4))
+    assert [entry["loss"] for entry in record["candidates"]] == pytest.approx(list(losses.values()), abs=1e-4)
+    assert len(tied) > 1 and tied[0]["learning_rate"] != record["chosen"]["learning_rate"]
+    chosen = min((entry["learning_rate"] for entry in tied), key=losses.__getitem__)
+    assert record["chosen"]["learning_rate"] == pytest.approx(chosen)
+
+
+def test_the_loss_of_a_strength_is_that_of_scikit_learn(blobs):
+    task = blobs(4.0)
+    fit, held = (split.features.double().numpy() for split in (task.train, task.test))
+    labels = task.test.labels.numpy()
+    models, values, losses = logistic.compare_strengths((fit, task.train.labels.numpy()), (held, labels), (0.01, 1.0))
+    expected = [log_loss(labels, model.predict_proba(held)) for model in models]
+    assert losses == pytest.approx(expected) and values == [model.score(held, labels) for model in models]
+    few = logistic.mean_loss(models[0], held[:2], np.array([1, 9]))  # class 9 was never seen
+    first = -np.log(models[0].predict_proba(held[:1])[0, 1])
+    assert few == pytest.approx((first - np.log(1e-12)) / 2)
 
 
 def with_test_labels(task, labels):

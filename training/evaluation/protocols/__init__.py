@@ -15,6 +15,7 @@ from typing import Any
 
 from ...option import declared
 from ...run_folder import Json, read_object
+from ..features import FeatureOptions
 from ..inputs import Inputs, on_main_process
 from ..outcome import Outcome
 
@@ -31,6 +32,7 @@ class Protocol:
         options: a frozen dataclass whose fields are made by `option`; the class tells protocols apart.
         evaluate: called on every process with (inputs, options); the `Outcome` counts on the main process.
         takes_features: whether it takes features of whole images, so that `FeatureOptions` say which.
+        layers: blocks from the end that it takes them of where nothing is said.
         in_suites: whether the data sets of the suites have what it needs.
         writes: whether it writes more than its result, so that it needs a folder.
     """
@@ -39,6 +41,7 @@ class Protocol:
     options: type
     evaluate: Callable[[Inputs, Any], Outcome | None]
     takes_features: bool = True
+    layers: int = FeatureOptions.layers
     in_suites: bool = True
     writes: bool = False
 

@@ -48,16 +48,14 @@ def fewshot(task: Task, options: FewshotOptions | None = None, device: torch.dev
     """Logistic regression on L2-normalized features of a few training images a class, tested on all test images.
 
     The value is that of the largest number of shots; `metrics` has all. Nothing is chosen. A class with fewer images
-    than asked for gives those it has.
+    than asked for gives those it has, and a note says so.
 
     Raises:
-        ValueError: several labels an image, or a single class.
+        ValueError: several labels an image.
     """
     options = options or FewshotOptions()
     if task.multi_label:
         raise ValueError("fewshot takes one class an image")
-    if len(task.train.labels.unique()) < 2:
-        raise ValueError("fewshot needs at least two classes in the training split")
     train = functional.normalize(task.train.features, dim=1).numpy()
     test, truth = functional.normalize(task.test.features, dim=1).numpy(), task.test.labels.numpy()
     metrics = {}
@@ -68,16 +66,28 @@ def fewshot(task: Task, options: FewshotOptions | None = None, device: torch.dev
             labels = task.train.labels.numpy()[rows]
             model = logistic_regression(train[rows], labels, STRENGTH, _STEPS, standardize=False)
             accuracies.append(float((model.predict(test) == truth).mean()))
-        interval = intervals.of_draws(accuracies)
+        interval = intervals.of_shares(accuracies)
         metrics[f"{count}_shot"] = {"value": float(np.mean(accuracies)), "interval": interval, "draws": accuracies}
     most = max(options.shots)
     top = metrics[f"{most}_shot"]
     settings = {"shots": sorted(set(options.shots)), "draws": options.draws, "strength": STRENGTH}
     settings["seed"] = options.seed
-    return Outcome(f"{most}_shot_accuracy", top["value"], top["interval"], metrics, settings=settings)
+    notes = short_classes(task.train.labels, options.shots)
+    return Outcome(f"{most}_shot_accuracy", top["value"], top["interval"], metrics, settings=settings, notes=notes)
 
 
 PROTOCOL = Protocol("1, 5 and 10 images a class, several draws", FewshotOptions, on_features(fewshot))
+
+
+def short_classes(labels: torch.Tensor, shots: tuple[int, ...]) -> list[str]:
+    """A sentence for each number of shots that some classes have too few images for."""
+    counts = labels.unique(return_counts=True)[1]
+    short = {count: int((counts < count).sum()) for count in sorted(set(shots))}
+    return [
+        f"{number} of {len(counts)} classes have fewer than {count} training images, and give all they have"
+        for count, number in short.items()
+        if number
+    ]
 
 
 def draw_rows(labels: torch.Tensor, count: int, generator: np.random.Generator) -> np.ndarray:

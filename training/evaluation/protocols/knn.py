@@ -48,7 +48,7 @@ def knn(task: Task, options: KnnOptions | None = None, device: torch.device | st
     candidates = [{"k": k, "temperature": temperature} for k, temperature in settings]
     best, record = 0, None
     if len(settings) > 1:
-        fit, choose = fit_and_choose(task, options.seed, options.selection)
+        fit, choose = fit_and_choose(task, options.seed, options.selection).copies()
         scores = knn_scores(fit.features, fit.labels, choose.features, settings, task.num_classes)
         values = [metric_value(one, choose.labels) for one in scores]
         best, record = select(options.selection, candidates, values)
@@ -59,7 +59,7 @@ def knn(task: Task, options: KnnOptions | None = None, device: torch.device | st
     return outcome
 
 
-PROTOCOL = Protocol("k nearest neighbors on frozen features", KnnOptions, on_features(knn))
+PROTOCOL = Protocol("k nearest neighbors on frozen features", KnnOptions, on_features(knn), layers=1)  # DINO: 1
 
 
 def knn_scores(

@@ -24,7 +24,7 @@ from ..inputs import Inputs, on_main_process
 from ..logistic import STRENGTHS, as_arrays, compare_strengths, logistic_regression
 from ..outcome import Outcome, score, select
 from ..preprocessing import transform_for
-from ..splits import SELECTIONS, Task, fit_and_choose, hold_out, make_task
+from ..splits import SELECTIONS, Choice, Task, fit_and_choose, make_task
 from . import Protocol
 
 
@@ -110,10 +110,10 @@ def linear(task: Task, options: LinearOptions | None = None, device: torch.devic
     options = options or LinearOptions()
     if options.solver == "lbfgs":
         return _full_batch(task, options)
-    fit, choose = fit_and_choose(task, options.seed, options.selection)
-    heads = _trained(options.heads(task, device), fit, options)
-    best, record = choose_head(heads, choose, options.selection)
-    if fit is not task.train:
+    choice = fit_and_choose(task, options.seed, options.selection)
+    heads = _trained(options.heads(task, device), task.train, options, choice.fit)
+    best, record = choose_head(heads, choice, options.selection)
+    if choice.fit is not None:
         setting = heads.settings[best]
         heads = _trained(options.heads(task, device, setting), task.train, options)
         best, record["trained_anew"] = 0, {"learning_rate": setting[0], "on": "all training images"}
@@ -122,14 +122,17 @@ def linear(task: Task, options: LinearOptions | None = None, device: torch.devic
     return outcome
 
 
-def _trained(heads: BatchedHeads, on: Features, options: LinearOptions) -> BatchedHeads:
-    return train_heads(heads, on.features, on.labels, options.epochs, options.head_batch_size, options.seed)
+def _trained(
+    heads: BatchedHeads, on: Features, options: LinearOptions, rows: torch.Tensor | None = None
+) -> BatchedHeads:
+    return train_heads(heads, on.features, on.labels, options.epochs, options.head_batch_size, options.seed, rows)
 
 
-def choose_head(heads: BatchedHeads, choose: Features, selection: str) -> tuple[int, Json]:
-    """Number of the best head on the given images, and the record of the choice."""
+def choose_head(heads: BatchedHeads, choice: Choice, selection: str) -> tuple[int, Json]:
+    """Number of the best head on the images of the choice, and the record of it."""
     candidates = [{"learning_rate": rate, "weight_decay": decay} for rate, decay in heads.settings]
-    return select(selection, candidates, head_values(heads, choose.features, choose.labels))
+    found = head_values(heads, choice.held.features, choice.held.labels, choice.rows)
+    return select(selection, candidates, *found)
 
 
 def linear_on_images(inputs: Inputs, task: Task, options: LinearOptions) -> Outcome:
@@ -149,14 +152,12 @@ def linear_on_images(inputs: Inputs, task: Task, options: LinearOptions) -> Outc
         raise ValueError("augmented images are read at random: use --streaming false, or --images cached")
     if transform.size[0] != transform.size[1]:
         raise ValueError(f"augmented crops are square, the model takes {transform.size}: give --image_size")
-    _fit, choose = fit_and_choose(task, options.seed, options.selection)
-    rows = torch.arange(len(task.train.labels))
-    if options.selection != "test" and task.validation is None:
-        rows, _held = hold_out(task.train.labels, options.seed)
+    choice = fit_and_choose(task, options.seed, options.selection)
+    rows = torch.arange(len(task.train.labels)) if choice.fit is None else choice.fit
     images = AugmentedImages(inputs.backbone, source, task, transform, inputs.features, options.seed)
     heads = options.heads(task, inputs.backbone.device)
     train_on_images(heads, images, rows, options.epochs, options.head_batch_size, options.seed)
-    best, record = choose_head(heads, choose, options.selection)
+    best, record = choose_head(heads, choice, options.selection)
     outcome = score(heads.head_scores(task.test.features, best), task.test.labels, options.seed)
     outcome.selection, outcome.settings = record, options.description("random resized crop and flip")
     return outcome
@@ -166,9 +167,9 @@ def _full_batch(task: Task, options: LinearOptions) -> Outcome:
     """Logistic regression to convergence, its strength chosen as `linear` chooses learning rates."""
     if task.multi_label:
         raise ValueError("the full-batch solver takes one class an image; use --solver sgd")
-    fit, choose = fit_and_choose(task, options.seed, options.selection)
-    models, values = compare_strengths(_arrays(fit), _arrays(choose))
-    best, record = select(options.selection, [{"strength": strength} for strength in STRENGTHS], values)
+    fit, choose = fit_and_choose(task, options.seed, options.selection).copies()
+    models, *found = compare_strengths(_arrays(fit), _arrays(choose))
+    best, record = select(options.selection, [{"strength": strength} for strength in STRENGTHS], *found)
     final = models[best]
     if fit is not task.train:
         final = logistic_regression(*_arrays(task.train), STRENGTHS[best])
@@ -220,8 +221,8 @@ def linear_accuracy(
     fit_x, held_x, fit_y, held_y = train_test_split(
         x, y, test_size=0.2, random_state=short_seed_of("hold_out", seed), stratify=stratum
     )
-    _models, values = compare_strengths((fit_x, fit_y), (held_x, held_y))
-    best, _record = select("validation", [{"strength": strength} for strength in STRENGTHS], values)
+    _models, values, losses = compare_strengths((fit_x, fit_y), (held_x, held_y))
+    best, _record = select("validation", [{"strength": strength} for strength in STRENGTHS], values, losses)
     final = logistic_regression(x, y, STRENGTHS[best])
     return LinearResult(float(final.score(*as_arrays(test_features, test_labels))), STRENGTHS[best], values[best])
 

@@ -42,6 +42,7 @@ def summary(result: Json) -> str:
         if isinstance(value, dict):
             value = f"{value['value']:.4f} ({value['interval'][0]:.4f} to {value['interval'][1]:.4f})"
         lines.append(f"{name}: {value if isinstance(value, int | str) else f'{value:.4f}'}\n")
+    lines += [f"note: {note}\n" for note in result.get("notes") or []]
     return "".join(lines)
 
 

@@ -15,6 +15,7 @@ from ...distributed import process_state
 from ...option import check_options, option
 from ..cache import CacheOptions, cached_features
 from ..features import AT_LEAST_ONE, FeatureOptions, Features, image_numbers
+from ..protocols.knn import PROTOCOL as KNN
 from ..protocols.knn import KnnOptions, knn
 from ..splits import Sources, SplitOptions, label_map, load_task, renumbered
 from . import pictures
@@ -143,12 +144,13 @@ def draw_neighbors(
 
 @dataclass(frozen=True)
 class Picture:
-    """One kind of picture: its title, the dataclass of its options and what draws it from (backbones, options, what is
-    taken of the model, path)."""
+    """One kind of picture: its title, the dataclass of its options, what draws it from (backbones, options, what is
+    taken of the model, path), and the blocks from the end that it takes where nothing is said."""
 
     title: str
     options: type
     draw: Callable[..., Path]
+    layers: int = FeatureOptions.layers
 
     @property
     def of_features(self) -> bool:
@@ -171,7 +173,7 @@ PICTURES = {
     "pca": Picture("patch tokens as colors, several models side by side", PcaOptions, draw_pca),
     "attention": Picture("what CLS attends to in the last block", ImagesOptions, draw_attention),
     "map": Picture("t-SNE or UMAP of a labeled set", MapOptions, draw_map),
-    "confusion": Picture("which class is taken for which, by kNN", ConfusionOptions, draw_confusion),
+    "confusion": Picture("which class is taken for which, by kNN", ConfusionOptions, draw_confusion, KNN.layers),
     "neighbors": Picture("nearest images, as a contact sheet", NeighborOptions, draw_neighbors),
 }
 

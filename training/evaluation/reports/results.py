@@ -3,8 +3,9 @@
 """A result as one JSON file, and several of them as one markdown table.
 
 Every file has `protocol`, `dataset`, `config`, `split`, `revision`, `fingerprint`, `metric`, `value` (a share of 1),
-`interval` (two shares), `metrics`, `selection` (null, or what was chosen `on` which images), `settings`, `features`,
-`model`, `data`, `versions`, `device`, `processes`, `seconds` and `created` (UTC).
+`interval` (two shares), `metrics`, `notes` (sentences without which the value would mislead), `selection` (null, or
+what was chosen `on` which images), `settings`, `features`, `model`, `data`, `versions`, `device`, `processes`,
+`seconds` and `created` (UTC).
 """
 
 import json
@@ -46,7 +47,8 @@ def make_result(
     result = {"schema": SCHEMA, "protocol": protocol}
     result |= {name: test.get(name) for name in ("dataset", "config", "split", "revision", "fingerprint")}
     result |= {"entry": entry, "metric": outcome.metric, "value": outcome.value, "interval": list(outcome.interval)}
-    result |= {"interval_level": 0.95, "metrics": outcome.metrics, "selection": outcome.selection}
+    result |= {"interval_level": 0.95, "metrics": outcome.metrics, "notes": outcome.notes}
+    result |= {"selection": outcome.selection}
     result |= {"settings": outcome.settings, "features": features, "model": model, "data": data}
     result |= {"versions": versions(), "device": str(state.device), "processes": state.num_processes}
     result |= {"seconds": {name: round(value, 3) for name, value in seconds.items()}}
@@ -115,12 +117,17 @@ def read_result(path: Path) -> Json:
 
 
 def percent(result: Json, interval: bool = True) -> str:
-    """`75.7 (74.9 to 76.4)`."""
+    """`75.7 (74.9 to 76.4)`; where classes differ in size, `75.7 (74.9 to 76.4; balanced 51.0, majority 70.2)`."""
     if result["value"] is None:
         return "undefined"
     shown = f"{100 * result['value']:.1f}"
     low, high = result.get("interval") or (None, None)
-    return f"{shown} ({100 * low:.1f} to {100 * high:.1f})" if interval and low is not None else shown
+    beside = [f"{100 * low:.1f} to {100 * high:.1f}"] if interval and low is not None else []
+    metrics = result.get("metrics") or {}
+    if interval and "balanced_accuracy" in metrics:
+        balanced, majority = metrics["balanced_accuracy"], metrics["majority_share"]
+        beside.append(f"balanced {100 * balanced:.1f}, majority {100 * majority:.1f}")
+    return f"{shown} ({'; '.join(beside)})" if beside else shown
 
 
 def markdown(header: list[str], rows: list[list[str]]) -> str:

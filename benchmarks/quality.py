@@ -50,7 +50,7 @@ def sample_images(data: Path, folder: Path, images: int) -> None:
 def accuracy(backbone: VISRegViTModel, folder: Path) -> dict[str, float]:
     """20-NN and linear accuracy of the frozen features, of either side."""
     train, test = (open_stream(str(folder / f"{split}.parquet")).examples() for split in ("train", "test"))
-    return frozen_accuracy(wrap_backbone(backbone), train, test)
+    return frozen_accuracy(wrap_backbone(backbone), train, test).accuracy
 
 
 def from_timm(backbone: torch.nn.Module, options: dict) -> VISRegViTModel:

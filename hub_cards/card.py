@@ -28,7 +28,7 @@ from .license import (
 )
 from .markup import fenced, plain, slug, template
 from .metadata import RunMetadata, dataset_label, is_number, read_metadata
-from .results import Result, as_table, comparison, data_name, headline, percent, results_of
+from .results import Result, all_notes, as_table, comparison, data_name, headline, percent, results_of
 from .tables import architecture, cost_rows, data_rows, method, training_rows
 
 
@@ -123,7 +123,13 @@ def render_card(
     license = chosen_license(license, origin)
     results = results_of(metadata)
     on_hub = bool(repo_id) and is_hub_id(repo_id)
-    filters = {"table": as_table, "data_name": data_name, "percent": percent, "license_name": license_name}
+    filters = {
+        "table": as_table,
+        "data_name": data_name,
+        "percent": percent,
+        "notes": all_notes,
+        "license_name": license_name,
+    }
     body = template("card.md.jinja", **filters).render(
         metadata=metadata,
         title=title(metadata, repo_id),

@@ -7,13 +7,19 @@ import shutil
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 
+from visreg_training.backbones import open_backbone
 from visreg_training.commands import evaluate, features, visualize
+from visreg_training.data import Subset, open_stream
 from visreg_training.errors import RunStopped, UserError
+from visreg_training.evaluation.features import FeatureOptions
+from visreg_training.evaluation.protocols.knn import knn_accuracy
 from visreg_training.evaluation.reports.compare import compare
 from visreg_training.evaluation.reports.published import PUBLISHED
-from visreg_training.evaluation.reports.results import read_result
+from visreg_training.evaluation.reports.results import file_name, read_result
+from visreg_training.evaluation.splits import Sources, load_task
 from visreg_training.evaluation.suite_datasets import ENTRIES, SUITES
 
 
@@ -127,6 +133,72 @@ def test_tables_name_data_sets_and_suites_that_exist():
     averages = {row.method: sum(list(row.figures.values())[:8]) / 8 for row in PUBLISHED if row.suite == "in_domain"}
     assert averages["VISReg B/16, 400 epochs"] == pytest.approx(79.1, abs=0.1)
     assert averages["I-JEPA H/14, 300 epochs"] == pytest.approx(78.7, abs=0.1)
+
+
+def test_the_training_images_of_a_run_are_known(checkpoint, shared_cache, tmp_path):
+    """`--train_images run` takes the subset that the run learned from, by its seed; results say which."""
+    run = tmp_path / "run"
+    shutil.copytree(checkpoint, run / "model")
+    recipe = {"dataset": "digits", "split": "train", "fraction": 0.1, "seed": 5}
+    (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    arguments = ["knn", "--dataset", "digits", "--cache_dir", str(shared_cache.folder), "--output", str(tmp_path)]
+    evaluate.main([*arguments, "--model", str(run), "--train_images", "run"])
+    result = read_result(tmp_path / "knn-digits-test-subset.json")
+    expected = open_stream("digits", subset=Subset(fraction=0.1, seed=5))
+    assert result["data"]["train"]["fingerprint"] == expected.fingerprint
+    assert result["data"]["train_images"] == expected.num_examples == round(0.1 * 1437)
+    task = load_task(
+        open_backbone(checkpoint), Sources(expected, open_stream("digits", split="test")),
+        FeatureOptions(layers=1), shared_cache,
+    )  # fmt: skip
+    assert result["value"] == pytest.approx(knn_accuracy(*task.train[:2], *task.test[:2]))
+    evaluate.main([*arguments, "--model", str(run / "model")])
+    whole = read_result(tmp_path / "knn-digits-test.json")
+    rows = [
+        line for line in compare([whole, result | {"model": whole["model"]}]).splitlines() if "nothing chosen" in line
+    ]
+    assert len(rows) == 2 and "1,437 train" in rows[0] and "144 train" in rows[1]
+    for more, words in (
+        (["--model", checkpoint], "no run folder"),
+        (["--model", str(run), "--dataset", "org/other"], "learned from digits"),
+        (["--model", str(run), "--train_list", str(run / "recipe.yaml")], "no --train_list"),
+    ):
+        with pytest.raises(UserError, match=words):
+            evaluate.main([*arguments, "--train_images", "run", *more])
+
+
+def test_results_stand_in_one_row_only_where_they_were_measured_alike():
+    """Solver, layers, resolution, training images and weights: each makes a row of its own."""
+    result = {
+        "protocol": "linear", "dataset": "org/a", "split": "test", "metric": "accuracy", "value": 0.5,
+        "model": {"name": "m", "weights": "1" * 16}, "selection": {"on": "validation"},
+        "settings": {"solver": "sgd"}, "features": {"layers": 4, "transform": {"size": [224, 224]}},
+        "data": {"train": {"fingerprint": "x"}, "test": {"fingerprint": "y"}, "train_images": 9469, "test_images": 9},
+    }  # fmt: skip
+    other = result | {"dataset": "org/b", "data": {"train": {"fingerprint": "z"}, "train_images": 70}}
+    changes = [
+        {"settings": {"solver": "lbfgs"}},
+        {"features": {"layers": 1, "transform": {"size": [224, 224]}}},
+        {"features": {"layers": 4, "transform": {"size": [160, 160]}}},
+        {"data": result["data"] | {"train": {"fingerprint": "w"}, "train_images": 1500}},
+        {"model": {"name": "m", "weights": "2" * 16}},
+        {"selection": {"on": "test"}},
+    ]
+
+    def rows(*results) -> list[str]:
+        return [line for line in compare(results, "none").splitlines() if line.startswith("| m")][1:]
+
+    assert (
+        rows(result, other, result | {"value": 0.6})[0].endswith("| 60.0 | 50.0 |") and len(rows(result, other)) == 1
+    )
+    for change in changes:
+        shown = rows(result, other, result | change | {"value": 0.6})
+        first_column = [cell for line in shown if (cell := line.split("|")[3].strip())]
+        assert sorted(first_column) == ["50.0", "60.0"], change
+    names = [
+        file_name(result | change) for change in ({}, *changes[:2], {"features": {"layers": 4, "image_size": 160}})
+    ]
+    assert names == ["linear-a-test", "linear-a-test-lbfgs", "linear-a-test-1-blocks", "linear-a-test-160px"]
 
 
 def test_features_command(common, tmp_path):

@@ -23,8 +23,12 @@ def test_classes_are_matched_and_images_without_label_left_out(checkpoint):
     backbone = wrap_backbone(VISRegViTModel.from_pretrained(checkpoint))
     train = shades([number % 2 for number in range(60)] + [None] * 3)
     test = shades([0, 1] * 10 + [None])
-    assert frozen_accuracy(backbone, train, test) == {"knn": 1.0, "linear": 1.0}
-    assert frozen_accuracy(backbone, train, test, {0: 1, 1: 0}) == {"knn": 0.0, "linear": 0.0}
+    found = frozen_accuracy(backbone, train, test)
+    assert found.accuracy == {"knn": 1.0, "linear": 1.0}
+    assert (found.how["train_images"], found.how["test_images"]) == (60, 20)
+    assert frozen_accuracy(backbone, train, test, {0: 1, 1: 0}).accuracy == {"knn": 0.0, "linear": 0.0}
+    with pytest.raises(ValueError, match="one class"):
+        frozen_accuracy(backbone, shades([0] * 20), test)
     with pytest.raises(ValueError, match="test images have no labels"):
         frozen_accuracy(backbone, train, shades([None]))
     with pytest.raises(ValueError, match="several labels"):

@@ -422,6 +422,45 @@ def test_a_result_with_an_interval_stands_for_the_one_without(run):
     assert len(names) == len(set(names)) == 2
 
 
+def test_before_and_after_stand_in_one_row_only_where_they_were_measured_alike(run):
+    """A run on a tenth of the images, and `visreg evaluate` on the same tenth, and on all."""
+    summary = json.loads((run / "summary.json").read_text())
+    features = {"layers": 1, "pooling": None, "transform": {"size": [16, 16]}}
+    train = {"fingerprint": "tenth", "limit": 50000, "seed": 7}
+    summary["evaluation"] = {
+        "features": features, "train": train, "train_images": 144, "test_images": 360, "notes": ["they overlap"],
+        "settings": {"knn": {"k": 20, "temperature": 0.07}, "linear": {"solver": "lbfgs", "held_out": 0.2}},
+    }  # fmt: skip
+    (run / "summary.json").write_text(json.dumps(summary))
+    result = {
+        "protocol": "knn", "dataset": "org/pictures", "split": "test", "revision": "5" * 40, "metric": "accuracy",
+        "value": 0.97, "interval": [0.95, 0.99], "settings": {"temperature": 0.07, "k": 20}, "features": features,
+        "selection": None, "metrics": {"balanced_accuracy": 0.5, "majority_share": 0.8},
+        "data": {"train": {"fingerprint": "tenth"}, "train_images": 144, "test_images": 360},
+    }  # fmt: skip
+    whole = {"data": result["data"] | {"train": {"fingerprint": "all"}, "train_images": 1437}, "value": 0.99}
+    heads = {"protocol": "linear", "settings": {"solver": "sgd"}, "selection": {"on": "validation"}}
+    (run / "evaluation").mkdir()
+    for number, change in enumerate(({}, whole, heads, {"features": features | {"layers": 4}, "value": 0.98})):
+        (run / "evaluation" / f"{number}.json").write_text(json.dumps(result | change))
+    text = write_card(run).read_text(encoding="utf-8")
+    rows = [line for line in text.splitlines() if line.startswith(("| 20-NN", "| linear classifier"))]
+    data = "org/pictures, test split (360 images)"
+    beside = "; balanced 50.0%, majority 80.0%"
+    assert rows == [
+        f"| 20-NN, frozen CLS token at 16 px, learned from 144 images | {data} | 80.1% "
+        f"| 97.0% (95.0 to 99.0){beside} |",
+        f"| 20-NN, frozen CLS token at 16 px, learned from 1,437 images | {data} |  | 99.0% (95.0 to 99.0){beside} |",
+        f"| 20-NN, frozen CLS token of the last 4 blocks at 16 px, learned from 144 images | {data} |  "
+        f"| 98.0% (95.0 to 99.0){beside} |",
+        "| linear classifier (L-BFGS), frozen CLS token at 16 px, learned from 144 images; "
+        f"settings chosen on validation images | {data} | 90.0% | 98.1% |",
+        "| linear classifier (SGD), frozen CLS token at 16 px, learned from 144 images; "
+        f"settings chosen on validation images | {data} |  | 97.0% (95.0 to 99.0){beside} |",
+    ]
+    assert f"- they overlap (20-NN, frozen CLS token at 16 px, learned from 144 images; {data})" in text
+
+
 def test_the_records_are_not_touched(run):
     before = {path.name: path.read_bytes() for path in run.glob("*.json")}
     write_card(run)

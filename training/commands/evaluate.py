@@ -66,7 +66,8 @@ def evaluate_one(name: str, argv: list[str]) -> None:
         options, cache = part(protocol.options, given), part(CacheOptions, given)
         features = features_of(protocol, given) if protocol.takes_features else None
         backbone = open_backbone(given.model, part(BackboneOptions, given).trust_remote_code)
-        sources = part(TaskOptions, given).open(getattr(options, "mask_column", None))
+        masks = {name: getattr(options, name) for name in ("mask_column", "mask_folder") if hasattr(options, name)}
+        sources = part(TaskOptions, given).open(given.model, **masks)
         folder = given.output if protocol.writes else None
         result = evaluate(backbone, sources, options, features, cache.cache, cache.batch_size, folder)
     if result is not None:

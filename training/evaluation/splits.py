@@ -5,7 +5,9 @@
 n images, d features, C classes.
 """
 
+import random
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,9 +16,10 @@ from sklearn.model_selection import train_test_split
 from torch.nn import functional
 
 from ..backbones import Backbone
-from ..data import NoSuchSplit, Source, open_stream
-from ..option import option
-from ..run_folder import Json
+from ..data import NoSuchSplit, Source, Subset, open_stream
+from ..data.options import SubsetOptions
+from ..option import check_options, option
+from ..run_folder import Json, RunFolder, read_object
 from ..seeding import short_seed_of
 from .cache import FeatureCache, cached_features
 from .features import FeatureOptions, Features, check_finite, subset
@@ -61,11 +64,34 @@ class TaskOptions(DataOptions):
     test_split: str = option("test", "split that is tested on")
     validation_split: str | None = option(None, "default: `validation` where there is one, else part of train")
     train_share: float | None = option(None, "share to train on of a data set with one split")
+    share_rule: str = option(
+        "sample", "class: of each class, by Python's shuffle with seed 42 (release, AID)", ("sample", "class")
+    )
+    train_list: str | None = option(None, "file with the names of the training images, one a line")
+    test_list: str | None = option(None, "the same of the test images; both may then be of one split")
+    train_images: str = option("all", "run: those that the run learned from, whose model it is", ("all", "run"))
 
-    def open(self, mask_column: str | None = None) -> "Sources":
-        """What `open_sources` makes of them."""
+    def open(self, model: str | None = None, **masks: str | None) -> "Sources":
+        """What `open_sources` makes of them.
+
+        Args:
+            model: as it was named; with `train_images` run, the run or its model.
+            **masks: `mask_column`, `mask_folder`.
+
+        Raises:
+            ValueError: an option does not fit the others, or the run.
+        """
+        check_options(self)
+        train, test = Subset(file_list=self.train_list), Subset(file_list=self.test_list)
+        if self.train_images == "run":
+            if train:
+                raise ValueError("train_images: the run says which images it learned from, so give no --train_list")
+            train = run_subset(str(model), str(self.dataset), self.train_split)
+        if (train or test) and self.train_share is not None:
+            raise ValueError("train_share: shares out all of a split, so it goes with no list and no run")
         splits = (self.train_split, self.test_split, self.validation_split, self.train_share)
-        return open_sources(self.dataset, *splits, mask_column, **self.columns())
+        more = {"share_rule": self.share_rule, "train_subset": train, "test_subset": test, **self.columns()}
+        return open_sources(self.dataset, *splits, **more, **masks)
 
 
 @dataclass
@@ -75,6 +101,7 @@ class Sources:
     Attributes:
         validation: None where it is split off `train`.
         train_share: where `train` and `test` are the same split, the share of it that is trained on.
+        share_rule: `sample`, or `class` for that share of each class by Python's shuffle.
         masks: the masks of `train` and `test`, where the task is segmentation.
     """
 
@@ -83,11 +110,14 @@ class Sources:
     validation: Source | None = None
     train_share: float | None = None
     masks: tuple[Source, Source] | None = None
+    share_rule: str = "sample"
 
     def descriptions(self) -> Json:
         sources = {"train": self.train, "test": self.test, "validation": self.validation}
         described = {name: source.description() for name, source in sources.items() if source is not None}
-        return described | ({"train_share": self.train_share} if self.train_share else {})
+        if self.train_share:
+            described |= {"train_share": self.train_share, "share_rule": self.share_rule}
+        return described
 
 
 @dataclass
@@ -132,7 +162,12 @@ def open_sources(
     test_split: str = "test",
     validation_split: str | None = None,
     train_share: float | None = None,
+    *,
+    share_rule: str = "sample",
+    train_subset: Subset | None = None,
+    test_subset: Subset | None = None,
     mask_column: str | None = None,
+    mask_folder: str | None = None,
     **options: Any,
 ) -> Sources:
     """Opens the splits of a data set.
@@ -141,35 +176,97 @@ def open_sources(
         validation_split: None takes the split `validation` where there is one (and it is not the one tested on).
         train_share: where a data set has one split only (train and test are named the same): the share of it, class by
             class, that is trained on; the rest is tested on.
-        mask_column: opens the masks of segmentation too; nothing is streamed then, and nothing chosen on validation.
+        share_rule: `class` takes exactly that share of each class, as the release does.
+        train_subset, test_subset: restrictions, such as lists of names; with both, train and test may be one split.
+        mask_column, mask_folder: opens the masks of segmentation too, of a column or of files that are named as the
+            images; nothing is streamed then, and nothing chosen on validation.
         **options: of `open_stream`.
 
     Raises:
         ValueError: a split is missing, or two of them are the same.
     """
+    splits = (train_split, test_split)
     if train_share is not None:
         if train_split != test_split or validation_split is not None or not 0 < train_share < 1:
             raise ValueError(
                 "train_share is between 0 and 1 and shares out one split: name it as train and as test split"
             )
         source = open_stream(dataset, split=train_split, **options)
-        return Sources(source, source, None, train_share)
-    if len({train_split, test_split, validation_split}) < 3:
+        return Sources(source, source, None, train_share, share_rule=share_rule)
+    listed = bool(train_subset and train_subset.file_list and test_subset and test_subset.file_list)
+    if (train_split == test_split and not listed) or validation_split in splits:
         raise ValueError("train, test and validation have to be different splits: one would leak into another")
-    if mask_column is not None:
+    if mask_column is not None or mask_folder is not None:
         if validation_split is not None:
             raise ValueError("validation_split: segmentation chooses nothing, so it takes none")
-        return _with_masks(dataset, (train_split, test_split), mask_column, options | {"streaming": False})
-    train = open_stream(dataset, split=train_split, **options)
-    test = open_stream(dataset, split=test_split, **options)
-    if validation_split is not None:
-        return Sources(train, test, open_stream(dataset, split=validation_split, **options))
-    if "validation" in (train_split, test_split):
+        return _with_masks(dataset, splits, mask_column, mask_folder, options | {"streaming": False})
+    train = open_stream(dataset, split=train_split, subset=train_subset, **options)
+    test = open_stream(dataset, split=test_split, subset=test_subset, **options)
+    if validation_split is None and "validation" in splits:
         return Sources(train, test)
     try:
-        return Sources(train, test, open_stream(dataset, split="validation", **options))
+        return Sources(train, test, open_stream(dataset, split=validation_split or "validation", **options))
     except NoSuchSplit:
+        if validation_split is not None:
+            raise
         return Sources(train, test)
+
+
+def _with_masks(
+    dataset: str, splits: tuple[str, str], column: str | None, folder: str | None, options: Json
+) -> Sources:
+    images = [open_stream(dataset, split=split, **options) for split in splits]
+    if folder is not None:
+        masks = [open_stream(folder, split=split, streaming=False) for split in splits]
+        for pair in zip(images, masks, strict=True):
+            check_names(*pair)
+        return Sources(*images, masks=tuple(masks))
+    columns = options | {"image_column": column, "label_column": None}
+    try:
+        train, test = (open_stream(dataset, split=split, **columns) for split in splits)
+    except ValueError as error:
+        raise ValueError(str(error).replace("image_column", "mask_column")) from error
+    return Sources(*images, masks=(train, test))
+
+
+def check_names(images: Source, masks: Source) -> None:
+    """Whether the files of masks are named as those of the images, but for their suffix, in the same order.
+
+    Raises:
+        ValueError: with the first name that one of them lacks.
+    """
+    names = [
+        [Path(str(source.example(number).path)).stem for number in range(source.num_examples)]
+        for source in (images, masks)
+    ]
+    if names[0] != names[1]:
+        differing = sorted(set(names[0]) ^ set(names[1])) or ["the order of folders"]
+        raise ValueError(
+            f"mask_folder: images and masks of the split {images.split} do not match: {len(names[0])} and "
+            f"{len(names[1])} files, first differing: {differing[0]}"
+        )
+
+
+def run_subset(model: str, dataset: str | None, split: str) -> Subset:
+    """The images that a run learned from.
+
+    Args:
+        model: the folder of the run, or of its model.
+
+    Raises:
+        ValueError: it is no run, or one that learned from other data.
+    """
+    recipes = [RunFolder(path).recipe for path in (Path(model), Path(model).parent)]
+    found = next((path for path in recipes if path.is_file()), None)
+    if found is None:
+        raise ValueError(f"train_images: {model} is no run folder, so it is not known what it learned from")
+    recipe = read_object(found)
+    learned, of_split = str(recipe.get("dataset")), recipe.get("split")
+    same = learned == dataset or Path(learned).resolve() == Path(dataset).resolve()
+    if not same or of_split != split:
+        raise ValueError(f"train_images: the run learned from {learned}, {of_split}, not from {dataset}, {split}")
+    values = {spec.name: recipe.get(spec.name) for spec in fields(SubsetOptions)}
+    return Subset(**values, seed=recipe.get("seed") or 0)
 
 
 def _with_masks(dataset: str, splits: tuple[str, str], mask_column: str, options: Json) -> Sources:
@@ -201,7 +298,10 @@ def load_task(
 
     if sources.train_share is not None:
         both = read(sources.train)
-        test, train = hold_out(both.labels, portion=sources.train_share)
+        if sources.share_rule == "class":
+            train, test = share_of_each_class(both.labels, sources.train_share)
+        else:
+            test, train = hold_out(both.labels, portion=sources.train_share)
         return make_task(subset(both, train), subset(both, test), None, sources.train.label_names)
     held = None if sources.validation is None else read(sources.validation)
     return make_task(read(sources.train), read(sources.test), held, sources.train.label_names)
@@ -277,6 +377,26 @@ def renumbered(features: Features, mapping: dict[int, int] | None) -> Features:
         raise ValueError("the splits have different classes")
     numbers = torch.tensor([mapping[number] for number in range(len(mapping))])
     return features._replace(labels=numbers[features.labels])
+
+
+def share_of_each_class(labels: torch.Tensor, share: float, seed: int = 42) -> tuple[torch.Tensor, torch.Tensor]:
+    """Numbers of the images to train on, the first `share` of each class after Python's shuffle, and of the others.
+
+    Raises:
+        ValueError: images have several labels, or a class has too few for the share.
+    """
+    if labels.ndim > 1:
+        raise ValueError("share_rule class takes one class an image")
+    shuffle, train = random.Random(seed).shuffle, []
+    for number in sorted(classes_of(labels)):
+        rows = (labels == number).nonzero().flatten().tolist()
+        shuffle(rows)
+        train += rows[: int(share * len(rows))]
+        if int(share * len(rows)) == 0:
+            raise ValueError(f"train_share: {share} of the {len(rows)} images of class {number} is none")
+    others = torch.ones(len(labels), dtype=torch.bool)
+    others[train] = False
+    return torch.tensor(sorted(train)), others.nonzero().flatten()
 
 
 class Choice(NamedTuple):

@@ -14,7 +14,7 @@ from visreg_hub_cards import recorded_origin, write_card
 from ..backbones import open_backbone, wrap_backbone
 from ..config import architecture_name
 from ..errors import one_line
-from ..evaluation.frozen import frozen_accuracy
+from ..evaluation.frozen import Measured, frozen_accuracy
 from ..evaluation.reports.pictures import write_pca
 from ..evaluation.splits import label_map
 from ..loop.checkpoint import full_model
@@ -58,15 +58,20 @@ def first_accuracy(run: Run) -> dict[str, float]:
     """kNN and linear accuracy before the first step, measured once in a run's life; {} without held-out images."""
     path = run.folder.before
     if run.held_out is not None and run.is_main:
-        images = run.held_out.description()
+        images = {"images": run.held_out.description(), "train": training_images(run)}
         known = read_json(path)
-        if known is None or known["images"] != images:
-            write_json(path, {"images": images, "accuracy": held_out_accuracy(run, run.model)})
+        if known is None or {name: known.get(name) for name in images} != images:
+            write_json(path, images | {"accuracy": held_out_accuracy(run, run.model).accuracy})
     run.accelerator.wait_for_everyone()
     return read_json(path)["accuracy"] if run.held_out is not None else {}
 
 
-def held_out_accuracy(run: Run, model: VISRegViTForPreTraining) -> dict[str, float]:
+def training_images(run: Run) -> Json:
+    """What the final probes learn from: accuracies are compared only where this is the same."""
+    return {"fingerprint": run.probe_source.fingerprint, "limit": run.options.eval_images, "seed": run.options.seed}
+
+
+def held_out_accuracy(run: Run, model: VISRegViTForPreTraining) -> Measured:
     """20-NN and linear accuracy (shares) of the frozen features on the held-out images, which are touched once."""
     options = run.options
     backbone = wrap_backbone(model).to(run.accelerator.device)
@@ -86,9 +91,12 @@ def finish(run: Run, before: dict[str, float], seconds: float) -> Json:
         # model/ is the backbone, pretraining/ has the projector too.
         save_checkpoint(model.base_model, run.folder.model, overwrite=True)
         save_checkpoint(model, run.folder.pretraining, overwrite=True)
-        after = held_out_accuracy(run, model) if run.held_out is not None else {}
         summary = {f"{name}_before": value for name, value in before.items()}
-        summary |= {f"{name}_after": value for name, value in after.items()} | training_cost(run, seconds)
+        if run.held_out is not None:
+            after = held_out_accuracy(run, model)
+            summary |= {f"{name}_after": value for name, value in after.accuracy.items()}
+            summary["evaluation"] = after.how | {"train": training_images(run)}
+        summary |= training_cost(run, seconds)
         write_json(run.folder.summary, summary)
         describe(run)
         print("\n".join(closing_lines(run.folder, summary)))

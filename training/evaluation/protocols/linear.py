@@ -31,6 +31,7 @@ from . import Protocol
 _MANY = 10_000  # images
 _FULL_BATCH = 200_000_000  # images * width * classes that full batches are solved for, in some ten seconds
 _EPOCHS = 20
+_HELD_OUT = 0.2  # of the training images, on which the strength is chosen at the end of a run
 
 
 @dataclass(frozen=True)
@@ -178,8 +179,13 @@ def _full_batch(task: Task, options: LinearOptions) -> Outcome:
     scores[:, torch.from_numpy(final[-1].classes_)] = logits
     outcome = score(scores, task.test.labels, options.seed)
     outcome.selection = record
-    outcome.settings = {"solver": "lbfgs", "strengths": list(STRENGTHS), "seed": options.seed}
+    outcome.settings = full_batch_settings(options.seed)
     return outcome
+
+
+def full_batch_settings(seed: int) -> Json:
+    """The settings of logistic regression, for the result file."""
+    return {"solver": "lbfgs", "strengths": list(STRENGTHS), "seed": seed}
 
 
 def _arrays(features: Features) -> tuple[np.ndarray, np.ndarray]:
@@ -188,11 +194,12 @@ def _arrays(features: Features) -> tuple[np.ndarray, np.ndarray]:
 
 class LinearResult(NamedTuple):
     """`accuracy` on the test images; `strength`: the inverse regularization chosen (of heads: the learning rate), with
-    its `validation` accuracy."""
+    its `validation` accuracy; `settings`: as a result file has them."""
 
     accuracy: float
     strength: float
     validation: float
+    settings: Json
 
 
 def linear_accuracy(
@@ -219,12 +226,14 @@ def linear_accuracy(
     x, y = as_arrays(train_features, train_labels)
     stratum = y if np.bincount(y)[np.unique(y)].min() >= 5 else None  # else a plain split
     fit_x, held_x, fit_y, held_y = train_test_split(
-        x, y, test_size=0.2, random_state=short_seed_of("hold_out", seed), stratify=stratum
+        x, y, test_size=_HELD_OUT, random_state=short_seed_of("hold_out", seed), stratify=stratum
     )
     _models, values, losses = compare_strengths((fit_x, fit_y), (held_x, held_y))
     best, _record = select("validation", [{"strength": strength} for strength in STRENGTHS], values, losses)
     final = logistic_regression(x, y, STRENGTHS[best])
-    return LinearResult(float(final.score(*as_arrays(test_features, test_labels))), STRENGTHS[best], values[best])
+    accuracy = float(final.score(*as_arrays(test_features, test_labels)))
+    settings = full_batch_settings(seed) | {"held_out": _HELD_OUT}
+    return LinearResult(accuracy, STRENGTHS[best], values[best], settings)
 
 
 def _heads_accuracy(
@@ -241,4 +250,4 @@ def _heads_accuracy(
     options = LinearOptions(learning_rates=LEARNING_RATES[4::2], epochs=_EPOCHS, seed=seed)
     outcome = linear(make_task(train, test), options, device)
     selection = outcome.selection or {}
-    return LinearResult(outcome.value, selection["chosen"]["learning_rate"], selection["value"])
+    return LinearResult(outcome.value, selection["chosen"]["learning_rate"], selection["value"], outcome.settings)

@@ -7,14 +7,14 @@ from collections.abc import Iterable
 from ...run_folder import Json
 from ..suite_datasets import ENTRIES, entry_of
 from .published import OTHER_METRIC, PUBLISHED, Published
-from .results import markdown, percent
+from .results import images_of, markdown, percent, way
 
 
 REFERENCES = ("matching", "all", "none")
 
 
 def compare(results: Iterable[Json], references: str = "matching") -> str:
-    """Markdown: one table a protocol and metric, one row a model and way of choosing, one column a data set.
+    """Markdown: one table a protocol and metric, one row a model and way of measuring, one column a data set; notes.
 
     Args:
         references: `matching` adds published rows that have a figure for a data set shown, `all` adds every published
@@ -42,7 +42,6 @@ def summary(result: Json) -> str:
         if isinstance(value, dict):
             value = f"{value['value']:.4f} ({value['interval'][0]:.4f} to {value['interval'][1]:.4f})"
         lines.append(f"{name}: {value if isinstance(value, int | str) else f'{value:.4f}'}\n")
-    lines += [f"note: {note}\n" for note in result.get("notes") or []]
     return "".join(lines)
 
 
@@ -57,11 +56,14 @@ def table(protocol: str, metric: str, results: list[Json], references: str) -> s
         columns = list(dict.fromkeys(columns))
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for result in results:
-        rows.setdefault((result["model"]["name"], way(result)), {})[column(result)] = percent(result)
+        key = (model_name(result, results), way(result) + other_images(result, results))
+        rows.setdefault(key, {})[column(result)] = percent(result)
     body = [[name, how, *(cells.get(key, "") for key in columns)] for (name, how), cells in rows.items()]
     body += [reference(row, columns, metric) for row in published]
     titles = [ENTRIES[key].title if key in ENTRIES else key for key in columns]
-    return f"### {protocol}: {metric}, %\n\n" + markdown(["model", "protocol", *titles], body)
+    notes = [f"- {r['model']['name']}, {column(r)}: {note}" for r in results for note in r.get("notes") or []]
+    shown = "\n\n" + "\n".join(dict.fromkeys(notes)) if notes else ""
+    return f"### {protocol}: {metric}, %\n\n" + markdown(["model", "protocol", *titles], body) + shown
 
 
 def column(result: Json) -> str:
@@ -77,10 +79,23 @@ def published_figures(result: Json) -> list[tuple[Published, float]]:
     return [(row, row.figures[key]) for row in rows if key in row.figures]
 
 
-def way(result: Json) -> str:
-    """How what had to be chosen was chosen."""
-    on = (result.get("selection") or {}).get("on")
-    return {"test": "chosen on test", "validation": "chosen on validation"}.get(on, "nothing chosen")
+def model_name(result: Json, results: list[Json]) -> str:
+    """The name of the model, with its weights where several weights have it: a run before and after training."""
+    name, weights = result["model"]["name"], result["model"].get("weights")
+    known = {other["model"].get("weights") for other in results if other["model"]["name"] == name}
+    return f"{name} ({str(weights)[:8]})" if len(known) > 1 else name
+
+
+def other_images(result: Json, results: list[Json]) -> str:
+    """How many images a result was learned from and tested on, where results of one data set differ in that."""
+    same = [images_of(other) for other in results if column(other) == column(result)]
+    if len(set(same)) == 1:
+        return ""
+    data = result.get("data") or {}
+    counts = [(data.get(f"{split}_images"), split) for split in ("train", "test")]
+    shown = [f"{count:,} {name}" for count, name in counts if count is not None]
+    number = list(dict.fromkeys(same)).index(images_of(result)) + 1
+    return f"; images: {', '.join(shown)} (set {number})" if shown else f"; images: set {number}"
 
 
 def reference(row: Published, columns: list[str], metric: str) -> list[str]:

@@ -89,14 +89,56 @@ def write_result(result: Json, path: Path) -> Path:
 
 
 def file_name(result: Json) -> str:
+    """Protocol, data, split, and what is not the default: other ways of measuring have files of their own."""
     name = result.get("entry") or Path(str(result["dataset"])).name
     parts = [result["protocol"], name, result.get("split") or "test"]
-    settings = result.get("settings") or {}
+    settings, features = result.get("settings") or {}, result.get("features") or {}
     if settings.get("solver") == "lbfgs" or str(settings.get("images", "")).startswith("random"):
         parts.append("lbfgs" if settings["solver"] == "lbfgs" else "augmented")
+    if features.get("layers") not in (None, default_layers(result["protocol"])):
+        parts.append(f"{features['layers']}-blocks")
+    if features.get("image_size"):
+        parts.append(f"{features['image_size']}px")
+    if ((result.get("data") or {}).get("train") or {}).get("subset"):
+        parts.append("subset")
     if (result.get("selection") or {}).get("on") == "test":
         parts.append("chosen-on-test")
     return "-".join("".join(c if c.isalnum() or c in "._-" else "_" for c in part) for part in parts)
+
+
+def default_layers(protocol: str) -> int | None:
+    """Blocks that a protocol takes by default; None for one that is not known, or takes none."""
+    from ..protocols import get_protocol, protocol_names  # here: protocols report by this folder
+
+    if protocol not in protocol_names():
+        return None
+    known = get_protocol(protocol)
+    return known.layers if known.takes_features else None
+
+
+def way(result: Json) -> str:
+    """`chosen on test; SGD, random crops; CLS of the last 4 blocks; 224 px`: how a result was measured, as far as its
+    file says; results of other ways are not compared."""
+    settings, features = result.get("settings") or {}, result.get("features") or {}
+    on = (result.get("selection") or {}).get("on")
+    parts = [f"chosen on {on}" if on else "nothing chosen"]
+    if solver := settings.get("solver"):
+        crops = ", random crops" if str(settings.get("images", "")).startswith("random") else ""
+        parts.append({"sgd": "SGD", "lbfgs": "L-BFGS"}.get(solver, solver) + crops)
+    if layers := features.get("layers"):
+        taken = {"mean": "patches", "both": "CLS and patches"}.get(features.get("pooling"), "CLS")
+        parts.append(f"{taken} of the last " + (f"{layers} blocks" if layers > 1 else "block"))
+    size = (features.get("transform") or {}).get("size") or features.get("size")
+    if size:
+        parts.append(f"{size[0]} px" if size[0] == size[1] else f"{size[0]} x {size[1]} px")
+    return "; ".join(parts)
+
+
+def images_of(result: Json) -> tuple:
+    """Which images a result was learned from and tested on; None for what its file does not say."""
+    data, taken = result.get("data") or {}, result.get("features") or {}
+    of = [((data.get(split) or {}).get("fingerprint"), data.get(f"{split}_images")) for split in ("train", "test")]
+    return (*of, taken.get("limit"), taken.get("seed"), data.get("train_share"), data.get("share_rule"))
 
 
 def read_result(path: Path) -> Json:

@@ -29,6 +29,7 @@ from .preprocessing import EvaluationTransform, threaded, transform_for
 
 logger = logging.getLogger(__name__)
 
+_CHUNK = 1024  # images checked at once
 AT_LEAST_ONE = Range(lambda value: value >= 1, "be at least 1")
 
 
@@ -117,9 +118,10 @@ def check_finite(values: torch.Tensor, ids: Sequence[str], what: str) -> None:
     Raises:
         ValueError: "the features of training image 'dog.jpg' are not finite ...".
     """
-    if values.isfinite().all():
+    finite = [part.flatten(1).isfinite().all(1) for part in values.split(_CHUNK)]  # whole, it would make two copies
+    bad = (~torch.cat(finite)).nonzero().flatten().tolist() if finite else []
+    if not bad:
         return
-    bad = (~values.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
     raise ValueError(
         f"the features of {what} {ids[bad[0]]!r} are not finite ({len(bad)} of {len(ids)} images): nothing is measured"
     )

@@ -25,7 +25,7 @@ MOMENTUM = 0.9  # paper
 EPS = 1e-6
 _BN_MOMENTUM = 0.1  # PyTorch's
 _INIT_STD = 0.01
-_CHUNK = 4096  # images scored at once
+_CHUNK = 512  # images scored at once
 
 
 class BatchedHeads:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from sklearn.metrics import log_loss
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from visreg_training.evaluation import logistic
 from visreg_training.evaluation.features import Features
@@ -132,6 +133,28 @@ def test_the_loss_of_a_strength_is_that_of_scikit_learn(blobs):
     few = logistic.mean_loss(models[0], held[:2], np.array([1, 9]))  # class 9 was never seen
     first = -np.log(models[0].predict_proba(held[:1])[0, 1])
     assert few == pytest.approx((first - np.log(1e-12)) / 2)
+
+
+class Largest(TorchDispatchMode):
+    """The largest tensor that any operation makes."""
+
+    bytes = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for made in result if isinstance(result, tuple | list) else (result,):
+            if isinstance(made, torch.Tensor) and not function.is_view:
+                self.bytes = max(self.bytes, made.numel() * made.element_size())
+        return result
+
+
+def test_the_features_are_never_copied(blobs):
+    """Of a large set they are most of the memory: nothing as large as a third of them is made."""
+    task = blobs(1.0, train=40_000, test=300)
+    with Largest() as made:
+        outcome = linear(make_task(task.train, task.test), LinearOptions(learning_rates=(0.1,), epochs=1))
+    features = task.train.features.numel() * 4
+    assert "trained_anew" in outcome.selection and 0 < made.bytes < 0.3 * features  # the order, 8 bytes an image
 
 
 def with_test_labels(task, labels):

@@ -18,10 +18,10 @@ from .waves import Wave
 PEER = "timm + lightly"
 # Sides that fit onto a card of 80 GB together, with what compiles beside them; each with its model and batch.
 WAVES = [
-    [("ours, compiled blocks", "B/16", 64), ("ours, eager", "B/16", 64)],
-    [("ours, compiled blocks", "B/16", 128)],
-    [(f"{PEER}, eager", "B/16", 64), ("ours, compiled blocks", "S/16", 64), (f"{PEER}, eager", "S/16", 64)],
-    [("ours, compiled blocks", "L/14", 32), (f"{PEER}, eager", "L/14", 32)],
+    [("ours, compiled blocks", "B/16", 64), ("ours, compiled blocks", "S/16", 64)],
+    [("ours, eager", "B/16", 64), ("ours, compiled blocks", "B/16", 16)],
+    [(f"{PEER}, eager", "B/16", 64), (f"{PEER}, eager", "S/16", 64)],
+    [("ours, compiled blocks", "L/14", 16), (f"{PEER}, eager", "L/14", 16)],
 ]
 PEER_COMPILED = [(f"{PEER}, compiled", "B/16", 64)]
 WHOLE_MODEL = [("ours, compiled model", "B/16", 64)]

@@ -5,10 +5,12 @@
 
 push.py         a run to the Hub in one commit; background.py does it while the run goes on
 staging.py      which files of a run go up, and under which names
+allowlist.py    which files of a folder may go up at all
 card.py         the card: written, read, checked; templates/card.md.jinja is its text
 metadata.py     what the files of a run say about its model
 results.py      its results as rows; tables.py: its data, training and cost; figures.py: its figures
 license.py      the license that weights have by their origin
+header.py       the header of a card of anybody's, read within bounds
 markup.py       text of users as text: it cannot become YAML, HTML or Markdown
 timm_format.py  a checkpoint that timm reads too; export.py: ONNX and torch.export (imports torch)
 """

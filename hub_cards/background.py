@@ -13,13 +13,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from visreg_training.locks import Lock, remove_leftovers
 from visreg_training.run_folder import RunFolder
 
 from .push import try_push
 from .staging import snapshot
-
-
-SNAPSHOT = ".pushing"
 
 
 class BackgroundPush:
@@ -33,15 +31,18 @@ class BackgroundPush:
 
     def __init__(self, run_folder: Path, repo_id: str, **options: Any):
         self.folder, self.repo_id, self.options = RunFolder(run_folder), repo_id, options
-        self.snapshot = RunFolder(self.folder.path / SNAPSHOT)
+        self.snapshot = RunFolder(self.folder.pushing)
         self.process: subprocess.Popen | None = None
 
     def start(self) -> bool:
-        """Begins to push the newest checkpoint; False if the last push is not over or there is no checkpoint."""
+        """Begins to push the newest checkpoint; False if the last push is not over or there is no checkpoint.
+
+        The last push may be one of an earlier start of the run, which outlived it.
+        """
         if self.process is not None and self.process.poll() is None:
             return False
-        shutil.rmtree(self.snapshot.path, ignore_errors=True)
-        if not snapshot(self.folder, self.snapshot):
+        remove_leftovers([self.snapshot.path])
+        if self.snapshot.path.exists() or not snapshot(self.folder, self.snapshot):
             return False
         arguments = json.dumps({"run": str(self.snapshot), "repo_id": self.repo_id, **self.options})
         environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
@@ -81,7 +82,15 @@ class BackgroundPush:
 
 
 def main(arguments: str) -> None:
-    print(try_push(**json.loads(arguments)), flush=True)
+    """The push itself; it clears up after itself, because its parent may be gone by then."""
+    options = json.loads(arguments)
+    lock = Lock(Path(options["run"]))
+    lock.take()
+    try:
+        print(try_push(**options), flush=True)
+    finally:
+        shutil.rmtree(options["run"], ignore_errors=True)
+        lock.release()
 
 
 if __name__ == "__main__":

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import yaml
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub import EvalResult, ModelCardData
 
 from visreg_training.run_folder import RunFolder, model_directory, write_text
 
+from .allowlist import refuse_linked_records
 from .figures import Figure, copy_figures
+from .header import HEADER, parse_card, read_card_text
 from .license import (
     KNOWN,
     Origin,
@@ -36,7 +38,6 @@ TAGS = ["visreg", "self-supervised-learning", "vision", "vit", "feature-extracti
 # Protocols whose task on the Hub is not the classification of images.
 TASKS = {"retrieval": "image-feature-extraction", "segment": "image-segmentation"}
 REQUIRED = ("library_name", "pipeline_tag", "license", "tags")
-_HEADER = re.compile(r"---\s*\n.*?\n---\s*(\n|\Z)", re.DOTALL)
 _MARK = re.compile(r"<!-- visreg card ([0-9a-f]{16}) -->\s*\Z")
 
 
@@ -72,6 +73,7 @@ def write_card(run: Path, *, repo_id: str | None = None, license: str | None = N
     folder = RunFolder(run)
     if not folder.finished():
         raise ValueError(f"{run} is not a finished run: it has no model/config.json.")
+    refuse_linked_records(folder)
     path = folder.model / "README.md"
     there = read_card(path)
     if there and there.edited and not overwrite:
@@ -191,12 +193,12 @@ def _eval_result(result: Result) -> EvalResult:
 
 def check_card(path: Path) -> list[str]:
     """What is wrong with a card, a line each; empty if huggingface_hub's local checks and ours accept it."""
-    text = Path(path).read_text(encoding="utf-8")
-    if not _HEADER.match(text):
+    text = read_card_text(Path(path))
+    if not HEADER.match(text):
         return ["there is no YAML header between two lines of ---"]
     try:
-        data = ModelCard(text).data
-    except (ValueError, TypeError, KeyError, yaml.YAMLError) as error:
+        data = parse_card(text).data
+    except ValueError as error:
         return [f"the header is not valid: {plain(error)}"]
     return [*_header_problems(data), *_figure_problems(text, Path(path).parent)]
 
@@ -226,7 +228,7 @@ def read_card(path: Path) -> ExistingCard | None:
     """The card at a path, or None."""
     if not path.is_file():
         return None
-    text = path.read_text(encoding="utf-8")
+    text = read_card_text(path)
     mark = _MARK.search(text)
     edited = mark is None or _digest(text[: mark.start()].rstrip("\n") + "\n") != mark[1]
     return ExistingCard(edited, origin_of_card(text))

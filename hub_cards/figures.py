@@ -32,7 +32,7 @@ def copy_figures(folder: RunFolder, directory: Path) -> list[Figure]:
     found = []
     for path, caption in figures_of(folder).items():
         target = directory / path.name
-        if path.is_file():
+        if path.is_file() and not path.is_symlink():
             with atomic_file(target) as part:
                 shutil.copyfile(path, part)
         if target.is_file():

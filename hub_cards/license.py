@@ -9,12 +9,13 @@ unless its owner says otherwise.
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-from huggingface_hub import ModelCard, hf_hub_download
+from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from visreg_training.run_folder import RunFolder, read_object
+
+from .header import parse_card, read_card_text
 
 
 OWN = "apache-2.0"
@@ -64,7 +65,7 @@ def origin_of(initialized_from: str | None) -> Origin:
     run = _run_of(directory)
     for card in (directory / "README.md", *([run.model / "README.md"] if run else [])):
         if card.is_file():
-            return origin_of_card(card.read_text(encoding="utf-8"))
+            return origin_of_card(read_card_text(card))
     return (run and origin_of_record(read_object(run.record))) or Origin(None, None)
 
 
@@ -74,7 +75,7 @@ def recorded_origin(initialized_from: str | None) -> Origin:
     if origin.license is not None or origin.base_model is None or origin.base_model != initialized_from:
         return origin
     try:
-        card = Path(hf_hub_download(origin.base_model, "README.md")).read_text(encoding="utf-8")
+        card = read_card_text(Path(hf_hub_download(origin.base_model, "README.md")))
     except (HfHubHTTPError, OSError, ValueError):  # no card, or no network any more
         return origin
     return Origin(origin.base_model, origin_of_card(card).license)
@@ -108,8 +109,8 @@ def origin_of_file(name: str) -> Origin:
 def origin_of_card(text: str) -> Origin:
     """The origin that the text of a card states; unknown, too, if its header cannot be read."""
     try:
-        data = ModelCard(text, ignore_metadata_errors=True).data
-    except (ValueError, TypeError, yaml.YAMLError):
+        data = parse_card(text, ignore_errors=True).data
+    except ValueError:
         return Origin(None, None)
     return _checked_origin(data.base_model, data.license)
 

@@ -3,7 +3,10 @@
 """Runs to the Hub: one commit with everything, or none. What did not change is not sent again."""
 
 import fnmatch
+import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -12,10 +15,12 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 
 from visreg_training.errors import one_line
+from visreg_training.locks import Lock, remove_leftovers
 from visreg_training.retry import PUSH_PATIENCE, http_status, is_transient, with_retries
 
 from .card import check_card
 from .license import is_hub_id
+from .markup import plain
 from .staging import stage
 
 
@@ -26,6 +31,7 @@ REPLACED = (
     "timm/config.json", "evaluation/*.json",
 )  # fmt: skip
 REPLACED_CHECKPOINTS = "checkpoints/step-*/*"
+_STAGING = ".push-"
 
 
 class PushResult(NamedTuple):
@@ -38,6 +44,7 @@ class PushResult(NamedTuple):
         changed: whether this push made it.
         files: (path in the repository, bytes) of everything that belongs to this push.
         deleted: paths of older weights that it removed.
+        left_out: paths in the run that are none of a checkpoint's files, and stay here.
     """
 
     repo_id: str
@@ -47,9 +54,14 @@ class PushResult(NamedTuple):
     changed: bool
     files: list[tuple[str, int]]
     deleted: list[str]
+    left_out: list[str]
 
     def lines(self) -> list[str]:
         """What happened, for people."""
+        named = [f"left out, because a checkpoint has no such file: {plain(path)}" for path in self.left_out]
+        return [*named, *self._lines()]
+
+    def _lines(self) -> list[str]:
         if self.commit is None:
             rows = [f"{size:>14,}  {path}" for path, size in self.files]
             total = sum(size for _path, size in self.files)
@@ -92,9 +104,8 @@ def push_run(
     run = Path(run)
     if not is_hub_id(repo_id):
         raise ValueError(f"'{repo_id}' is not a name on the Hub: it has the form organization/name.")
-    with tempfile.TemporaryDirectory(prefix=".push-", dir=run if run.is_dir() else None) as folder:
-        staging = Path(folder)
-        card = stage(
+    with staging_folder(run) as staging:
+        card, left_out = stage(
             run,
             staging,
             repo_id,
@@ -108,8 +119,26 @@ def push_run(
         paths = sorted(path for path in staging.rglob("*") if path.is_file())
         files = {path.relative_to(staging).as_posix(): path for path in paths}
         replaced = (*REPLACED, REPLACED_CHECKPOINTS) if include_pretraining else REPLACED
-        upload = Upload(api or HfApi(), repo_id, revision or "main", private, files, replaced)
+        kept_here = [os.path.relpath(path, run) for path in left_out]
+        upload = Upload(api or HfApi(), repo_id, revision or "main", private, files, replaced, kept_here)
         return upload.result(None, None, False, []) if dry_run else upload.send()
+
+
+@contextmanager
+def staging_folder(run: Path) -> Iterator[Path]:
+    """A folder for what goes up, in the run, so that weights can be linked; a lock says that it is in use.
+
+    What pushes before this one left there when they were killed is removed.
+    """
+    if run.is_dir():
+        remove_leftovers(run.glob(f"{_STAGING}*"))
+    with tempfile.TemporaryDirectory(prefix=_STAGING, dir=run if run.is_dir() else None) as folder:
+        lock = Lock(Path(folder))
+        lock.take()
+        try:
+            yield Path(folder)
+        finally:
+            lock.release()
 
 
 def try_push(run: Path, repo_id: str, **options) -> str:
@@ -130,6 +159,7 @@ class Upload:
     private: bool
     files: dict[str, Path]
     replaced: tuple[str, ...]
+    left_out: list[str] = field(default_factory=list)
     before: str | None = field(default=None, init=False)  # the newest commit when this push began
 
     def send(self) -> PushResult:
@@ -171,7 +201,7 @@ class Upload:
 
     def result(self, commit: str | None, url: str | None, changed: bool, deleted: list[str]) -> PushResult:
         sizes = [(name, path.stat().st_size) for name, path in self.files.items()]
-        return PushResult(self.repo_id, self.revision, commit, url, changed, sizes, deleted)
+        return PushResult(self.repo_id, self.revision, commit, url, changed, sizes, deleted, self.left_out)
 
     def refusal(self, error: HfHubHTTPError) -> str:
         """One line on an error that waiting does not mend."""

@@ -10,21 +10,31 @@
     pretraining/, checkpoints/step-*/                 on request: the projector; optimizer and position to go on from
     timm/model.safetensors                            on request: the backbone under timm's names
 
-The run is not touched. Local folders are cut from what is written, because they name people and machines.
+Of a folder only the files of allowlist.py are taken; the remote code is this package's own. The run is not touched.
+Local folders are cut from what is written, because they name people and machines.
 """
 
 import os
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 
 from visreg_training.run_folder import RunFolder, model_directory, write_json, write_text
 
+from .allowlist import CHECKPOINT, MODEL, is_regular, refuse_linked_records, sendable, write_code
 from .card import read_card, render_card, weights_origin
 from .figures import copy_figures, figures_of
 from .license import chosen_license
 from .metadata import RunMetadata, read_metadata
+
+
+class Staged(NamedTuple):
+    """`card`: its path; `left_out`: what lies beside the files that are sent, and stays here."""
+
+    card: Path
+    left_out: list[Path]
 
 
 def stage(
@@ -35,18 +45,20 @@ def stage(
     license: str | None = None,
     include_pretraining: bool = False,
     timm: bool = False,
-) -> Path:
-    """Fills the empty folder `staging` from a run, or from a checkpoint directory; returns the card's path.
+) -> Staged:
+    """Fills the empty folder `staging` from a run, or from a checkpoint directory.
 
     Raises:
-        ValueError: `run` is neither, or its card or its license is not possible.
+        ValueError: `run` is neither, its weights cannot be read, or its card or its license is not possible.
     """
     folder = RunFolder(run)
-    _add_model(folder, staging)
+    refuse_linked_records(folder)
+    left_out = _add_model(folder, staging)
+    write_code(staging)
     metadata = read_metadata(folder, staging)
     _add_records(metadata, staging)
     if include_pretraining:
-        _add_pretraining(folder, staging)
+        left_out += _add_pretraining(folder, staging)
     card = staging / "README.md"
     there = read_card(card)
     if there is None or not there.edited:
@@ -62,7 +74,7 @@ def stage(
         from .timm_format import add_timm  # here: it imports torch, which a push of a finished run does not need
 
         add_timm(staging)
-    return card
+    return Staged(card, left_out)
 
 
 def snapshot(folder: RunFolder, target: RunFolder) -> bool:
@@ -73,19 +85,22 @@ def snapshot(folder: RunFolder, target: RunFolder) -> bool:
     checkpoint = folder.newest_checkpoint()
     if checkpoint is None:
         return False
-    link_files(checkpoint, target.checkpoints / checkpoint.name)
+    link_files(checkpoint, target.checkpoints / checkpoint.name, CHECKPOINT)
     for path in (folder.recipe, folder.record, folder.metrics, *figures_of(folder)):
-        if path.is_file():
+        if is_regular(path):
             shutil.copyfile(path, target.path / path.name)
     return True
 
 
-def link_files(source: Path, target: Path) -> None:
-    """The files of a directory in another one: weights as hard links where that is possible, the rest as copies."""
+def link_files(source: Path, target: Path, names: tuple[str, ...]) -> list[Path]:
+    """The files of a directory that are on the list, in another one: weights as hard links where that is possible, the
+    rest as copies. Returns what was left out.
+    """
     target.mkdir(parents=True, exist_ok=True)
-    for path in sorted(source.iterdir()):
-        if path.is_file() and not path.name.startswith("."):
-            link_file(path, target / path.name)
+    kept, left_out = sendable(source, names)
+    for path in kept:
+        link_file(path, target / path.name)
+    return left_out
 
 
 def link_file(source: Path, target: Path) -> None:
@@ -99,19 +114,24 @@ def link_file(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
-def _add_model(folder: RunFolder, staging: Path) -> None:
-    """The finished model; of a run under way the backbone of its newest checkpoint, which holds the projector too."""
-    model, checkpoint = Path(model_directory(folder.path)), folder.newest_checkpoint()
-    if (model / "config.json").is_file():
-        link_files(model, staging)
-        return
-    if checkpoint is None:
-        raise ValueError(f"{folder} has nothing to push: neither model/, nor checkpoints/, nor config.json.")
+def _add_model(folder: RunFolder, staging: Path) -> list[Path]:
+    """The finished model; of a run under way the backbone of its newest checkpoint, which holds the projector too.
+
+    Returns what lies beside it and was left out.
+    """
     from modeling_visreg import VISRegViTModel
     from modeling_visreg.checkpoint import write_checkpoint
-    from modeling_visreg.loading import load_checkpoint
+    from modeling_visreg.loading import check_weights, load_checkpoint, read_config
 
+    model, checkpoint = Path(model_directory(folder.path)), folder.newest_checkpoint()
+    if (model / "config.json").is_file():
+        left_out = link_files(model, staging, MODEL)
+        check_weights(VISRegViTModel, read_config(staging), staging)
+        return left_out
+    if checkpoint is None:
+        raise ValueError(f"{folder} has nothing to push: neither model/, nor checkpoints/, nor config.json.")
     write_checkpoint(load_checkpoint(VISRegViTModel, checkpoint, dtype=None), staging)
+    return []
 
 
 def _add_records(metadata: RunMetadata, staging: Path) -> None:
@@ -121,17 +141,21 @@ def _add_records(metadata: RunMetadata, staging: Path) -> None:
             write_text(records / name, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
         else:
             write_json(records / name, content)
-    if metadata.records and folder.metrics.is_file():
+    if metadata.records and is_regular(folder.metrics):
         shutil.copyfile(folder.metrics, records / folder.metrics.name)
     for name, content in metadata.evaluations.items():
         write_json(RunFolder(staging).evaluation / name, content)
 
 
-def _add_pretraining(folder: RunFolder, staging: Path) -> None:
+def _add_pretraining(folder: RunFolder, staging: Path) -> list[Path]:
     checkpoint, target = folder.newest_checkpoint(), RunFolder(staging)
     if checkpoint is None and not folder.pretraining.is_dir():
         raise ValueError(f"{folder} has no pretraining/ and no checkpoints/ to include.")
+    left_out = []
     if folder.pretraining.is_dir():
-        link_files(folder.pretraining, target.pretraining)
+        left_out += link_files(folder.pretraining, target.pretraining, MODEL)
+        write_code(target.pretraining)
     if checkpoint is not None:
-        link_files(checkpoint, target.checkpoints / checkpoint.name)
+        left_out += link_files(checkpoint, target.checkpoints / checkpoint.name, CHECKPOINT)
+        write_code(target.checkpoints / checkpoint.name)
+    return left_out

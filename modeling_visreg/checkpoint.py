@@ -6,8 +6,11 @@ A directory holds config.json, model.safetensors, the two modeling files (remote
 It is written under a temporary name next to its place, then renamed: it is complete or absent, never half.
 """
 
+import errno
+import glob
 import hashlib
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -16,6 +19,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors import SafetensorError
 from transformers import BitImageProcessor, BitImageProcessorPil, PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling
@@ -23,6 +27,11 @@ from transformers.utils import is_torchvision_available
 
 from .configuration_visreg import VISRegViTConfig
 
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 # The evaluation protocol tests at 224 of 256 pixels (method, section 5); other native sizes keep the proportion.
 RESIZE_RATIO = 256 / 224
@@ -99,16 +108,40 @@ def weights_digest(weights: Mapping[str, torch.Tensor]) -> str:
 def write_checkpoint(
     model: PreTrainedModel, directory: Path, image_processor: BaseImageProcessor | None = None
 ) -> None:
-    """The files of `save_checkpoint`, straight into a directory."""
-    model.save_pretrained(directory)
+    """The files of `save_checkpoint`, straight into a directory.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    with disk_errors(directory):
+        model.save_pretrained(directory)
     (image_processor or image_processor_for(cast(VISRegViTConfig, model.config))).save_pretrained(directory)
+
+
+@contextmanager
+def disk_errors(path: str | Path) -> Iterator[None]:
+    """What safetensors and torch raise where a disk refuses to be written becomes the OSError that it is.
+
+    Raises:
+        OSError: with the number of the error, where they say it.
+    """
+    try:
+        yield
+    except (SafetensorError, RuntimeError) as error:
+        text = " ".join(str(error).split())
+        number = re.search(r"os error (\d+)", text)
+        if number is None and "PytorchStreamWriter" not in text and "unexpected pos" not in text:
+            raise
+        code = int(number[1]) if number else errno.EIO
+        raise OSError(code, f"{os.strerror(code)} ({text[:200]})", str(path)) from error
 
 
 @contextmanager
 def atomic_directory(directory: str | Path, overwrite: bool = False, durable: bool = False) -> Iterator[Path]:
     """Gives a staging directory that takes the place of `directory` when the block ends, and vanishes if it raises.
 
-    A process that is killed inside leaves it behind, next to `directory`, under a name that begins with a dot.
+    A process that is killed inside leaves it behind, next to `directory`, under a name that begins with a dot; the
+    next one that fills a staging directory for the same place removes it.
 
     Args:
         directory: where to; its parents are made.
@@ -124,8 +157,11 @@ def atomic_directory(directory: str | Path, overwrite: bool = False, durable: bo
     if not overwrite and directory.exists() and any(directory.iterdir()):
         raise ValueError(f"{directory} is not empty; choose another directory or ask to overwrite it.")
     unique = uuid.uuid4().hex[:8]
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(directory)
     staging = directory.with_name(f".{directory.name}.{unique}.new")
-    staging.mkdir(parents=True)
+    staging.mkdir()
+    lock = _lock(staging)
     try:
         yield staging
         if durable:
@@ -135,6 +171,41 @@ def atomic_directory(directory: str | Path, overwrite: bool = False, durable: bo
             _flush(directory.parent)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def remove_leftovers(directory: str | Path) -> None:
+    """Remove what processes that were killed left of `atomic_directory` for this place; what is being filled stays.
+
+    Where the kill fell between the two renames, the directory that was there before has its place again.
+    """
+    directory = Path(directory).absolute()
+    if fcntl is None or not directory.parent.is_dir():
+        return
+    ours = re.compile(re.escape(f".{directory.name}.") + r"[0-9a-f]{8}\.(new|old)")
+    for path in sorted(directory.parent.glob(f".{glob.escape(directory.name)}.*")):
+        match = ours.fullmatch(path.name)
+        if not match or path.is_symlink() or not path.is_dir() or (lock := _lock(path)) is None:
+            continue
+        if match[1] == "old" and not directory.exists():
+            path.rename(directory)
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+        os.close(lock)
+
+
+def _lock(directory: Path) -> int | None:
+    """A lock on a directory, held until it is closed or the process ends; None if another process holds it."""
+    if fcntl is None:
+        return None
+    handle = os.open(directory, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # held, or a disk without locks
+        os.close(handle)
+        return None
+    return handle
 
 
 def _replace(directory: Path, staging: Path, aside: Path) -> None:
@@ -142,12 +213,16 @@ def _replace(directory: Path, staging: Path, aside: Path) -> None:
         staging.rename(directory)
         return
     directory.rename(aside)
+    aside_lock = _lock(aside)  # nobody is to take it for a leftover
     try:
         staging.rename(directory)
     except OSError:
         aside.rename(directory)
         raise
-    shutil.rmtree(aside)
+    finally:
+        if aside_lock is not None:
+            os.close(aside_lock)
+    shutil.rmtree(aside, ignore_errors=True)  # a leftover by now: of no consequence
 
 
 def _flush(*paths: Path) -> None:

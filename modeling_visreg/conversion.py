@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from safetensors.torch import load_file, save_file
 
-from .checkpoint import atomic_directory, write_checkpoint
+from .checkpoint import atomic_directory, disk_errors, write_checkpoint
 from .configuration_visreg import VISRegViTConfig
 from .loading import check_finite, load_checkpoint, local_directory, read_header
 from .modeling_visreg import VISRegViTForPreTraining, VISRegViTModel
@@ -235,10 +235,11 @@ def to_released(model_dir: str | Path, output: str | Path, overwrite: bool = Fal
     output.parent.mkdir(parents=True, exist_ok=True)
     staging = output.with_name(f".{output.name}.{uuid.uuid4().hex}")  # a name that nobody laid a link under
     try:
-        if output.suffix == ".safetensors":
-            save_file(state_dict, staging)
-        else:
-            torch.save(state_dict, staging)
+        with disk_errors(output):
+            if output.suffix == ".safetensors":
+                save_file(state_dict, staging)
+            else:
+                torch.save(state_dict, staging)
         staging.replace(output)
     finally:
         staging.unlink(missing_ok=True)

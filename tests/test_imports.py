@@ -20,6 +20,7 @@ FLOOR = {
         "lazy",
         "progress",
         "bounded",
+        "locks",
         "seeding",
         "distributed",
         "retry",

@@ -34,7 +34,7 @@ def read_text(path: Path, largest: int = LARGEST_TEXT) -> str:
         OSError: it cannot be opened.
         ValueError: it is a pipe or a device, larger, or not UTF-8.
     """
-    with open(path, "rb", opener=_without_waiting) as file:
+    with open(path, "rb", opener=without_waiting) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise ValueError(f"{path} is no regular file")
@@ -46,7 +46,7 @@ def read_text(path: Path, largest: int = LARGEST_TEXT) -> str:
             raise ValueError(f"{path} is not UTF-8: {one_line(error, 120)}") from error
 
 
-def _without_waiting(path: str, flags: int) -> int:
+def without_waiting(path: str, flags: int) -> int:
     """Opens a pipe that nobody writes into at once; without the flag that waits without end."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 

@@ -60,7 +60,14 @@ def execute(options: PretrainOptions) -> dict[str, Any]:
     with setting_up():
         run = build_run(options)
         resumed = claim_folder(run)
-        start_trackers(run)
+    with run.folder.lock:
+        with setting_up():
+            start_trackers(run)
+        return carry_out(run, resumed)
+
+
+def carry_out(run: Run, resumed: Path | None) -> dict[str, Any]:
+    """A run whose folder is claimed, to its end; returns its summary."""
     pusher = HubPusher(run)
     try:
         with end_in_one_line():

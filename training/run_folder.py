@@ -7,25 +7,39 @@
     checkpoints/  to go on from          skipped.jsonl               unreadable images  before.json   first accuracies
     evaluation/   results of `visreg evaluate`                       pca.png            what the patches see
 
-Standard library and yaml only, so that the loop, the evaluation and the model cards all read a run through it.
+Of the floor only, so that the loop, the evaluation and the model cards all read a run through it.
 """
 
+import fnmatch
 import json
 import os
+import re
+import secrets
 import shutil
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from .bounded import LARGEST_LOG, LARGEST_TEXT, parse_json, parse_yaml, read_text
 from .errors import one_line
+from .locks import Lock, remove_leftovers
 
 
 Json = dict[str, Any]  # a JSON object, of whatever content
 
 CHECKPOINT = "step-"  # checkpoints/step-00001200
+STATE = "state.json"  # the last file of a checkpoint; a folder without it is none
+# What a checkpoint directory holds, beside the modeling files.
+MODEL_FILES = (
+    "README.md", "config.json", "preprocessor_config.json", "model.safetensors", "model-*-of-*.safetensors",
+    "model.safetensors.index.json", "curves.png", "pca.png",
+)  # fmt: skip
+CODE_FILES = ("configuration_visreg.py", "modeling_visreg.py")
+_PART = re.compile(r"\..*\.[0-9a-f]{16}\.part(\..*)?")  # of `atomic_file`
+_CHECKPOINT_NAME = re.compile(r"step-(\d{8,12})")
+_LOCK_PATIENCE = 10.0  # seconds that a start waits for the run before it to be gone: a job that is requeued overlaps
 
 
 class RunFolder:
@@ -49,6 +63,8 @@ class RunFolder:
         self.pretraining = self.path / "pretraining"
         self.checkpoints = self.path / "checkpoints"
         self.evaluation = self.path / "evaluation"
+        self.pushing = self.path / ".pushing"  # what a push under way sends
+        self.lock = Lock(self.path / ".lock")
 
     def __str__(self) -> str:
         return str(self.path)
@@ -62,8 +78,13 @@ class RunFolder:
         return self.checkpoints / f"{CHECKPOINT}{step:08d}"
 
     def all_checkpoints(self) -> list[Path]:
-        """Whole checkpoints, oldest first; what a kill left unfinished has another name."""
-        return sorted(path for path in self.checkpoints.glob(f"{CHECKPOINT}*") if not path.suffix)
+        """Whole checkpoints, oldest first: folders of exactly the name that a run gives them, with their state.
+
+        What a kill left unfinished, and what a user keeps beside them (`step-00000001.mine`), has another name.
+        """
+        found = {path: _CHECKPOINT_NAME.fullmatch(path.name) for path in self.checkpoints.glob(f"{CHECKPOINT}*")}
+        whole = [(int(match[1]), path) for path, match in found.items() if match and (path / STATE).is_file()]
+        return [path for _step, path in sorted(whole)]
 
     def newest_checkpoint(self) -> Path | None:
         """The newest whole checkpoint, or None."""
@@ -74,14 +95,87 @@ class RunFolder:
         """Whether the run wrote its model."""
         return (self.model / "config.json").is_file()
 
+    def files(self) -> list[Path]:
+        """The single files that a run writes."""
+        named = [self.recipe, self.record, self.metrics, self.curves, self.patches]
+        return [*named, self.summary, self.skipped, self.before, *self.path.glob("nonfinite-rank*.jsonl")]
+
+    def folders(self) -> list[Path]:
+        """The folders that a run writes into."""
+        return [self.checkpoints, self.model, self.pretraining, self.evaluation]
+
+    def is_run(self) -> bool:
+        """Whether a run wrote into this folder: its record or its recipe is there, and no project's."""
+        for path, key in ((self.record, "plan"), (self.recipe, "output_dir")):
+            try:
+                if key in read_object(path):
+                    return True
+            except ValueError:
+                continue
+        return False
+
+    def foreign(self) -> list[Path]:
+        """What lies under a run's names and no run wrote, so that no run may replace or delete it."""
+        if not self.is_run():
+            return [path for path in (*self.files(), *self.folders()) if path.exists()]
+        found = []
+        for folder, names in ((self.model, MODEL_FILES), (self.pretraining, MODEL_FILES)):
+            known = (*names, *CODE_FILES)
+            found += [path for path in _entries(folder) if not any(fnmatch.fnmatch(path.name, one) for one in known)]
+        return found
+
+    def remove_leftovers(self) -> None:
+        """Delete what a run, or a push of it, left here when it was killed. The lock has to be held."""
+        remove_leftovers([self.pushing, *self.path.glob(".push-*")])
+        for part in self.checkpoints.glob(f".{CHECKPOINT}*"):
+            shutil.rmtree(part, ignore_errors=True)
+        for path in (*_entries(self.path), *_entries(self.evaluation)):
+            if _PART.fullmatch(path.name) and path.is_file():
+                path.unlink()
+
+    def refuse_links(self) -> None:
+        """Raises ValueError for a link under a name of the run: a folder that was received could read, or overwrite,
+        any file of this machine through it.
+        """
+        inside = [path for folder in self.folders() for path in _entries(folder)]
+        for path in (*self.files(), *self.folders(), self.pushing, *inside):
+            if path.is_symlink():
+                raise ValueError(f"{path} is a link, and a run folder holds none: put the whole folder where it leads")
+
+    def take_lock(self) -> None:
+        """Be the only run in this folder, until `lock.release()` or the end of the process.
+
+        Raises:
+            ValueError: another run is under way in it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        if not self.lock.take(_LOCK_PATIENCE):
+            raise ValueError(f"another run is under way in {self}: wait for its end, or choose another output_dir")
+
     def remove_run(self) -> None:
-        """Delete what a run wrote; files that are not a run's stay."""
-        for folder in (self.checkpoints, self.model, self.pretraining, self.evaluation):
-            shutil.rmtree(folder, ignore_errors=True)
-        files = [self.recipe, self.record, self.metrics, self.curves, self.patches]
-        files += [self.summary, self.skipped, self.before, *self.path.glob("nonfinite-rank*.jsonl")]
-        for file in files:
+        """Delete what a run wrote; files that are not a run's stay.
+
+        What a user keeps beside the checkpoints stays.
+
+        Raises:
+            OSError: something cannot be deleted.
+            ValueError: something in the way was written by no run; nothing was deleted.
+        """
+        if foreign := self.foreign():
+            raise ValueError(f"{foreign[0]} was not written by a run, so it is not deleted: move it away first")
+        for path in _entries(self.checkpoints):
+            if path.is_dir() and (_CHECKPOINT_NAME.fullmatch(path.name) or path.name.startswith(f".{CHECKPOINT}")):
+                shutil.rmtree(path)
+        for folder in (self.model, self.pretraining, self.evaluation):
+            if folder.exists():
+                shutil.rmtree(folder)
+        for file in self.files():
             file.unlink(missing_ok=True)
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What lies in a folder, in order; nothing if it is none."""
+    return sorted(folder.iterdir()) if folder.is_dir() else []
 
 
 def model_directory(name: str | os.PathLike) -> str:
@@ -96,15 +190,33 @@ def model_directory(name: str | os.PathLike) -> str:
 def atomic_file(path: Path) -> Iterator[Path]:
     """A file to fill, which takes the place of `path` when the block ends and vanishes if the block raises.
 
-    The name keeps the suffix, so that what chooses a format by it still does.
+    It is made under a name that nobody can know before, and a link in its place is not followed. The name keeps the
+    suffix, so that what chooses a format by it still does. Who may read the file follows the umask.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    part = path.with_name(f".{path.stem}.{secrets.token_hex(8)}.part{path.suffix}")
+    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    mode = stat.S_IMODE(os.fstat(handle).st_mode)
+    os.close(handle)
     try:
         yield part
+        if stat.S_IMODE(part.stat().st_mode) != mode:  # safetensors makes a new file, for its owner only
+            part.chmod(mode)
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def appended(path: Path) -> Iterator[Any]:
+    """A text file to add lines to; a link in its place is not followed.
+
+    Raises:
+        OSError: it is a link, or cannot be written.
+    """
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
+    with open(os.open(path, flags, 0o666), "a", encoding="utf-8") as file:
+        yield file
 
 
 def write_text(path: Path, text: str) -> None:
@@ -119,22 +231,35 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any | None:
-    """The content of a JSON file, or None if there is none."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    """The content of a JSON file, or None if there is none.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    if not path.exists():
+        return None
+    try:
+        return parse_json(read_text(path))
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read: {one_line(error)}") from error
 
 
-def read_object(path: Path) -> dict[str, Any]:
+def read_object(path: Path, largest: int = LARGEST_TEXT) -> dict[str, Any]:
     """A JSON or YAML file that holds an object; empty if it is not there.
+
+    Args:
+        path: of the file.
+        largest: bytes that it may have.
 
     Raises:
         ValueError: it holds something else, or cannot be read.
     """
     if not path.is_file():
         return {}
-    parse: Callable[[str], Any] = yaml.safe_load if path.suffix in (".yaml", ".yml") else json.loads
+    parse: Callable[[str], Any] = parse_yaml if path.suffix in (".yaml", ".yml") else parse_json
     try:
-        content = parse(path.read_text(encoding="utf-8"))
-    except (ValueError, yaml.YAMLError) as error:
+        content = parse(read_text(path, largest))
+    except (ValueError, OSError) as error:
         raise ValueError(f"{path} cannot be read: {one_line(error)}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} must hold an object, not a {type(content).__name__}.")
@@ -145,9 +270,12 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     """The whole lines of a file of JSON lines; a line cut by a kill is left out, and what follows it."""
     rows: list[dict[str, Any]] = []
     if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in read_text(path, LARGEST_LOG).splitlines():
             try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
+                row = parse_json(line)
+            except ValueError:
                 break
+            if not isinstance(row, dict):
+                break
+            rows.append(row)
     return rows

@@ -59,19 +59,22 @@ class Fault:
         method: of the request, such as "GET".
         pattern: regular expression, searched in the path (without the query).
         status: answer with this status and `headers`, e.g. {"Retry-After": "1"}; None for an `action`.
-        action: "reset" breaks the connection without an answer; "cut" sends half of the true answer's body, then ends.
+        action: "reset" breaks the connection without an answer; "cut" sends half of the true answer's body, then ends;
+            "hang" accepts the request and never answers.
         times: how many requests it hits; 0 says that it is over.
         skip: how many matching requests pass first.
+        content: of the answer with a status, such as a page of HTML; None for the Hub's JSON.
         after: the request is carried out and only its answer lost, as with "cut", rather than not carried out.
     """
 
     method: str
     pattern: str
     status: int | None = None
-    action: Literal["reset", "cut"] | None = None
+    action: Literal["reset", "cut", "hang"] | None = None
     times: int = 1
     skip: int = 0
     headers: dict[str, str] = field(default_factory=dict)
+    content: bytes | None = None
     after: bool = False
 
     def __post_init__(self):
@@ -235,6 +238,7 @@ class LoopbackHub:
         self.home = home
         self.port = 0
         self.server: Server | None = None
+        self.over = threading.Event()  # ends the requests that are kept waiting
 
     def __enter__(self) -> "LoopbackHub":
         self.start()
@@ -249,12 +253,14 @@ class LoopbackHub:
 
     def start(self) -> None:
         """Listen; after `stop` on the same port."""
+        self.over.clear()
         self.server = Server(self.port, type("Handler", (Handler,), {"hub": self}))
         self.port = self.server.server_port
         threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
 
     def stop(self) -> None:
         """Refuse connections, and drop those that are open."""
+        self.over.set()
         self.server.shutdown()
         self.server.server_close()
         self.server.drop_connections()
@@ -364,8 +370,12 @@ class Handler(BaseHTTPRequestHandler):
             self.send(*answer, cut=True)
         elif fault.action == "reset":
             self.reset()
+        elif fault.action == "hang":
+            self.hub.over.wait()
+            self.reset()
         else:
-            self.send(fault.status, {"error": f"injected {fault.status}"}, fault.headers)
+            content = fault.content or {"error": f"injected {fault.status}"}
+            self.send(fault.status, content, fault.headers)
 
     def answer(self, path: str) -> tuple[int, Any, dict[str, str]]:
         """Carry the request out: (status, content, headers)."""

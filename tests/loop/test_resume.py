@@ -182,9 +182,17 @@ def test_a_range_in_a_saved_recipe_is_the_same_range():
 
 def test_unfinished_checkpoints_are_not_seen(tmp_path):
     folder = RunFolder(tmp_path)
-    for name in ("step-00000003", "step-00000009.unfinished", ".step-00000009.1a2b3c4d.new"):
+    others = ("step-00000009.unfinished", ".step-00000009.1a2b3c4d.new", "step-final", "step-00000004.mine", "step-7")
+    for name in ("step-00000003", "step-00000002", *others):
         (folder.checkpoints / name).mkdir(parents=True)
+        (folder.checkpoints / name / "state.json").write_text("{}")
+    (folder.checkpoints / "step-00000008").mkdir()  # what a start that lost a race leaves
+    assert [path.name for path in folder.all_checkpoints()] == ["step-00000002", "step-00000003"]
     assert folder.newest_checkpoint().name == "step-00000003"
+    Checkpoints(folder, 1, "none", None).prune()
+    assert {path.name for path in folder.checkpoints.iterdir()} == {"step-00000003", "step-00000008", *others} - {
+        ".step-00000009.1a2b3c4d.new"
+    }
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_spoils_nothing(recipe, tmp_path):

@@ -12,8 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from ..bounded import parse_yaml, read_text
 from ..errors import UserError, one_line, setting_up
 from ..parser import OneLineParser, add_options, as_word, set_values
 from ..run_folder import Json
@@ -97,8 +96,10 @@ def read_recipe(name: str) -> Json:
     """
     path = recipe_path(name)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = parse_yaml(read_text(path))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {one_line(error)}") from error
+    except ValueError as error:
         raise UserError(f"{path} is not YAML: {one_line(error)}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} must hold 'option: value' lines")

@@ -248,10 +248,16 @@ def _check_sizes(source: Source, batch_size: int, rank: int, world_size: int, nu
 
 
 def _check_position(position: dict | None, identity: dict) -> None:
+    if position is None:
+        return
+    skipped = position.get("skipped")
+    whole = isinstance(skipped, dict) and isinstance(skipped.get("counts"), dict) and "seen" in skipped
+    if not whole or not isinstance(position.get("batch"), int) or position["batch"] < 0:
+        raise ValueError("The position to resume from is not what a run writes: start anew in another output_dir.")
     for name, value in identity.items():
-        if position is not None and position[name] != value:
+        if position.get(name) != value:
             raise ValueError(
-                f"The position to resume from was saved with {name} {position[name]}, this run has {value}: "
+                f"The position to resume from was saved with {name} {position.get(name)}, this run has {value}: "
                 "restore it, or start anew in another output_dir."
             )
 

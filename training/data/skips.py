@@ -7,6 +7,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..run_folder import appended
+
 
 # The share is not checked before so many images were seen.
 _FEWEST = 1000
@@ -91,7 +93,7 @@ class SkipLog:
         self._files.update(record["id"] for record in records if record["kind"] == UNREADABLE_FILE)
         if self.path is None or not records:
             return
-        with open(self.path, "a", encoding="utf-8") as file:
+        with appended(self.path) as file:
             file.writelines(json.dumps(record) + "\n" for record in records)
 
     def state(self) -> dict:

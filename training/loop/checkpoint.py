@@ -14,6 +14,7 @@ loads in another. The directory is filled under a name that no reader looks at, 
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -27,13 +28,15 @@ from torch.distributed.checkpoint import state_dict as distributed_state
 from torch.distributed.tensor import DTensor
 
 from modeling_visreg import VISRegViTForPreTraining
-from modeling_visreg.checkpoint import atomic_directory
+from modeling_visreg.checkpoint import atomic_directory, remove_leftovers
+from modeling_visreg.loading import read_header, weight_files
 
 from ..backbones import build_pretraining_model
+from ..bounded import LARGEST_LOG
 from ..config import PretrainOptions, free_on_resume
 from ..distributed import all_gather_object, broadcast_object
-from ..errors import RunStopped, UserError
-from ..run_folder import Json, RunFolder, write_text
+from ..errors import RunStopped, UserError, one_line
+from ..run_folder import STATE, Json, RunFolder, read_object, write_text
 from .run import Run
 
 
@@ -104,7 +107,7 @@ class Checkpoints:
                     torch.save(moments, part / "optimizer.pt")
                     if state.probe is not None:
                         torch.save(state.probe, part / "probe.pt")
-                    (part / "state.json").write_text(state.as_json(), encoding="utf-8")
+                    (part / STATE).write_text(state.as_json(), encoding="utf-8")
             except (OSError, RuntimeError, SafetensorError) as error:
                 intact = f"{before} is intact" if before else "there is none before it"
                 problem = f"the checkpoint of step {state.step} could not be written ({error}); {intact}"
@@ -117,9 +120,8 @@ class Checkpoints:
 
     def prune(self) -> None:
         """Remove what is neither among the last nor the best, and what a kill left unfinished."""
-        for pattern in (".step-*", "*.unfinished"):
-            for part in self.folder.checkpoints.glob(pattern):
-                shutil.rmtree(part, ignore_errors=True)
+        for part in self.folder.checkpoints.glob(".step-*"):
+            shutil.rmtree(part, ignore_errors=True)
         found = self.folder.all_checkpoints()
         wanted = {*found[-self.keep_last :], *self.best(found)}
         for path in set(found) - wanted:
@@ -130,7 +132,7 @@ class Checkpoints:
 
     def best(self, found: list[Path]) -> list[Path]:
         """The checkpoint with the lowest loss or the best probe, as `keep_best` asks, if one is scored."""
-        scores = {path: read_state(path).scores for path in found}
+        scores = {path: _scores(path) for path in found}
         for name, sign in RANKED_BY[self.keep_best]:
             scored = [(sign * scores[path][name], path) for path in found if name in scores[path]]
             if scored:
@@ -138,24 +140,94 @@ class Checkpoints:
         return []
 
 
+def _scores(path: Path) -> dict[str, float]:
+    """The scores of a checkpoint; {} where nobody can read them, which is no reason to stop."""
+    try:
+        return read_state(path).scores
+    except (ValueError, OSError):
+        return {}
+
+
 def restore(path: Path | None, model: nn.Module, optimizer: torch.optim.Optimizer) -> RunState:
-    """Load a checkpoint into model and optimizer; returns its state, or that of a beginning if there is no path."""
+    """Load a checkpoint into model and optimizer; returns its state, or that of a beginning if there is no path.
+
+    Raises:
+        UserError: a part of it is cut, missing or of another model; the message names it and the checkpoint before.
+    """
     if path is None:
         return RunState()
-    weights = {name: tensor for file in path.glob("*.safetensors") for name, tensor in load_file(file).items()}
-    moments = torch.load(path / "optimizer.pt", weights_only=True, map_location="cpu")
-    distributed_state.set_state_dict(
-        model, optimizer, model_state_dict=weights, optim_state_dict=moments, options=FULL
-    )
-    state, probe = read_state(path), path / "probe.pt"
-    if probe.exists():
-        state.probe = torch.load(probe, weights_only=True, map_location="cpu")
+    try:
+        state, weights = read_state(path), read_weights(path, model)
+        moments = read_tensors(path / "optimizer.pt")
+        if (path / "probe.pt").exists():
+            state.probe = read_tensors(path / "probe.pt")
+        try:
+            distributed_state.set_state_dict(
+                model, optimizer, model_state_dict=weights, optim_state_dict=moments, options=FULL
+            )
+        except (KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+            raise ValueError(f"{path / 'optimizer.pt'} does not fit the model: {one_line(error, 200)}") from error
+    except (ValueError, OSError) as error:
+        raise UserError(f"{one_line(error)}; {_way_back(path)}") from error
     return state
 
 
+def read_weights(path: Path, model: nn.Module) -> dict[str, torch.Tensor]:
+    """The weights of a checkpoint, each of the model's and no other.
+
+    Raises:
+        ValueError: a file is cut or missing, or a name or shape is not the model's.
+    """
+    files = weight_files(path)
+    stored = {name: shape for file in files for name, (shape, _dtype) in read_header(file).items()}
+    wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    if wrong := sorted(name for name in stored.keys() | wanted.keys() if stored.get(name) != wanted.get(name)):
+        raise ValueError(f"{path} does not fit the model: {', '.join(wrong[:3])} ({len(wrong)} of its tensors)")
+    return {name: tensor for file in files for name, tensor in load_file(file).items()}
+
+
+def read_tensors(path: Path) -> Json:
+    """What torch.save wrote: tensors and plain values; no code in it is run.
+
+    Raises:
+        ValueError: it is missing, cut, or something else.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} is missing")
+    try:
+        content = torch.load(path, weights_only=True, map_location="cpu")
+    except MemoryError:
+        raise
+    except Exception as error:  # a damaged pickle fails in any way there is
+        raise ValueError(f"{path} cannot be read: {one_line(error, 200)}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}")
+    return content
+
+
+def _way_back(path: Path) -> str:
+    """What to do about a checkpoint that cannot be read."""
+    older = [other for other in RunFolder(path.parent.parent).all_checkpoints() if other.name < path.name]
+    if not older:
+        return "there is no checkpoint before it: --overwrite starts anew"
+    return f"delete {path} to go on from {older[-1].name}"
+
+
 def read_state(path: Path) -> RunState:
-    """The content of a checkpoint's state.json."""
-    return RunState(**json.loads((path / "state.json").read_text(encoding="utf-8")))
+    """The content of a checkpoint's state.json.
+
+    Raises:
+        ValueError: it cannot be read, or a field is not what a run writes.
+    """
+    content = read_object(path / STATE, LARGEST_LOG)
+    known = {spec.name: getattr(RunState(), spec.name) for spec in fields(RunState)} | {"positions": []}
+    for name, value in content.items():
+        kinds = (int, float) if name in ("seconds", "step") else type(known.get(name))
+        if name not in known or isinstance(value, bool) or not isinstance(value, kinds):
+            raise ValueError(f"{path / STATE}: {str(name)[:80]} is not what a run writes")
+    if not all(isinstance(position, dict) for position in content.get("positions", [])):
+        raise ValueError(f"{path / STATE}: positions are not what a run writes")
+    return RunState(**content)
 
 
 def full_model(model: VISRegViTForPreTraining, accelerator: Accelerator) -> VISRegViTForPreTraining | None:
@@ -176,13 +248,34 @@ def full_model(model: VISRegViTForPreTraining, accelerator: Accelerator) -> VISR
 def claim_folder(run: Run) -> Path | None:
     """Make the run's folder ready and return the checkpoint to go on from, or None for a beginning.
 
+    The folder is locked until `run.folder.lock` is released: a job that is requeued may meet the one before.
+
     Raises:
-        UserError: the folder holds a run that is neither to be continued nor overwritten, or cannot be continued.
+        UserError: another run is under way in the folder, it holds a run that is neither to be continued nor
+            overwritten, or cannot be continued, or something that no run wrote stands in the way.
     """
+    try:
+        _on_main_process(run, lambda: _lock_folder(run.folder))
+        return _claim(run)
+    except BaseException:
+        run.folder.lock.release()
+        raise
+
+
+def _lock_folder(folder: RunFolder) -> None:
+    """Be alone in the folder, and clear up after those that were killed in it."""
+    folder.refuse_links()
+    folder.take_lock()
+    folder.remove_leftovers()
+    for directory in (folder.model, folder.pretraining):
+        remove_leftovers(directory)
+
+
+def _claim(run: Run) -> Path | None:
     options, folder, accelerator = run.options, run.folder, run.accelerator
-    found = (folder.recipe.exists(), folder.model.exists(), folder.newest_checkpoint())
+    found = (folder.is_run(), folder.model.exists(), folder.newest_checkpoint())
     occupied, finished, newest = broadcast_object(found)  # one disk decides for all ranks
-    resumed = newest if options.resume == "auto" else None
+    resumed = newest if occupied and options.resume == "auto" else None
     if not all(all_gather_object(resumed is None or resumed.is_dir())):
         raise UserError(f"not every process sees {resumed}: output_dir has to lie on a disk that all machines share")
     if resumed is not None:
@@ -193,12 +286,34 @@ def claim_folder(run: Run) -> Path | None:
             f"{folder} holds a run: --resume auto continues one that has checkpoints, --overwrite deletes it, "
             "or choose another output_dir"
         )
-    if run.is_main:
-        if occupied and resumed is None:
-            folder.remove_run()
-        write_text(folder.recipe, yaml.safe_dump(options.as_recipe(), sort_keys=False))
+    _on_main_process(run, lambda: _make_ready(folder, options, resumed, occupied))
     accelerator.wait_for_everyone()
     return resumed
+
+
+def _make_ready(folder: RunFolder, options: PretrainOptions, resumed: Path | None, occupied: bool) -> None:
+    """Nothing of an earlier run is left unless it is continued, and the recipe is there."""
+    if resumed is None and occupied:
+        folder.remove_run()
+    elif resumed is None and (foreign := folder.foreign()):
+        raise UserError(f"{foreign[0]} was written by no run and would be replaced: choose another output_dir")
+    write_text(folder.recipe, yaml.safe_dump(options.as_recipe(), sort_keys=False))
+
+
+def _on_main_process(run: Run, action: Callable[[], None]) -> None:
+    """Do something on one process; where it fails, all fail with its message.
+
+    Raises:
+        UserError: it was refused, or the disk refuses it.
+    """
+    problem = None
+    if run.is_main:
+        try:
+            action()
+        except (ValueError, OSError) as error:
+            problem = one_line(error)
+    if problem := broadcast_object(problem):
+        raise UserError(problem)
 
 
 def check_same_run(state: RunState, options: PretrainOptions, processes: int) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..run_folder import Json, read_rows, write_text
+from ..run_folder import Json, appended, read_rows, write_text
 
 
 class Meters:
@@ -55,7 +55,7 @@ class MetricsLog:
     def write(self, row: Json) -> None:
         """Append a row."""
         self.rows.append(row)
-        with self.path.open("a", encoding="utf-8") as file:
+        with appended(self.path) as file:
             file.write(json.dumps(row) + "\n")
 
 

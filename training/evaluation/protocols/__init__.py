@@ -89,5 +89,7 @@ def read_recipe(name: str, recipe: str) -> Json:
         raise ValueError(f"config: there is no recipe {recipe!r}")
     values, known = read_object(path), [spec.name for spec in declared(get_protocol(name).options)]
     if unknown := set(values) - set(known):
-        raise ValueError(f"config: {path.name} has unknown keys {sorted(unknown)}; known are {', '.join(known)}")
+        raise ValueError(
+            f"config: {path.name} has unknown keys {sorted(map(str, unknown))}; known are {', '.join(known)}"
+        )
     return values

@@ -8,7 +8,6 @@ what was chosen `on` which images), `settings`, `features`, `model`, `data`, `ve
 `seconds` and `created` (UTC).
 """
 
-import json
 import math
 import platform
 from datetime import datetime, timezone
@@ -16,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from ...bounded import parse_json, read_text
 from ...distributed import process_state
 from ...run_folder import Json, write_json
 from ..outcome import Outcome
@@ -148,7 +148,7 @@ def read_result(path: Path) -> Json:
         ValueError: it is something else.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(read_text(path))
     except FileNotFoundError:
         raise ValueError(f"there is no file {path}") from None
     except (OSError, ValueError) as error:

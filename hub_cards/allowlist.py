@@ -1,0 +1,84 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""What may go to the Hub: files with the names that this package writes, each a regular file where it should be.
+
+model/ may hold anything (a token, a key, notes, an optimizer), and a folder that was received may hold links to any
+file of this machine. Whatever is not on the list stays here and is named.
+"""
+
+import fnmatch
+import stat
+from pathlib import Path
+from typing import Any
+
+from visreg_training.run_folder import CODE_FILES, MODEL_FILES, RunFolder, model_directory, read_object, write_json
+
+
+CARD = "README.md"
+MODEL = MODEL_FILES
+CHECKPOINT = (*MODEL, "optimizer.pt", "probe.pt", "state.json")
+# Remote code is sent as this package has it: what lies in the folder could be anybody's.
+CODE = CODE_FILES
+
+
+def sendable(folder: Path, names: tuple[str, ...]) -> tuple[list[Path], list[Path]]:
+    """The files of a folder that are on a list of names, and everything else in it.
+
+    Raises:
+        ValueError: the folder is a link.
+    """
+    if folder.is_symlink():
+        raise ValueError(f"{folder} is a link: name the folder that it leads to.")
+    kept, left_out = [], []
+    for path in sorted(folder.iterdir()):
+        listed = any(fnmatch.fnmatchcase(path.name, name) for name in names)
+        if listed and is_regular(path):
+            kept.append(path)
+        elif path.name not in CODE:
+            left_out.append(path)
+    return kept, left_out
+
+
+def is_regular(path: Path) -> bool:
+    """Whether this is a file by itself: no link, no pipe, no device."""
+    try:
+        return stat.S_ISREG(path.lstat().st_mode)
+    except OSError:
+        return False
+
+
+def refuse_linked_records(folder: RunFolder) -> None:
+    """Raises ValueError for a link in the place of what a card is made of: its content would be shown or sent."""
+    model = Path(model_directory(folder.path))
+    records = [*folder.files(), *folder.evaluation.glob("*.json"), model / CARD, model / "config.json"]
+    for path in (*records, folder.evaluation, folder.model, folder.pretraining, folder.checkpoints):
+        if path.is_symlink():
+            raise ValueError(f"{path} is a link, which is not followed: put the file itself there.")
+
+
+def write_code(directory: Path) -> None:
+    """This package's own modeling files into a checkpoint directory, and a config.json that names no other.
+
+    Raises:
+        ValueError: config.json is not that of a VISReg ViT, or cannot be read.
+    """
+    import modeling_visreg
+    from modeling_visreg.configuration_visreg import AUTO_MAP
+    from modeling_visreg.loading import read_config, read_config_object
+
+    config = directory / "config.json"
+    read_config(directory)
+    content: dict[str, Any] = {
+        key: value for key, value in read_config_object(config).items() if not _is_dangerous(key)
+    }
+    if content | {"auto_map": AUTO_MAP} != read_object(config):
+        config.unlink()  # a snapshot may share it with the run
+        write_json(config, content | {"auto_map": AUTO_MAP})
+    for name in CODE:
+        source = Path(modeling_visreg.__file__).parent / name
+        (directory / name).write_text(source.read_text(encoding="utf-8"), encoding="utf-8", newline="\n")
+
+
+def _is_dangerous(key: str) -> bool:
+    """Whether a key of config.json names code, or a path of this machine."""
+    return key in ("auto_map", "quantization_config", "_name_or_path", "custom_pipelines") or "implementation" in key

@@ -19,6 +19,20 @@ def test_datasets_resolves_the_features_of_a_stream():
     assert set(compat.resolve_features(stream).features) == {"image", "label"}
 
 
+def test_huggingface_hub_makes_clients_whose_waits_end():
+    import huggingface_hub
+
+    compat.bound_hub_client(7.0, 9.0)
+    compat.bound_hub_client(7.0, 9.0)
+    client = huggingface_hub.get_session()
+    request = client.build_request("GET", "http://127.0.0.1:9/", timeout=None)
+    for hook in client.event_hooks["request"]:
+        hook(request)
+    assert request.extensions["timeout"] == dict.fromkeys(("connect", "read", "write", "pool"), 7.0)
+    names = [hook.__name__ for hooks in client.event_hooks.values() for hook in hooks]
+    assert names.count("limit") == names.count("shorten") == 1
+
+
 def test_torch_makes_shared_memory():
     tensor = compat.empty_shared((2, 3), torch.uint8)
     assert tensor.shape == (2, 3) and tensor.dtype == torch.uint8 and tensor.is_shared()

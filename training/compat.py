@@ -39,6 +39,54 @@ def resolve_features(dataset: "IterableDataset") -> "IterableDataset":
     return dataset._resolve_features()
 
 
+# --- huggingface_hub
+
+
+def bound_hub_client(seconds: float, longest_pause: float) -> None:
+    """Gives huggingface_hub's client a limit for each wait, and the pauses that a server asks for one too.
+
+    Its calls of the API pass `timeout=None`, and it obeys a Retry-After of any length; publicly there is only a whole
+    client to put in the place of its own, which is made by a private function.
+
+    Args:
+        seconds: without a byte, after which a request has failed.
+        longest_pause: seconds; a server that asks for more is taken to have asked for this.
+    """
+    import huggingface_hub
+    from huggingface_hub.utils import _http
+
+    present: Any = _http._GLOBAL_CLIENT_FACTORY
+    if getattr(present, "bounds", None) == (seconds, longest_pause):
+        return
+    inner = getattr(present, "inner", present)
+
+    def limit(request: Any) -> None:
+        given = request.extensions.get("timeout") or {}
+        phases = ("connect", "read", "write", "pool")
+        limits = {phase: min(given.get(phase) or seconds, seconds) for phase in phases}
+        request.extensions = {**request.extensions, "timeout": limits}
+
+    def shorten(response: Any) -> None:
+        asked = str(response.headers.get("Retry-After", "")).strip()
+        if asked.isdigit() and (len(asked) > 9 or int(asked) > longest_pause):
+            response.headers["Retry-After"] = str(int(longest_pause))
+        if "ratelimit" in response.headers:  # the same wish in another header: "api";r=0;t=99999
+            del response.headers["ratelimit"]
+            response.headers.setdefault("Retry-After", str(int(longest_pause)))
+
+    def factory() -> Any:
+        client = inner()
+        hooks = client.event_hooks
+        client.event_hooks = {
+            "request": [*hooks.get("request", []), limit],
+            "response": [*hooks.get("response", []), shorten],
+        }
+        return client
+
+    factory.bounds, factory.inner = (seconds, longest_pause), inner  # type: ignore[attr-defined]
+    huggingface_hub.set_client_factory(factory)
+
+
 # --- torch
 
 

@@ -4,6 +4,7 @@
 
 huggingface_hub and datasets retry on their own, but not everywhere: a single 5xx while a revision is resolved, six in
 a row while a stream is read, or one while a commit is made ends them. This is the round that goes outside of theirs.
+They also wait without end for a server that accepts and never answers: `bound_waits` limits each wait.
 """
 
 import logging
@@ -14,6 +15,7 @@ from typing import TypeVar
 
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
+from .compat import bound_hub_client
 from .errors import one_line
 
 
@@ -27,6 +29,7 @@ STREAM_PATIENCE = 600.0
 PUSH_PATIENCE = 25.0
 
 TRANSIENT_STATUS = frozenset((408, 425, 429, 500, 502, 503, 504))
+SILENCE = 60.0  # seconds without a byte after which a request to the Hub has failed
 _LONGEST_PAUSE = 30.0
 _LONGEST_ASKED_PAUSE = 60.0  # of a Retry-After header
 
@@ -79,6 +82,11 @@ def retry_after(error: BaseException) -> float:
     return 0.0
 
 
+def bound_waits() -> None:
+    """Every request that huggingface_hub makes in this process ends, whatever the server does; once is enough."""
+    bound_hub_client(SILENCE, _LONGEST_ASKED_PAUSE)
+
+
 class Patience:
     """Waits between attempts (1, 2, 4, ... 30 s, or what the server asks for) until `limit` seconds have passed since
     the first failure after the last success."""
@@ -99,6 +107,7 @@ class Patience:
         if now - self.since > self.limit:
             return False
         pause = max(min(_LONGEST_PAUSE, 2.0**self.failures), retry_after(error))
+        pause = min(pause, max(1.0, self.limit - (now - self.since)))
         self.failures += 1
         logger.warning("%s failed (%s); trying again in %.0f s", what, one_line(error, 300), pause)
         time.sleep(pause)
@@ -112,6 +121,7 @@ def with_retries(
 
     Without `wait_for_network`, a server that cannot be reached at all is a failure for good.
     """
+    bound_waits()
     waiting = Patience(patience)
     while True:
         try:

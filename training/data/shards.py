@@ -13,7 +13,7 @@ from itertools import islice
 from datasets import IterableDataset
 
 from ..errors import one_line
-from ..retry import STREAM_PATIENCE, Patience, http_status, is_transient, with_retries
+from ..retry import STREAM_PATIENCE, Patience, bound_waits, http_status, is_transient, with_retries
 from .decode import RawExample
 from .skips import UNREADABLE_FILE, skip_record
 
@@ -53,6 +53,7 @@ class ShardCursor:
         row_group: int = 0,
         row: int = 0,
     ):
+        bound_waits()  # a worker that was spawned has not heard of it
         self._dataset, self._shard = dataset, shard
         self._image_column, self._label_column = image_column, label_column
         self._remote = remote

@@ -3,6 +3,7 @@
 """Decoding: what can be read is read, what cannot is named by kind."""
 
 import io
+import os
 import struct
 import zlib
 
@@ -174,3 +175,15 @@ def test_a_folder_is_scanned_for_what_the_decoder_reads(tmp_path, photo):
         assert open_image(None, path).load().size == (16, 16)
     assert has_image_suffix("Photo.JPG") and not has_image_suffix("photo.tga")
     assert {Image.registered_extensions()[suffix] for suffix in image_suffixes()} <= set(FORMATS)
+
+
+def test_what_is_no_regular_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(BadImage, match="no regular file"):
+        open_image(None, str(tmp_path / "pipe.jpg"))
+    with pytest.raises(BadImage, match="no regular file"):
+        open_image(None, "/dev/zero")
+    with (tmp_path / "giant.jpg").open("wb") as file:
+        file.truncate(1 << 40)  # holes: it takes no room
+    with pytest.raises(BadImage, match="too_large"):
+        open_image(None, str(tmp_path / "giant.jpg"))

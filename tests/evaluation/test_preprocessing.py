@@ -5,10 +5,12 @@
 import pytest
 import torch
 import transformers
+from PIL import Image
 
 from visreg_training.backbones import open_backbone
 from visreg_training.data import open_stream
-from visreg_training.evaluation.preprocessing import transform_for
+from visreg_training.data.decode import open_image
+from visreg_training.evaluation.preprocessing import LONGEST, EvaluationTransform, transform_for, without_ends
 
 
 def test_a_size_that_the_patch_does_not_divide_is_refused_with_those_that_fit(checkpoint):
@@ -25,3 +27,22 @@ def test_the_transform_is_that_of_the_image_processor(checkpoint):
     ours = transform.normalize(torch.stack([transform(image) for image in images]))
     theirs = processor(images, return_tensors="pt")["pixel_values"]
     assert (ours - theirs).abs().max() < 1.5 / 255 / min(transform.std)
+
+
+def test_a_strip_is_cropped_before_it_is_enlarged(checkpoint, tmp_path):
+    """A PNG of 661 bytes: enlarged as it is, it would take 200 GB for a crop of 224 x 224."""
+    pixels = Image.new("L", (200_000, 1))
+    pixels.paste(255, (99_990, 0, 100_010, 1))
+    pixels.save(tmp_path / "strip.png", optimize=True)
+    assert (tmp_path / "strip.png").stat().st_size < 1000
+    transform = EvaluationTransform((224, 224), (0.5,) * 3, (0.5,) * 3)
+    crop = transform(open_image(None, str(tmp_path / "strip.png")).load())
+    assert crop.shape == (3, 224, 224) and crop.min() == 255
+
+
+def test_only_the_ends_of_strips_are_cut_off():
+    image = Image.effect_noise((160, 10), 80).convert("RGB")
+    assert without_ends(image, LONGEST) is image
+    wider = Image.new("RGB", (200, 10))
+    wider.paste(image, (20, 0))
+    assert without_ends(wider, LONGEST).tobytes() == image.tobytes()

@@ -11,6 +11,7 @@ animations (first frame). What cannot raises `BadImage`; the loader counts it an
 
 import io
 import os
+import stat
 import struct
 import warnings
 from dataclasses import dataclass
@@ -20,9 +21,14 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from ..bounded import without_waiting
+
 
 # Decoded RGB of this size takes 180 MB. Larger ones are refused from their header, before memory is touched.
 MAX_PIXELS = 60_000_000
+
+# Of a file. The largest that has so few pixels, of four channels of 32 bits without compression, has 960 MB.
+MAX_BYTES = 1 << 30
 
 # Raster formats only: Pillow would otherwise also start Ghostscript for an EPS file.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "ICO")
@@ -116,6 +122,18 @@ class OpenedImage:
         except Exception as error:
             raise _bad(error) from error
 
+    def load_values(self) -> Image.Image:
+        """Pixels as they are stored, in any mode: of a mask, whose values are classes.
+
+        Raises:
+            BadImage: they cannot be decoded.
+        """
+        try:
+            self.image.load()
+            return self.image
+        except Exception as error:
+            raise _bad(error) from error
+
 
 def _bad(error: Exception) -> BadImage:
     """The kind of trouble a decoder's exception stands for."""
@@ -150,8 +168,7 @@ def open_image(data: bytes | None, path: str | None = None, max_pixels: int = MA
         if data is None:
             if not path:
                 raise BadImage("missing", "neither bytes nor a path")
-            with open(path, "rb") as file:
-                data = file.read()
+            data = _content(path)
         if not data:
             raise BadImage("empty", "zero bytes")
         with warnings.catch_warnings():
@@ -164,6 +181,21 @@ def open_image(data: bytes | None, path: str | None = None, max_pixels: int = MA
         return OpenedImage(image, (height, width) if orientation >= 5 else (width, height), orientation)
     except Exception as error:
         raise _bad(error) from error
+
+
+def _content(path: str) -> bytes:
+    """The content of a regular file: a pipe is not waited for, and a device has no end.
+
+    Raises:
+        BadImage: it is none, or larger than an image of any kind.
+    """
+    with open(path, "rb", opener=without_waiting) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise BadImage("not_image", "it is no regular file")
+        if status.st_size > MAX_BYTES:
+            raise BadImage("too_large", f"{status.st_size:,} bytes, allowed are {MAX_BYTES:,}")
+        return file.read()
 
 
 def _orientation(image: Image.Image) -> int:

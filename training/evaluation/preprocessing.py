@@ -21,6 +21,11 @@ from ..backbones import Backbone
 from ..run_folder import Json
 
 
+# Of a strip, the long side to the short one, beyond which its ends are cut off before it is resized: an image of
+# 200,000 x 1 pixels would be made 51 million pixels wide, for a crop in its middle.
+LONGEST = 16
+
+
 @dataclass(frozen=True)
 class EvaluationTransform:
     """Bicubic (antialiased) resize, center crop, then normalization with the model's own statistics.
@@ -37,6 +42,7 @@ class EvaluationTransform:
     def __call__(self, image: Image.Image) -> torch.Tensor:
         """RGB image -> uint8 (C, H, W)."""
         height, width = self.size
+        image = without_ends(image, LONGEST)
         scale = round(max(self.size) * RESIZE_RATIO) / min(image.size)
         resized = image.resize(
             (max(width, round(image.width * scale)), max(height, round(image.height * scale))),
@@ -66,6 +72,16 @@ def transform_for(backbone: Backbone, image_size: int | None = None) -> Evaluati
         near = " or ".join(str(side) for side in (below, below + patch) if side)
         raise ValueError(f"image_size: patches of {patch} pixels do not divide {min(size)}; {near} would do")
     return EvaluationTransform(size, backbone.mean, backbone.std)
+
+
+def without_ends(image: Image.Image, longest: float) -> Image.Image:
+    """The middle of an image that is more than `longest` times as long as it is wide; any other as it is."""
+    most = round(longest * min(image.size))
+    if max(image.size) <= most:
+        return image
+    width, height = (min(side, most) for side in image.size)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
 
 
 def to_tensor(image: Image.Image) -> torch.Tensor:

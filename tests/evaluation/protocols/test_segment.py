@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Segmentation: a linear head on patch tokens finds what color tells, and counts pixels rightly."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
@@ -88,3 +90,19 @@ def test_the_python_api_is_that_of_every_protocol(checkpoint, pictures):
 def test_mistakes_are_named(checkpoint, pictures, options, words):
     with pytest.raises(UserError, match=words):
         evaluate.main(["segment", "--model", checkpoint, "--dataset", pictures, *options])
+
+
+def test_a_mask_that_cannot_be_read_is_named(checkpoint, tmp_path):
+    """Masks pass the bounds of images: formats, pixels, and whatever a decoder says, on one line."""
+    picture, buffer = PILImage.new("RGB", (16, 16)), io.BytesIO()
+    picture.save(buffer, "PNG")
+    masks = [buffer.getvalue(), b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"]
+    rows = {"image": [{"bytes": buffer.getvalue(), "path": None}] * 2}
+    rows["mask"] = [{"bytes": mask, "path": None} for mask in masks]
+    features = Features({"image": Image(decode=False), "mask": Image(decode=False)})
+    split = Dataset.from_dict(rows, features=features)
+    DatasetDict({"train": split, "test": split}).save_to_disk(tmp_path / "data")
+    argv = ["segment", "--model", checkpoint, "--dataset", str(tmp_path / "data"), "--num_classes", "2"]
+    with pytest.raises(UserError, match=r"mask \d (cannot be read: not_image|has 3 channels)") as caught:
+        evaluate.main(argv)
+    assert "\n" not in str(caught.value)

@@ -45,6 +45,22 @@ def test_images_of_any_size_are_fitted_to_the_patch(checkpoint):
     assert tokens.shape == (32, 8, 12)
 
 
+def test_a_strip_is_shown_in_its_middle(checkpoint, tmp_path):
+    """All of 2 x 60,000 pixels would be 7.5 million patches, each of which attends to each; it hung for hours."""
+    strip = Image.new("RGB", (2, 60_000), "red")
+    strip.paste("blue", (0, 29_900, 2, 30_100))
+    strip.save(tmp_path / "strip.jpg", quality=100, subsampling=0)
+    strip.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "wide.png")
+    backbone = open_backbone(checkpoint)
+    fitted = pictures.fitted(Image.open(tmp_path / "strip.jpg"), backbone, None)
+    assert fitted.size == (16, 64) and fitted.getpixel((8, 32))[2] > 200
+    for kind in ("pca", "attention"):
+        out = tmp_path / f"{kind}.png"
+        visualize.main([kind, "--model", checkpoint, "--images", str(tmp_path), "--output", str(out)])
+        assert out.is_file()
+        out.unlink()
+
+
 def test_captions_name_no_folder_of_this_machine(checkpoint, tmp_path, monkeypatch):
     model, folder = open_backbone(checkpoint), os.path.dirname(checkpoint)
     assert os.path.isabs(model.name)

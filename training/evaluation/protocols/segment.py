@@ -5,7 +5,6 @@
 B images, d width, h x w patches, C classes. The paper gives no segmentation protocol: the values are ours.
 """
 
-import io
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +15,7 @@ from torch.nn import functional
 
 from ...backbones import Backbone
 from ...data import Source
-from ...data.decode import open_image
+from ...data.decode import BadImage, open_image
 from ...option import NOT_NEGATIVE, POSITIVE, Range, check_options, option
 from ...seeding import seed_of
 from .. import intervals
@@ -96,8 +95,10 @@ class Masks:
 
     def mask(self, index: int) -> np.ndarray:
         raw = self.masks.example(index)
-        with Image.open(raw.path if raw.data is None else io.BytesIO(raw.data)) as image:
-            values = np.array(image)
+        try:
+            values = np.array(open_image(raw.data, raw.path).load_values())
+        except BadImage as error:
+            raise ValueError(f"mask {index} cannot be read: {error}") from error
         if values.ndim != 2:
             raise ValueError(f"mask {index} has {values.shape[-1]} channels: masks hold one class a pixel")
         values = values.astype(np.int64)

@@ -20,18 +20,23 @@ from ...backbones import Backbone
 from ...run_folder import atomic_file
 from ..features import Features
 from ..nearest import nearest
-from ..preprocessing import normalize, to_tensor
+from ..preprocessing import normalize, to_tensor, without_ends
 
 
 CELL = 224  # pixels of the longer side of a picture in a sheet
 _GAP, _BAR = 6, 18
 _ACROSS = 8  # images beside each other
+_LONGEST = 4  # of a picture, its longer side to the shorter one
 _METHODS = {"tsne": "t-SNE", "umap": "UMAP"}
 _PATCHES = 65_536  # patches that the principal components are taken of, at most
 
 
 def fitted(image: Image.Image, backbone: Backbone, size: int | None) -> Image.Image:
-    """The image with its shorter side at `size` pixels (the model's own by default), both divisible by its patch."""
+    """The image with its shorter side at `size` pixels (the model's own by default), both divisible by its patch.
+
+    Of a strip only the middle is shown: its patches, all of which attend to each other, would take any time.
+    """
+    image = without_ends(image, _LONGEST)
     patch = backbone.patch_size or 1
     scale = (size or min(backbone.native_size)) / min(image.size)
     width, height = (max(patch, round(side * scale / patch) * patch) for side in image.size)

@@ -10,6 +10,7 @@ The command line, the recipes, the checks of values, the comparison on a resume 
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
@@ -70,12 +71,19 @@ def check_options(options: Any) -> None:
     """Raises ValueError that names the option, its value and what is allowed, for the first value out of range."""
     for spec in declared(options):
         value, allowed = getattr(options, spec.name), about(spec)["values"]
+        if any(isinstance(part, float) and not math.isfinite(part) for part in _parts(value)):
+            raise ValueError(f"{spec.name} must be a finite number, not {value}")
         if value is None or allowed is None:
             continue
         if isinstance(allowed, Range) and not allowed.holds(value):
             raise ValueError(f"{spec.name} must {allowed.wanted}, not {value}")
         if isinstance(allowed, tuple) and value not in allowed:
             raise ValueError(f"{spec.name} must be one of {', '.join(allowed)}, not {value!r}")
+
+
+def _parts(value: Any) -> tuple[Any, ...]:
+    """The items of a range or a list of values, or the one value there is."""
+    return value if isinstance(value, tuple) else (value,)
 
 
 def take(kind: Callable[..., T], options: Any, **more: Any) -> T:

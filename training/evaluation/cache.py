@@ -9,6 +9,7 @@ n images.
 
 import hashlib
 import json
+import logging
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,19 +17,25 @@ from pathlib import Path
 import pyarrow
 import torch
 from pyarrow import parquet
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch.nn import functional
 
+from modeling_visreg.checkpoint import disk_errors
+
 from ..backbones import Backbone
+from ..bounded import parse_json
 from ..data import Source
 from ..distributed import all_gather_object, process_state, raise_on_all_ranks
+from ..errors import one_line
 from ..option import check_options, option
 from ..progress import tracked
 from ..run_folder import Json, atomic_file
 from .features import AT_LEAST_ONE, FeatureOptions, Features, extract, readable
 from .preprocessing import EvaluationTransform, transform_for
 
+
+logger = logging.getLogger(__name__)
 
 _FORMAT = 4  # of the cached files
 
@@ -111,7 +118,7 @@ def cached_features(
     key = feature_key(backbone, source, options, transform)
     path = cache.path(key)
     # Nobody looks for the file while another already writes it.
-    if not all(all_gather_object(path.is_file())):
+    if not all(all_gather_object(is_whole(path))):
         rank, world = state.process_index, state.num_processes
         parts = [path.with_suffix(f".{index}of{world}.part") for index in range(world)]
         with raise_on_all_ranks():
@@ -146,21 +153,37 @@ def save_features(path: Path, features: Features, record: str) -> None:
             parquet.write_table(table, part)
         else:
             tensors = {"features": features.features.contiguous(), "labels": features.labels.contiguous()}
-            save_file(tensors, part, {"ids": json.dumps(features.ids), "record": record})
+            with disk_errors(path):
+                save_file(tensors, part, {"ids": json.dumps(features.ids), "record": record})
 
 
 def _write(path: Path, features: Features, positions: torch.Tensor, key: Json) -> None:
     names = torch.frombuffer(bytearray(json.dumps(features.ids).encode()), dtype=torch.uint8)
     tensors = {"features": features.features, "labels": features.labels, "places": positions, "ids": names}
     tensors["digests"] = features.digests
-    with atomic_file(path) as part:
+    with atomic_file(path) as part, disk_errors(path):
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part, {"key": _canonical(key)})
+
+
+def is_whole(path: Path) -> bool:
+    """Whether the features of a file can be read; one that was cut is named, and made anew."""
+    if not path.is_file():
+        return False
+    try:
+        _read(path)
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        logger.warning("The cached features in %s cannot be read (%s): made anew", path, one_line(error, 200))
+        return False
+    return True
 
 
 def _read(path: Path) -> Features:
     with safe_open(path, "pt") as file:
-        ids = json.loads(bytes(file.get_tensor("ids").numpy()))
-        return Features(file.get_tensor("features"), file.get_tensor("labels"), ids, file.get_tensor("digests"))
+        ids = parse_json(bytes(file.get_tensor("ids").numpy()).decode())
+        features, labels, digests = (file.get_tensor(name) for name in ("features", "labels", "digests"))
+    if not len(ids) == len(features) == len(labels) == len(digests):
+        raise ValueError(f"{len(ids)} images have {len(features)} rows of features and {len(labels)} labels")
+    return Features(features, labels, ids, digests)
 
 
 def _merge(parts: list[Path], path: Path, key: Json) -> None:

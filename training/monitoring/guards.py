@@ -11,12 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..data import BadDataError
 from ..data.shards import StreamLostError
 from ..distributed import lost_another_rank
-from ..errors import RunStopped, one_line
+from ..errors import RunStopped, failure_of_machine, one_line
+from ..run_folder import appended
 
 
 @contextmanager
@@ -28,12 +27,11 @@ def end_in_one_line() -> Iterator[None]:
     """
     try:
         yield
-    except (BadDataError, StreamLostError, OSError) as error:
-        raise RunStopped(str(error)) from error
-    except torch.OutOfMemoryError as error:
-        message = "the device's memory is full: a smaller --micro_batch_size is exact, and needs less"
-        raise RunStopped(message) from error
+    except (BadDataError, StreamLostError, OSError, MemoryError) as error:
+        raise RunStopped(failure_of_machine(error) or str(error)) from error
     except RuntimeError as error:
+        if message := failure_of_machine(error):
+            raise RunStopped(message) from error
         if lost_another_rank(error):
             raise RunStopped("another process of the run ended; its own message says why") from error
         kinds = [kind.__name__ for kind in type(error).__mro__]  # by name: the class's module takes a second to load
@@ -71,7 +69,7 @@ class FiniteGuard:
         if not found:
             return
         self.skipped += len(found)
-        with self.path.open("a", encoding="utf-8") as file:
+        with appended(self.path) as file:
             for step, ids in found:
                 file.write(json.dumps({"step": step, "ids": ids}) + "\n")
         if self.action == "stop":

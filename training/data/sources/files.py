@@ -3,6 +3,7 @@
 """Parquet, arrow and tar (WebDataset) files, named by a glob or found in a folder as `datasets` does."""
 
 import glob
+import logging
 import os
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from ..skips import UNREADABLE_FILE, skip_record
 from .builder import open_builder, read_split
 from .opened import NoSuchSplit, OpenedSplit, SplitRequest
 
+
+logger = logging.getLogger(__name__)
 
 BUILDERS = {".parquet": "parquet", ".arrow": "arrow", ".tar": "webdataset"}
 _PARQUET_ROWS = 64  # rows of a local parquet file that are held decoded while it is streamed
@@ -76,12 +79,19 @@ def _check_parquet(files: list[str], max_bad_share: float) -> tuple[list[str], l
         except (OSError, ValueError) as error:  # pyarrow's ArrowInvalid is a ValueError
             records.append(skip_record(UNREADABLE_FILE, Path(file).name, file, one_line(error, 120)))
             lost += os.path.getsize(file)
-    share = lost / max(1, sum(os.path.getsize(file) for file in files))
+    # By files too: of those that were never written nothing is left that could be weighed.
+    share = max(lost / max(1, sum(os.path.getsize(file) for file in files)), len(records) / len(files))
     if not readable or share > max_bad_share:
         first = records[0]
         raise ValueError(
             f"dataset: {len(records)} of {len(files)} parquet files cannot be read "
-            f"({first['path']}: {first['detail']}): {share:.1%} of the data, "
+            f"({first['path']}: {first['detail']}): {share:.1%} of them, "
             f"more than the allowed share {max_bad_share:g} (--max_bad_share allows more)."
         )
+    if records:
+        names = ", ".join(Path(record["path"]).name for record in records[:3])
+        logger.warning(
+            "%d of %d parquet files cannot be read and are left out: %s%s (%s)",
+            len(records), len(files), names, ", ..." if len(records) > 3 else "", records[0]["detail"],
+        )  # fmt: skip
     return readable, records, rows

@@ -5,25 +5,16 @@
 The interpreter multiplies in float32: what the parts of tensor cores round only the GPU shows.
 """
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
+from helpers.interpreter import DEVICE, INTERPRETED, ON_DEVICE, run_in_the_interpreter
 from visreg_training.objective import sample_directions, sigreg
 from visreg_training.objective.kernels import device
 from visreg_training.objective.slices import gaussian_quantiles
 
 
 pytest.importorskip("triton", reason="the kernels need Triton")
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-DEVICE = torch.device("cpu" if INTERPRETED else "cuda")
-ON_DEVICE = pytest.mark.skipif(
-    not INTERPRETED and not torch.cuda.is_available(), reason="needs a GPU or the interpreter"
-)
 # V, B, D, K
 SIZES = [(2, 1, 5, 3), (1, 2, 17, 1), (2, 3, 16, 5), (1, 63, 20, 6), (2, 64, 33, 4), (1, 65, 8, 130), (1, 511, 40, 3)]
 ROWS = {
@@ -37,14 +28,9 @@ ROWS = {
 }
 
 
+@pytest.mark.cpu
 def test_in_the_interpreter():
-    """The tests below, in a process of its own: Triton reads the variable when it is imported."""
-    if INTERPRETED:
-        pytest.skip("this is it")
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(Path(__file__))]
-    environment = os.environ | {"TRITON_INTERPRET": "1", "CUDA_VISIBLE_DEVICES": ""}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-    assert result.returncode == 0, result.stdout
+    run_in_the_interpreter(__file__)
 
 
 @pytest.fixture(autouse=True)
@@ -108,7 +94,7 @@ def test_the_residuals_of_awkward_rows(kind, wide, monkeypatch):
     p = ROWS[kind](torch.randn(8, 100, generator=torch.Generator().manual_seed(0)))
     statistic, _ = residuals(100)
     slope, sums = p.clone().to(DEVICE), torch.empty(8, device=DEVICE)
-    statistic(slope, sums)
+    statistic(slope, sums, True)
     quantiles = gaussian_quantiles(100, torch.device("cpu"), torch.float32)
     target = p - slope.cpu()  # the quantile that each value got
     resolution = 0 if wide else (p.amax(1) - p.amin(1)).max().item() / 2**24
@@ -130,5 +116,15 @@ def test_what_is_not_finite_shows_in_the_value(bad, wide, monkeypatch):
     monkeypatch.setattr(rows, "WIDE_FROM", 0 if wide else 1 << 30)
     p, sums = torch.randn(3, 9), torch.empty(3, device=DEVICE)
     p[1, 4] = bad
-    residuals(9)[0](p.to(DEVICE), sums)
+    residuals(9)[0](p.to(DEVICE), sums, True)
     assert sums.cpu().isfinite().tolist() == [True, False, True]
+
+
+@ON_DEVICE
+@pytest.mark.parametrize("make", [residuals, characteristic])
+def test_without_gradient_nothing_is_written_but_the_values(make):
+    p, sums = torch.randn(3, 9), torch.empty(2, 3, device=DEVICE)
+    quiet = p.clone().to(DEVICE)
+    make(9)[0](quiet, sums[0], False)
+    make(9)[0](p.clone().to(DEVICE), sums[1], True)
+    assert torch.equal(quiet.cpu(), p) and torch.equal(sums[0], sums[1])

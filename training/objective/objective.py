@@ -15,6 +15,7 @@ from ..distributed import rank_and_world
 from ..option import check_options, take
 from .checks import check_directions, check_num_global, check_projections, nan_checks
 from .gather import gather_batch, mean_over_ranks
+from .merged import merged_terms, takes
 from .options import ObjectiveOptions
 from .regularizers import TABLE
 from .slices import Slices, draw_directions, fixed_directions, sample_directions
@@ -182,22 +183,28 @@ class VISRegObjective(nn.Module):
             directions, share = self.draw_directions(z.shape[2], step, z.device)
         check_directions(directions, z)
         combine = self._visreg if self.regularizer == "visreg" else self._baseline
-        return VISRegTerms(*mean_over_ranks(combine(z, num_global, directions, share), self.group).unbind())
+        terms = combine(z, num_global, directions, share)
+        if rank_and_world(self.group)[1] == 1:
+            return VISRegTerms(*terms)
+        return VISRegTerms(*mean_over_ranks(torch.stack(terms), self.group).unbind())
 
     def _total(self, regularizer: Tensor, invariance: Tensor) -> Tensor:
         return self.regularization_weight * regularizer + (1 - self.regularization_weight) * invariance
 
-    def _visreg(self, z: Tensor, num_global: int, directions: Tensor, share: float) -> Tensor:
-        """The six terms in the order of VISRegTerms: (6,)."""
+    def _visreg(self, z: Tensor, num_global: int, directions: Tensor, share: float) -> tuple[Tensor, ...]:
+        """The six terms in the order of VISRegTerms."""
+        if takes(z):
+            weights = (self.regularization_weight, self.scale_weight, self.shape_weight, self.center_weight, share)
+            return merged_terms(z, directions, num_global, self.eps, [float(weight) for weight in weights])
         invariance = invariance_loss(z, num_global)
         center, scale, shape = visreg_terms(z, directions, self.eps)
         shape = share * shape
         regularizer = self.scale_weight * scale + self.shape_weight * shape + self.center_weight * center
         total = self._total(regularizer, invariance)
-        return torch.stack([total, invariance, center, scale, shape, regularizer])
+        return total, invariance, center, scale, shape, regularizer
 
-    def _baseline(self, z: Tensor, num_global: int, directions: Tensor, share: float) -> Tensor:
-        """The six terms with another regularizer, (6,); center, scale and shape without gradient."""
+    def _baseline(self, z: Tensor, num_global: int, directions: Tensor, share: float) -> tuple[Tensor, ...]:
+        """The six terms with another regularizer; center, scale and shape without gradient."""
         invariance = invariance_loss(z, num_global)
         regularizer = self._regularizer_loss(z, directions)
         if TABLE[self.regularizer].takes_directions:
@@ -206,4 +213,4 @@ class VISRegObjective(nn.Module):
             few = fixed_directions(z.shape[2], DIAGNOSTIC_SLICES, z.device, torch.float32)
             diagnostics = visreg_terms(z, few, self.eps)
         total = self._total(regularizer, invariance)
-        return torch.stack([total, invariance, *diagnostics, regularizer])
+        return total, invariance, *diagnostics, regularizer

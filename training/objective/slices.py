@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..option import check_options
 from ..seeding import torch_generator
+from .kernels.fused import has_kernels
 from .options import ObjectiveOptions
 
 
@@ -52,6 +53,10 @@ def sample_directions(
     if device is None and generator is not None:
         device = generator.device
     directions = torch.randn(dim, num_slices, generator=generator, device=device, dtype=dtype)
+    if dtype == torch.float32 and not torch.compiler.is_compiling() and has_kernels(directions.device):
+        from .kernels.fused.unit import make_unit
+
+        return make_unit(directions)
     return directions.div_(torch.linalg.vector_norm(directions, dim=0).clamp_min_(torch.finfo(dtype).tiny))
 
 

@@ -23,5 +23,5 @@ class RowKernel(ABC):
     """A statistic as one launch on the rows of a chunk, for the loop of fused/."""
 
     @abstractmethod
-    def __call__(self, p: Tensor, sums: Tensor) -> None:
-        """p (rows, B) becomes the slope, sums (rows,) the values of the rows."""
+    def __call__(self, p: Tensor, sums: Tensor, need_slope: bool) -> None:
+        """sums (rows,) become the values of the rows, and p (rows, B) the slope if it is needed."""

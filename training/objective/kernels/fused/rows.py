@@ -30,14 +30,14 @@ class Residuals(RowKernel):
     def __init__(self, quantiles: Tensor):
         self.quantiles = quantiles
 
-    def __call__(self, p: Tensor, sums: Tensor) -> None:
-        """p (rows, B) becomes the slope; sums (rows,) the values."""
+    def __call__(self, p: Tensor, sums: Tensor, need_slope: bool) -> None:
+        """As in the class above."""
         rows, batch = p.shape
         size, together, programs = _shape(rows, batch)
         residuals_kernel[(programs,)](
             p, self.quantiles, sums, rows, batch,
             SIZE=size, BITS=size.bit_length() - 1, ROWS=together, WIDE=batch >= WIDE_FROM,
-            num_warps=_warps(size * together, 128),
+            SLOPE=need_slope, num_warps=_warps(size * together, 128),
         )  # fmt: skip
 
 
@@ -47,16 +47,17 @@ class Characteristic(RowKernel):
     def __init__(self, knots: Tensor, step: float):
         self.knots, self.step = knots, step
 
-    def __call__(self, p: Tensor, sums: Tensor) -> None:
-        """p (rows, B) becomes the slope; sums (rows,) the values."""
+    def __call__(self, p: Tensor, sums: Tensor, need_slope: bool) -> None:
+        """As in the class above."""
         rows, batch = p.shape
         size, together, programs = _shape(rows, batch)
         knots = self.knots.shape[1]
         factors = torch.empty(2, knots, rows, dtype=torch.float32, device=p.device)
         options: dict[str, Any] = {"num_warps": _warps(size * together, 256)}
         characteristic_kernel[(programs,)](
-            p, self.knots, factors, sums, rows, batch, self.step, SIZE=size, ROWS=together, KNOTS=knots, **options
-        )
+            p, self.knots, factors, sums, rows, batch, self.step,
+            SIZE=size, ROWS=together, KNOTS=knots, SLOPE=need_slope, **options,
+        )  # fmt: skip
 
 
 def _warps(numbers: int, each: int) -> int:

@@ -36,9 +36,10 @@ def _sorted_rows(keys, lane, BITS: tl.constexpr):
 
 @triton.jit
 def residuals_kernel(
-    p, quantiles, sums, rows, batch, SIZE: tl.constexpr, BITS: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr
-):
-    """p becomes sorted p minus quantiles, each at its place before the sort; sums are those of its squares.
+    p, quantiles, sums, rows, batch,
+    SIZE: tl.constexpr, BITS: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr, SLOPE: tl.constexpr,
+):  # fmt: skip
+    """p becomes sorted p minus quantiles, each at its place before the sort, if SLOPE; sums are those of its squares.
 
     SIZE = 2^BITS is B rounded up. A key holds the value and, in its last BITS, the position, so that whatever the
     values are, NaN included, the sorted positions are a permutation.
@@ -68,7 +69,8 @@ def residuals_kernel(
     position = (_sorted_rows(keys, lane, BITS) & (SIZE - 1)).to(tl.int32)
     ordered = tl.load(start + position, mask=inside, other=0.0)
     residual = tl.where(inside, ordered - tl.load(quantiles + lane, mask=lane < batch, other=0.0), 0.0)
-    tl.debug_barrier()  # another warp of this row may still read what this one is to overwrite
-    tl.store(start + position, residual, mask=inside)
+    if SLOPE:
+        tl.debug_barrier()  # another warp of this row may still read what this one is to overwrite
+        tl.store(start + position, residual, mask=inside)
     total = tl.sum(residual * residual, axis=1)[:, None]
     tl.store(sums + row, total, mask=row < rows)

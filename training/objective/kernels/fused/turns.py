@@ -11,9 +11,10 @@ import triton.language as tl
 
 @triton.jit
 def characteristic_kernel(
-    p, knots, factors, sums, rows, batch, step, SIZE: tl.constexpr, ROWS: tl.constexpr, KNOTS: tl.constexpr
-):
-    """p becomes the slope of the row's statistic in p; sums are the statistics.
+    p, knots, factors, sums, rows, batch, step,
+    SIZE: tl.constexpr, ROWS: tl.constexpr, KNOTS: tl.constexpr, SLOPE: tl.constexpr,
+):  # fmt: skip
+    """p becomes the slope of the row's statistic in p, if SLOPE; sums are the statistics.
 
     The statistic is B * sum_t weight * (|mean cos(t p) - target|^2 + |mean sin(t p)|^2), t = step, 2 step, ... Cos
     and sin of one knot follow from those of the last by turning through p * step: for the means, then for the slope.
@@ -31,16 +32,18 @@ def characteristic_kernel(
         real = tl.sum(tl.where(inside, cosine, 0.0), axis=1)[:, None] / batch - target
         imaginary = tl.sum(tl.where(inside, sine, 0.0), axis=1)[:, None] / batch
         total += weight * batch * (real * real + imaginary * imaginary)
-        tl.store(factors + knot * rows + row, 2 * weight * t * imaginary, mask=here)
-        tl.store(factors + (KNOTS + knot) * rows + row, 2 * weight * t * real, mask=here)
+        if SLOPE:
+            tl.store(factors + knot * rows + row, 2 * weight * t * imaginary, mask=here)
+            tl.store(factors + (KNOTS + knot) * rows + row, 2 * weight * t * real, mask=here)
         cosine, sine = cosine * one_cos - sine * one_sin, sine * one_cos + cosine * one_sin
     tl.store(sums + row, total, mask=here)
-    tl.debug_barrier()  # the factors were stored by one warp
-    cosine, sine = one_cos, one_sin
-    slope = tl.zeros([ROWS, SIZE], tl.float32)
-    for knot in range(KNOTS):
-        of_cosine = tl.load(factors + knot * rows + row, mask=here, other=0.0)
-        of_sine = tl.load(factors + (KNOTS + knot) * rows + row, mask=here, other=0.0)
-        slope += of_cosine * cosine - of_sine * sine
-        cosine, sine = cosine * one_cos - sine * one_sin, sine * one_cos + cosine * one_sin
-    tl.store(p + row * batch + lane, slope, mask=inside)
+    if SLOPE:
+        tl.debug_barrier()  # the factors were stored by one warp
+        cosine, sine = one_cos, one_sin
+        slope = tl.zeros([ROWS, SIZE], tl.float32)
+        for knot in range(KNOTS):
+            of_cosine = tl.load(factors + knot * rows + row, mask=here, other=0.0)
+            of_sine = tl.load(factors + (KNOTS + knot) * rows + row, mask=here, other=0.0)
+            slope += of_cosine * cosine - of_sine * sine
+            cosine, sine = cosine * one_cos - sine * one_sin, sine * one_cos + cosine * one_sin
+        tl.store(p + row * batch + lane, slope, mask=inside)

@@ -1,0 +1,121 @@
+# Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
+# SPDX-License-Identifier: Apache-2.0
+"""All terms of VISReg as one operator with one backward, for an NVIDIA GPU; the equations are those of terms.py.
+
+Written with torch's operations the terms are about 90 launches, which take longer than the slices do at small
+batches; here they are three kernels around those of the slices, and one in backward.
+
+Shapes: z (V views, B images, D dimension), directions (D, K slices); the six terms are scalars.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .kernels import fused
+from .slices import gaussian_quantiles
+
+
+TYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def takes(z: Tensor) -> bool:
+    """Whether the operator computes the terms of z."""
+    return z.dtype in TYPES and fused.fits(z)
+
+
+def merged_terms(
+    z: Tensor, directions: Tensor, num_global: int, eps: float, weights: list[float]
+) -> tuple[Tensor, ...]:
+    """The six terms in the order of VISRegTerms, in float32; differentiable once, in z only.
+
+    Args:
+        z: (V, B, D), of which `takes` is true.
+        directions: (D, K).
+        num_global: how many views come first that the others are compared with.
+        eps: added to sigma.
+        weights: lambda, the weights of scale, shape and center, and the share of the slices.
+    """
+    z, directions = z.contiguous(), directions.detach().to(torch.float32)
+    if z.requires_grad and torch.is_grad_enabled():
+        return _Merged.apply(z, directions, num_global, eps, weights)
+    return _terms(z, directions, num_global, eps, weights, False)[:6]
+
+
+class _Merged(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, z: Tensor, directions: Tensor, num_global: int, eps: float, weights: list[float]
+    ) -> tuple[Tensor, ...]:
+        *terms, moments, slope = _terms(z, directions, num_global, eps, weights, True)
+        ctx.set_materialize_grads(False)  # a zero would be a launch
+        ctx.save_for_backward(z, moments, slope)
+        ctx.options = num_global, directions.shape[1], eps, weights
+        return tuple(terms)
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor, None, None, None, None]:
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            raise RuntimeError("sliced losses can be differentiated once only: create_graph=True is not supported")
+        return _terms_gradient(list(upstream), *ctx.saved_tensors, *ctx.options), None, None, None, None
+
+
+@torch.library.custom_op(
+    "visreg::terms",
+    mutates_args=(),
+    schema="(Tensor z, Tensor directions, int num_global, float eps, float[] weights, bool need_gradient) -> "
+    "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",  # torch 2.6 cannot infer float[]
+)
+def _terms(
+    z: Tensor, directions: Tensor, num_global: int, eps: float, weights: list[float], need_gradient: bool
+) -> tuple[Tensor, ...]:
+    """(the six terms, moments (2, V, D), slope (V, B, D), or (0,) when it is not needed)."""
+    from .kernels.fused.loop import run_chunks
+    from .kernels.fused.rows import Residuals
+    from .kernels.fused.terms import Weights, combine, standardize
+
+    with torch.cuda.device_of(z):
+        x, moments, sums = standardize(z, num_global, eps)
+        statistic = Residuals(gaussian_quantiles(x.shape[1], x.device, x.dtype))
+        rows, partial = run_chunks(x, directions, statistic, need_gradient)
+        terms = combine(sums, rows, partial, x, Weights(*weights))
+    return *terms, moments, x if need_gradient else x.new_empty(0)
+
+
+@_terms.register_fake
+def _(
+    z: Tensor, directions: Tensor, num_global: int, eps: float, weights: list[float], need_gradient: bool
+) -> tuple[Tensor, ...]:
+    views, _, dim = z.shape
+    slope = z.new_empty(z.shape if need_gradient else (0,), dtype=torch.float32)
+    return *(slope.new_empty(()) for _ in range(6)), slope.new_empty(2, views, dim), slope
+
+
+@torch.library.custom_op(
+    "visreg::terms_gradient",
+    mutates_args=(),
+    schema="(Tensor?[] upstream, Tensor z, Tensor moments, Tensor slope, int num_global, int slices, float eps, "
+    "float[] weights) -> Tensor",
+)
+def _terms_gradient(
+    upstream: Sequence[Tensor | None],
+    z: Tensor,
+    moments: Tensor,
+    slope: Tensor,
+    num_global: int,
+    slices: int,
+    eps: float,
+    weights: list[float],
+) -> Tensor:
+    """The gradient in z, from those in the six terms; None is 0."""
+    from .kernels.fused.terms import Weights, gradient_in_z
+
+    with torch.cuda.device_of(z):
+        return gradient_in_z(upstream, z, moments, slope, num_global, slices, eps, Weights(*weights))
+
+
+@_terms_gradient.register_fake
+def _(upstream: Sequence[Tensor | None], z: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(z)

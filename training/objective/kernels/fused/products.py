@@ -100,4 +100,5 @@ def collect(slope: Tensor, directions: Tensor, partial: Tensor, add: bool) -> No
 
 def empty_partial(x: Tensor, slices: int) -> Tensor:
     """(S, V, B, D) for `collect`, to be written first."""
-    return torch.empty(splits_of(*x.shape, slices), *x.shape, dtype=x.dtype, device=x.device)
+    views, batch, dim = x.shape
+    return torch.empty(splits_of(views, batch, dim, slices), *x.shape, dtype=x.dtype, device=x.device)

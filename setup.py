@@ -16,7 +16,6 @@ ROOTS = {
 
 
 EXPORT = ["onnx>=1.23", "onnxscript>=0.7", "onnxruntime>=1.23.2"]  # the last onnxruntime for Python 3.10
-SEARCH = ["faiss-cpu>=1.15"]
 
 
 def packages() -> list[str]:
@@ -66,7 +65,6 @@ setup(
     ],
     extras_require={
         "export": EXPORT,
-        "search": SEARCH,
         "visualize": ["umap-learn>=0.5.9"],
         "test": [
             "pytest>=9.2",
@@ -79,7 +77,6 @@ setup(
             "selenium>=4.51",
             "tensorboardX>=2.6.5",
             *EXPORT,
-            *SEARCH,
         ],
         "space": ["gradio>=6.31"],
         "bench": ["lightly==1.6.0"],

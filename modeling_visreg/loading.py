@@ -133,7 +133,7 @@ def local_directory(name: str | Path) -> Path:
         return Path(name)
     try:
         return Path(snapshot_download(str(name), allow_patterns=_DOWNLOADED))
-    except HfHubHTTPError as error:
+    except (HfHubHTTPError, OSError) as error:
         raise OSError(f"there is no directory {name}, and the Hub does not serve it: {_one_line(error)}") from error
 
 

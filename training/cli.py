@@ -18,6 +18,7 @@ COMMANDS = {
     "preview": ("commands.preview", "write a contact sheet of a recipe's views"),
     "evaluate": ("commands.evaluate", "measure a checkpoint on labeled images"),
     "features": ("commands.features", "write the features of a data set"),
+    "search": ("commands.search", "find the images that look most like a photo"),
     "visualize": ("commands.visualize", "PCA and attention maps, neighbors, confusion, a map of a set"),
     "analyze": ("commands.analyze", "the paper's analyses: figures, numbers, and what holds of its claims"),
     "card": ("commands.card", "write or check the model card of a run"),

@@ -18,8 +18,6 @@ from pathlib import Path
 import pytest
 import torch
 from datasets import Dataset
-from PIL import Image
-from sklearn.datasets import load_sample_images
 from threadpoolctl import threadpool_limits
 from transformers import AutoImageProcessor, AutoModel
 
@@ -78,26 +76,6 @@ def test_pretraining_examples_train(run):
     said = run("continue_from_a_checkpoint.py", "--checkpoint", "model", "--epochs", "0.2")
     assert "chosen for these images" in said and 0 < last_number(said) < 50
     assert AutoModel.from_pretrained("adapted/model").config.hidden_size == 48
-
-
-def test_search_finds_the_scene(run):
-    """Windows of two photos: the nearest of each show the same scene, and never the window itself."""
-    for name, pixels in zip(("china", "flower"), load_sample_images().images, strict=True):
-        for number in range(8):
-            left, top = 40 * number, 23 * number
-            window = Image.fromarray(pixels).crop((left, top, left + 240, top + 200))
-            Path("photos").mkdir(exist_ok=True)
-            window.save(f"photos/{name}{number}.jpg")
-    Path("photos/broken.jpg").write_bytes(b"no image")
-    queries = ["photos/china0.jpg", "photos/flower7.jpg"]
-    options = ["photos", "--model", "model", "--query", *queries, "--k", "3", "--keep", "kept"]
-    first = run("search_your_photos.py", *options)
-    found = re.findall(r"\d\.\d+  \S*/(\w+)\.jpg", first)
-    assert [name[:-1] for name in found] == ["china"] * 3 + ["flower"] * 3
-    assert "china0" not in found and "flower7" not in found
-    assert Image.open("neighbors.png").size == (4 * 160, 2 * 176)
-    assert len(Dataset.load_from_disk("kept")) == 16
-    assert run("search_your_photos.py", *options) == first  # from the kept features
 
 
 def test_first_hour(tmp_path):

@@ -6,6 +6,8 @@ backbone = open_backbone("timm:vit_small_patch16_224")
 features = backbone.embed(pixels, layers=4)        # (B, 4 d)
 """
 
+import os
+import re
 from dataclasses import dataclass
 
 from transformers import PreTrainedModel
@@ -34,7 +36,14 @@ def open_backbone(name: str, trust_remote_code: bool = False) -> Backbone:
     Raises:
         ValueError, OSError: the name is not known, or the model does not take images.
     """
-    backbone = open_timm(name) if name.startswith("timm:") else open_transformers(name, trust_remote_code)
+    if not name.startswith("timm:") and not os.path.exists(name) and not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise ValueError(
+            f"there is no model {name!r}: no folder of that name, and ids on the Hub have the form organization/name"
+        )
+    try:
+        backbone = open_timm(name) if name.startswith("timm:") else open_transformers(name, trust_remote_code)
+    except OSError as error:
+        raise OSError(f"the model {name!r} cannot be read: {error}") from error
     return backbone.freeze()
 
 

@@ -5,7 +5,6 @@
 Takes the options of `visreg pretrain`, and `--output`, `--count` of its own.
 """
 
-import sys
 from pathlib import Path
 
 from ..config import add_pretrain_options, parse_options
@@ -14,17 +13,17 @@ from ..parser import OneLineParser
 
 
 def main(argv: list[str]) -> None:
-    """Write the sheet and print size, columns, shards and the rate of one worker."""
+    """Write the sheet and print what the source is, and the rate of one worker."""
     parser = OneLineParser("preview", __doc__.split("\n")[0])
     parser.add_argument("--output", type=Path, default=Path("preview.png"), help="PNG to write (default: preview.png)")
-    parser.add_argument("--count", type=int, default=8, help="images shown (default: 8)")
+    parser.add_argument("--count", type=int, default=8, help="images shown, across the classes (default: 8)")
     add_pretrain_options(parser)
     with setting_up():
         options, own = parse_options(parser, argv, needed=("dataset",))
         import torch
 
         from ..config.defaults import fill_defaults
-        from ..data import preview
+        from ..data.preview import facts, preview
         from ..loop.run import open_training_source
         from ..loop.views import build_augment, build_multi_crop
 
@@ -33,5 +32,5 @@ def main(argv: list[str]) -> None:
             options, _lines = fill_defaults(options, source, torch.device("cpu"), processes=1)
         views, augment = build_multi_crop(options), build_augment(options)
         metadata = preview(source, views, augment, own.output, own.count, options.seed)
-    for name, value in metadata.items():
-        sys.stdout.write(f"{name:<18} {value}\n")
+    for label, text in facts(metadata):
+        print(f"{label:<12} {text}")

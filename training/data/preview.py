@@ -13,7 +13,7 @@ from ..run_folder import atomic_file
 from ..seeding import image_generator, torch_generator
 from .color import DeviceAugment
 from .crops import ViewMaker
-from .decode import BadImage, open_image
+from .decode import BadImage, RawExample, open_image
 from .sources import Source
 
 
@@ -36,44 +36,112 @@ def preview(
         multi_crop: makes the views.
         augment: colors uint8 views; a reference's are colored already.
         path: PNG to write: one row per image, the original first, then its views, global first.
-        count: number of images.
-        seed: of crops and colors.
+        count: number of images, a sample across the classes where there are any.
+        seed: of the sample, of crops and colors.
 
     Returns:
-        `source.description()`, `sizes` (width and height of the images seen: smallest, median, largest),
-        `images_per_second` of one worker, `views` and `path`.
+        `source.description()`, `classes`, `looked_at` (images that were opened), `sizes` (width and height of these:
+        smallest, median, largest by area), `bad` (what cannot be read of them: path or id, and why), `shown` (ids on
+        the sheet), `images_per_second` of one worker, `views` and `path`.
 
     Raises:
         ValueError: no image can be read.
     """
-    colors = torch_generator("preview", seed)
-    rows, sizes, started, spent = [], [], time.perf_counter(), 0.0
-    for raw in source.raw_examples():
-        try:
-            before = time.perf_counter()
-            opened = open_image(raw.data, raw.path)
-            views = multi_crop.from_opened(opened, image_generator(seed, 0, raw.key))
-            spent += time.perf_counter() - before
-        except BadImage:
-            continue
-        sizes.append(opened.size)
-        if len(rows) < count:
-            original = open_image(raw.data, raw.path).load()
-            rows.append([original, *(_colored(view, augment, colors) for view in views)])
-        elif time.perf_counter() - started > _RATE_SECONDS:
+    look = _Look(multi_crop, seed, count)
+    started = time.perf_counter()
+    for raw in source.raw_examples(seed):
+        look.at(raw)
+        if look.enough and time.perf_counter() - started > _RATE_SECONDS:
             break
-    if not rows:
+    if not look.sizes:
         raise ValueError(f"preview: no image of {source.name} can be read.")
+    colors = torch_generator("preview", seed)
+    rows = [_row(raw, multi_crop, augment, colors, seed) for raw in look.shown]
     with atomic_file(Path(path)) as part:
         _sheet(rows, multi_crop.resolutions[0][1]).save(part)
-    ordered = sorted(sizes)
+    ordered = sorted(look.sizes, key=lambda size: size[0] * size[1])
     return {
         **source.description(),
+        "classes": source.label_names,
+        "looked_at": len(look.sizes) + len(look.bad),
         "sizes": [ordered[0], ordered[len(ordered) // 2], ordered[-1]],
-        "images_per_second": round(len(sizes) / spent, 1),
+        "bad": look.bad,
+        "shown": [raw.id for raw in look.shown],
+        "images_per_second": round(len(look.sizes) / look.seconds, 1),
         "views": [f"{views} x {side}" for views, side in multi_crop.resolutions],
         "path": str(path),
     }
+
+
+def facts(metadata: dict) -> list[tuple[str, str]]:
+    """What `preview` returned, as (label, text) for people."""
+    names, bad = metadata["classes"], metadata["bad"]
+    sizes = [f"{width} x {height}" for width, height in metadata["sizes"]]
+    columns = f"images in the column {metadata['image_column']}"
+    columns += f", labels in {metadata['label_column']}" if metadata["label_column"] else ", no labels"
+    of_all = f"of {metadata['looked_at']} looked at"
+    unreadable = f"{len(bad)} {of_all}" + (f": {'; '.join(bad[:3])}" + ("; ..." if bad[3:] else "") if bad else "")
+    revision = f", revision {metadata['revision']}" if metadata["revision"] else ""
+    parts = f", in {metadata['num_shards']} shards" if metadata["streaming"] else ""
+    count = "an unknown number" if metadata["num_examples"] is None else f"{metadata['num_examples']:,}"
+    lines = [
+        ("data set", f"{metadata['dataset']}, split {metadata['split']}{revision}; {columns}"),
+        (
+            "images",
+            ("an unknown number" if metadata["num_examples"] is None else f"{metadata['num_examples']:,}") + parts,
+        ),
+        ("classes", f"{len(names)}: {', '.join(names[:10])}{', ...' if names[10:] else ''}" if names else "none"),
+        ("pixels", f"{sizes[0]} the smallest, {sizes[1]} the median, {sizes[2]} the largest {of_all}"),
+        ("unreadable", unreadable),
+        ("views", f"{' and '.join(metadata['views'])} px of each image"),
+        ("rate", f"{metadata['images_per_second']:g} images a second, by one worker"),
+        ("sheet", metadata["path"]),
+    ]
+    lost = metadata["unreadable_files"]
+    return lines + ([("files lost", f"{len(lost)} that cannot be read: {', '.join(lost[:3])}")] if lost else [])
+
+
+class _Look:
+    """Goes through images: crops each, and keeps some to be shown, of classes that were not seen yet if it can."""
+
+    def __init__(self, multi_crop: ViewMaker, seed: int, count: int):
+        self.multi_crop, self.seed, self.count = multi_crop, seed, count
+        self.sizes: list[tuple[int, int]] = []
+        self.bad: list[str] = []
+        self.seconds = 0.0
+        self.first: list[RawExample] = []  # of its class, or of no class
+        self.spare: list[RawExample] = []
+
+    @property
+    def shown(self) -> list[RawExample]:
+        return [*self.first, *self.spare][: self.count]
+
+    @property
+    def enough(self) -> bool:
+        return len(self.shown) == self.count
+
+    def at(self, raw: RawExample) -> None:
+        before = time.perf_counter()
+        try:
+            opened = open_image(raw.data, raw.path)
+            self.multi_crop.from_opened(opened, image_generator(self.seed, 0, raw.key))
+        except BadImage as error:
+            self.bad.append(f"{raw.path or raw.id} ({error.kind})")
+            return
+        self.seconds += time.perf_counter() - before
+        self.sizes.append(opened.size)
+        new = raw.label is None or raw.label not in [other.label for other in self.first]
+        kept = self.first if new else self.spare
+        if len(kept) < self.count:
+            kept.append(raw)
+
+
+def _row(
+    raw: RawExample, multi_crop: ViewMaker, augment: DeviceAugment, colors: torch.Generator, seed: int
+) -> list[Image.Image]:
+    """An image and its views."""
+    views = multi_crop.from_opened(open_image(raw.data, raw.path), image_generator(seed, 0, raw.key))
+    return [open_image(raw.data, raw.path).load(), *(_colored(view, augment, colors) for view in views)]
 
 
 def _colored(view: torch.Tensor, augment: DeviceAugment, generator: torch.Generator) -> Image.Image:

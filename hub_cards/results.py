@@ -145,6 +145,8 @@ def protocol_label(content: dict[str, Any]) -> str:
         label += f" at {size[0]} px" if size[0] == size[1] else f" at {size[0]} x {size[1]} px"
     if is_number(learned_from := (content.get("data") or {}).get("train_images")):
         label += f", learned from {learned_from:,} images"
+    if preset := settings.get("protocol"):
+        label += f"; {preset} protocol"
     chosen_on = (content.get("selection") or {}).get("on")
     return label + (f"; settings chosen on {chosen_on} images" if chosen_on else "")
 
@@ -155,7 +157,8 @@ def measurement(content: dict[str, Any]) -> str:
 
     The seed draws the order of batches; the settings that were chosen are the result's own.
     """
-    settings = {name: value for name, value in (content.get("settings") or {}).items() if name != "seed"}
+    settings = content.get("settings") or {}
+    settings = {name: value for name, value in settings.items() if name != "seed" and value is not None}
     taken, data = content.get("features") or {}, content.get("data") or {}
     if "transform" not in taken or not is_number(data.get("train_images")):
         return ""

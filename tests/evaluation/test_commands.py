@@ -16,7 +16,7 @@ from visreg_training.data import Subset, open_stream
 from visreg_training.errors import RunStopped, UserError
 from visreg_training.evaluation.features import FeatureOptions
 from visreg_training.evaluation.protocols.knn import knn_accuracy
-from visreg_training.evaluation.reports.compare import compare
+from visreg_training.evaluation.reports.compare import compare, published_figures
 from visreg_training.evaluation.reports.published import PUBLISHED
 from visreg_training.evaluation.reports.results import file_name, read_result
 from visreg_training.evaluation.splits import Sources, load_task
@@ -125,6 +125,11 @@ def test_published_figures_stand_beside_results_of_the_same_protocol(common, tmp
     every = compare([result], "all")
     assert "24.9*" in every and "another metric than ours" in every
     assert "I-JEPA" not in compare([result | {"protocol": "knn"}])
+    chests = result | {"entry": "chestxray", "metric": "exact_match"}
+    assert "| VISReg B/16 | published; learning rate chosen on test | 24.9 |" in compare([chests])
+    assert (24.88 in {figure for _row, figure in published_figures(chests)}) and not published_figures(
+        chests | {"metric": "macro_auroc"}
+    )
 
 
 def test_tables_name_data_sets_and_suites_that_exist():

@@ -21,6 +21,7 @@ from ..evaluation.run import evaluate
 from ..evaluation.splits import TaskOptions
 from ..evaluation.suite import run_suite, suite_protocols
 from ..evaluation.suite_datasets import ENTRIES, SUITES
+from ..option import declared
 from ..parser import OneLineParser, set_values
 from ..run_folder import write_text
 from .flags import flat_parser, parse, part
@@ -61,6 +62,8 @@ def evaluate_one(name: str, argv: list[str]) -> None:
         f"evaluate {name}", protocol.title, *kinds_of(protocol), TaskOptions, BackboneOptions, needed=needed
     )
     parser.add_argument("--output", type=Path, help="a .json file, or a folder (a run's evaluation/)")
+    if protocol.presets:
+        parser.add_argument("--protocol", choices=tuple(protocol.presets), help="a published one; flags override it")
     given = parse_recipe(parser, name, argv, needed)
     with setting_up():
         options, cache = part(protocol.options, given), part(CacheOptions, given)
@@ -81,12 +84,13 @@ def evaluate_one(name: str, argv: list[str]) -> None:
 def evaluate_suite(argv: list[str]) -> None:
     """One protocol on every data set of a suite."""
     first = OneLineParser("evaluate suite", "", add_help=False)
-    first.add_argument("--protocol", choices=suite_protocols(), default="linear")
-    name = first.parse_known_args(argv)[0].protocol
+    choices = suite_protocols() + [f"{name}:{key}" for name in suite_protocols() for key in get_protocol(name).presets]
+    first.add_argument("--protocol", choices=choices, default="linear")
+    name = first.parse_known_args(argv)[0].protocol.partition(":")[0]
     protocol = get_protocol(name)
     title = f"{name} on every data set of a suite; goes on where it was cut off"
     parser = flat_parser("evaluate suite", title, *kinds_of(protocol), BackboneOptions, needed=("model",))
-    parser.add_argument("--protocol", choices=suite_protocols(), help="its options are those below (default: linear)")
+    parser.add_argument("--protocol", choices=choices, help="its options are those below (default: linear)")
     known = f"{', '.join(SUITES)}, or some of {', '.join(ENTRIES)} with commas"
     parser.add_argument("--suite", default="in_domain", help=f"{known} (default: in_domain)")
     parser.add_argument("--source", action="append", default=[], metavar="KEY=DATASET", help="local folder or Hub id")
@@ -137,12 +141,18 @@ def kinds_of(protocol: Protocol) -> list[type]:
 
 
 def parse_recipe(parser: OneLineParser, name: str, argv: list[str], needed: tuple[str, ...] | list[str]) -> Namespace:
-    """What a recipe and flags say; flags override."""
+    """What a published protocol, a recipe and flags say; the later override."""
     parser.add_argument("--config", help=f"recipe: a YAML file, or one of recipes/{name} by name; flags override it")
     recipe = OneLineParser("evaluate", "", add_help=False)
     recipe.add_argument("--config")
+    recipe.add_argument("--protocol", default="")
     with setting_up():
-        if config := recipe.parse_known_args(argv)[0].config:
+        chosen = recipe.parse_known_args(argv)[0]
+        presets, preset = get_protocol(name).presets, chosen.protocol.rpartition(":")[2]
+        for kind in (get_protocol(name).options, FeatureOptions):
+            known = {spec.name for spec in declared(kind)}
+            set_values(parser, kind, {key: value for key, value in presets.get(preset, {}).items() if key in known})
+        if config := chosen.config:
             set_values(parser, get_protocol(name).options, read_recipe(name, config))
     return parse(parser, argv, needed)
 

@@ -13,9 +13,9 @@ from ..backbones import Backbone
 from ..data import MultiCrop, Source
 from ..data.decode import open_image
 from ..distributed import process_state
-from ..seeding import image_generator, torch_generator
-from .features import FeatureOptions, embed_batch, image_numbers
-from .heads import BatchedHeads, schedule
+from ..seeding import image_generator
+from .features import FeatureOptions, check_finite, embed_batch, image_numbers
+from .heads import BatchedHeads, training_batches
 from .preprocessing import EvaluationTransform, threaded
 from .splits import Task
 
@@ -61,7 +61,9 @@ class AugmentedImages:
             features[: len(crops)] = embed_batch(self.backbone, self.transform, crops, self.options)
         if state.num_processes > 1:  # process r holds the rows r, r + N, ...
             features = gather(features).unflatten(0, (state.num_processes, share)).transpose(0, 1).flatten(0, 1)
-        return features[: len(rows)], self.task.train.labels[rows].to(self.backbone.device)
+        features = features[: len(rows)]
+        check_finite(features, [self.task.train.ids[row] for row in rows.tolist()], "a crop of training image")
+        return features, self.task.train.labels[rows].to(self.backbone.device)
 
     def load(self, row: int, epoch: int) -> torch.Tensor:
         raw = self.source.example(self.numbers[row])
@@ -70,13 +72,15 @@ class AugmentedImages:
 
 
 def train_on_images(
-    heads: BatchedHeads, images: AugmentedImages, rows: torch.Tensor, epochs: int, batch_size: int, seed: int = 0
+    heads: BatchedHeads,
+    images: AugmentedImages,
+    rows: torch.Tensor,
+    epochs: int,
+    batch_size: int,
+    seed: int = 0,
+    drop_last: bool = False,
+    each_epoch: bool = False,
 ) -> None:
     """SGD on the given images; batches and their order as in `train_heads`."""
-    generator = torch_generator("heads_order", seed)
-    count = -(-len(rows) // batch_size)
-    for epoch in range(epochs):
-        order = rows[torch.randperm(len(rows), generator=generator)]
-        for number, batch in enumerate(order.tensor_split(count)):
-            features, labels = images.batch(batch, epoch)
-            heads.step(features, labels, schedule(epoch * count + number, epochs * count, batch_size))
+    for epoch, batch, factor in training_batches(rows, epochs, batch_size, seed, drop_last, each_epoch):
+        heads.step(*images.batch(batch, epoch), factor)

@@ -2,9 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Many linear classifiers that differ in learning rate and weight decay, trained together as one matrix product.
 
-Each is BN (no affine part: the linear layer has it) and Linear, trained by SGD with momentum under a cosine (method,
-section 5). The statistics of BN depend on the features only, so all heads share them; logits of all heads are one
-product, and so is the gradient, which is written out because it is that of a softmax.
+Each is BN and Linear, trained by SGD with momentum under a cosine (method, section 5). The statistics of BN depend on
+the features only, so all heads share them; logits of all heads are one product, and so is the gradient, which is
+written out because it is that of a softmax. BN has an affine part of its own where the release is followed: what it
+scales and shifts is folded into the weights of the product.
 
 n images, B of a batch, d features, H heads, C classes.
 """
@@ -23,6 +24,8 @@ from .metrics import macro_auroc
 LEARNING_RATES = tuple(float(f"{1e-4 * 5000 ** (step / 12):.3g}") for step in range(13))  # 1e-4 to 0.5 (paper)
 MOMENTUM = 0.9  # paper
 EPS = 1e-6
+PYTORCH_EPS = 1e-5
+NORMS = ("plain", "affine", "none")
 _BN_MOMENTUM = 0.1  # PyTorch's
 _INIT_STD = 0.01
 _CHUNK = 512  # images scored at once
@@ -38,6 +41,8 @@ class BatchedHeads:
         weight_decays: each learning rate is trained with each of these (paper: none, 0).
         multi_label: independent sigmoids instead of a softmax.
         seed: of the first weights, the same for every head.
+        norm: `plain`: BN without an affine part, which the linear layer has; `affine`: PyTorch's own, as the release;
+            `none`: no BN, as DINOv2.
 
     Attributes:
         settings: (learning rate, weight decay) of each head, in the order of the results.
@@ -52,7 +57,9 @@ class BatchedHeads:
         multi_label: bool = False,
         seed: int = 0,
         device: torch.device | str = "cpu",
+        norm: str = "plain",
     ):
+        self.norm, self.eps = norm, PYTORCH_EPS if norm == "affine" else EPS
         self.settings = list(product(learning_rates, weight_decays))
         self.num_classes, self.multi_label = num_classes, multi_label
         heads = len(self.settings)
@@ -65,15 +72,22 @@ class BatchedHeads:
         self.rates, self.decays = (row.repeat_interleave(num_classes) for row in (rates, decays))
         self.decaying = bool((decays > 0).any())
         self.mean, self.var = torch.zeros(width, device=device), torch.ones(width, device=device)
+        if norm == "affine":
+            self.gain, self.shift = torch.ones(heads, width, device=device), torch.zeros(heads, width, device=device)
+            self.gain_momentum, self.shift_momentum = torch.zeros_like(self.gain), torch.zeros_like(self.shift)
 
     @torch.no_grad()
     def step(self, features: torch.Tensor, targets: torch.Tensor, factor: float) -> None:
         """One update of every head. `features`: (B, d); `targets`: (B,) classes or (B, C) of 0 and 1; `factor`: what
         the schedule and the batch size make of the learning rates."""
         # torch.batch_norm is one pass where var_mean and a difference are four, and it keeps the running statistics.
-        statistics = (self.mean, self.var, len(features) > 1, _BN_MOMENTUM, EPS, False)
-        inputs = torch.batch_norm(features, None, None, *statistics)
-        gradient = self.logit_gradient(torch.addmm(self.bias, inputs, self.weight.T), targets)
+        statistics = (self.mean, self.var, len(features) > 1, _BN_MOMENTUM, self.eps, False)
+        inputs = features if self.norm == "none" else torch.batch_norm(features, None, None, *statistics)
+        weight, bias = self.folded()
+        gradient = self.logit_gradient(torch.addmm(bias, inputs, weight.T), targets)
+        if self.norm == "affine":
+            self.affine_step(gradient.T @ inputs, gradient.sum(0), factor)
+            return
         if self.decaying:
             self.weight_momentum.mul_(MOMENTUM).addcmul_(self.weight, self.decays[:, None]).addmm_(gradient.T, inputs)
             self.bias_momentum.mul_(MOMENTUM).addcmul_(self.bias, self.decays).add_(gradient.sum(0))
@@ -82,6 +96,36 @@ class BatchedHeads:
             self.bias_momentum.mul_(MOMENTUM).add_(gradient.sum(0))
         self.weight.addcmul_(self.weight_momentum, self.rates[:, None], value=-factor)
         self.bias.addcmul_(self.bias_momentum, self.rates, value=-factor)
+
+    def folded(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weight (H * C, d) and bias (H * C,) of one product on what BN gives without its affine part."""
+        if self.norm != "affine":
+            return self.weight, self.bias
+        weight = self.weight.unflatten(0, (-1, self.num_classes))
+        return (weight * self.gain[:, None]).flatten(0, 1), self.bias + (weight @ self.shift[:, :, None]).flatten()
+
+    def affine_step(self, product: torch.Tensor, total: torch.Tensor, factor: float) -> None:
+        """The update where BN has a gain and a shift.
+
+        Args:
+            product, total: gradients (H * C, d) and (H * C,) of the folded weight and bias.
+        """
+        heads, classes = len(self.gain), self.num_classes
+        weight, product = (matrix.view(heads, classes, -1) for matrix in (self.weight, product))
+        by_class = total.view(heads, classes, 1)
+        gradients = {
+            "weight": (product * self.gain[:, None] + by_class * self.shift[:, None]).flatten(0, 1),
+            "bias": total,
+            "gain": (weight * product).sum(1),
+            "shift": (weight * by_class).sum(1),
+        }
+        for name, gradient in gradients.items():
+            value, momentum = getattr(self, name), getattr(self, f"{name}_momentum")
+            rates, decays = (row if len(row) == len(value) else row[::classes] for row in (self.rates, self.decays))
+            if value.ndim == 2:
+                rates, decays = rates[:, None], decays[:, None]
+            momentum.mul_(MOMENTUM).add_(gradient).addcmul_(value, decays)
+            value.addcmul_(momentum, rates, value=-factor)
 
     def logit_gradient(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """Gradient (B, H * C) of every head's mean loss; overwrites `logits`."""
@@ -105,10 +149,13 @@ class BatchedHeads:
         Args:
             rows: numbers of the images that are scored; None for all.
         """
-        scale = (self.var + EPS).rsqrt()
+        scale = (self.var + self.eps).rsqrt()
+        weight, bias = self.folded()
         for part in features.split(chunk) if rows is None else (features[some] for some in rows.split(chunk)):
-            inputs = (part.to(self.weight.device) - self.mean) * scale
-            yield torch.addmm(self.bias, inputs, self.weight.T).view(len(part), -1, self.num_classes)
+            inputs = part.to(self.weight.device)
+            if self.norm != "none":
+                inputs = (inputs - self.mean) * scale
+            yield torch.addmm(bias, inputs, weight.T).view(len(part), -1, self.num_classes)
 
     def head_scores(self, features: torch.Tensor, head: int) -> torch.Tensor:
         """Logits (n, C) of one head, on the CPU."""
@@ -120,6 +167,29 @@ def schedule(step: int, total: int, batch_size: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * step / total)) * batch_size / 256
 
 
+def training_batches(
+    rows: torch.Tensor, epochs: int, batch_size: int, seed: int = 0, drop_last: bool = False, each_epoch: bool = False
+) -> Iterator[tuple[int, torch.Tensor, float]]:
+    """(epoch, numbers of the images, factor of the learning rates) of every update.
+
+    Every epoch sees every image: batches differ in size by one at most. Else, as in the release:
+
+    Args:
+        drop_last: batches of exactly `batch_size`, without what is left over; none where there are fewer images.
+        each_epoch: the cosine steps once an epoch, not with every update.
+    """
+    generator = torch_generator("heads_order", seed)
+    count = len(rows) // batch_size if drop_last else -(-len(rows) // batch_size)
+    for epoch in range(epochs):
+        order = rows[torch.randperm(len(rows), generator=generator)]
+        if count == 0:
+            continue
+        batches = order[: count * batch_size].split(batch_size) if drop_last else order.tensor_split(count)
+        for number, batch in enumerate(batches):
+            done = (epoch, epochs) if each_epoch else (epoch * count + number, epochs * count)
+            yield epoch, batch, schedule(*done, batch_size)
+
+
 def train_heads(
     heads: BatchedHeads,
     features: torch.Tensor,
@@ -128,8 +198,10 @@ def train_heads(
     batch_size: int,
     seed: int = 0,
     rows: torch.Tensor | None = None,
+    drop_last: bool = False,
+    each_epoch: bool = False,
 ) -> BatchedHeads:
-    """SGD on features (n, d) kept in memory. Every epoch sees every image: batches differ in size by one at most.
+    """SGD on features (n, d) kept in memory, in the batches of `training_batches`.
 
     Args:
         rows: numbers of the images to train on, so that a part of them needs no copy; None for all.
@@ -137,13 +209,9 @@ def train_heads(
     device = heads.weight.device
     features, targets = features.to(device), targets.to(device)
     rows = torch.arange(len(features)) if rows is None else rows
-    generator = torch_generator("heads_order", seed)
-    count = -(-len(rows) // batch_size)
-    for epoch in range(epochs):
-        order = rows[torch.randperm(len(rows), generator=generator)].to(device)
-        for number, batch in enumerate(order.tensor_split(count)):
-            factor = schedule(epoch * count + number, epochs * count, batch_size)
-            heads.step(features.index_select(0, batch), targets[batch], factor)
+    for _epoch, batch, factor in training_batches(rows, epochs, batch_size, seed, drop_last, each_epoch):
+        batch = batch.to(device)
+        heads.step(features.index_select(0, batch), targets[batch], factor)
     return heads
 
 

@@ -10,10 +10,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from sklearn.metrics import precision_score, recall_score
 
 from ..run_folder import Json
 from . import intervals
 from .metrics import accuracy, class_aurocs, class_balance, macro_auroc, top_k_right
+
+
+LABEL_METRICS = ("macro_auroc", "exact_match")
 
 
 @dataclass
@@ -48,9 +52,16 @@ def metric_value(scores: torch.Tensor, labels: torch.Tensor) -> float:
     return accuracy(scores.argmax(1).numpy(), labels.numpy())
 
 
-def score(scores: torch.Tensor, labels: torch.Tensor, seed: int = 0) -> Outcome:
-    """The result of scores (n, C) with its interval over the test images."""
+def score(scores: torch.Tensor, labels: torch.Tensor, seed: int = 0, label_metric: str = "macro_auroc") -> Outcome:
+    """The result of scores (n, C) with its interval over the test images.
+
+    Args:
+        label_metric: what images with several labels are measured by, `exact_match` of all of them at a probability of
+            0.5 (scores are logits then).
+    """
     points, truth = scores.float().numpy(), labels.numpy()
+    if labels.ndim == 2 and label_metric == "exact_match":
+        return exact_match(points, truth)
     if labels.ndim == 2:
         value = macro_auroc(points, truth)
         interval = intervals.of_statistic(lambda weights: macro_auroc(points, truth, weights), len(truth), seed)
@@ -64,6 +75,20 @@ def score(scores: torch.Tensor, labels: torch.Tensor, seed: int = 0) -> Outcome:
         metrics["top5_accuracy"] = float(top_k_right(points, truth).mean())
     interval = intervals.of_share((predictions == truth).sum(), len(truth))
     return Outcome("accuracy", accuracy(predictions, truth), interval, metrics, predictions=predictions)
+
+
+def exact_match(logits: np.ndarray, truth: np.ndarray) -> Outcome:
+    """Share of images whose labels (n, C) are all right at a probability of 0.5; AUROC, precision and recall, means
+    over the labels, beside it."""
+    predicted = logits > 0
+    right = (predicted == (truth > 0)).all(1)
+    averages = {"average": "macro", "zero_division": 0}
+    metrics = {
+        "macro_auroc": macro_auroc(logits, truth),
+        "macro_precision": float(precision_score(truth, predicted, **averages)),
+        "macro_recall": float(recall_score(truth, predicted, **averages)),
+    }
+    return Outcome("exact_match", float(right.mean()), intervals.of_share(right.sum(), len(right)), metrics)
 
 
 def select(

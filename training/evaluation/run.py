@@ -15,7 +15,7 @@ from ..run_folder import Json
 from .cache import FeatureCache
 from .features import FeatureOptions
 from .inputs import Inputs
-from .protocols import get_protocol, name_of
+from .protocols import get_protocol, name_of, preset_of
 from .reports.results import make_result
 from .splits import Sources
 
@@ -57,6 +57,7 @@ def evaluate(
         own = seconds["total"] - inputs.feature_seconds
         seconds = {"features": inputs.feature_seconds, "protocol": own, "total": seconds["total"]}
     taken = outcome.features or inputs.feature_record()
+    outcome.settings["protocol"] = preset_of(options, features)
     outcome.notes = inputs.notes + outcome.notes
     data = sources.descriptions() | inputs.images
     return make_result(name, outcome, backbone.description(), data, taken, seconds, entry)

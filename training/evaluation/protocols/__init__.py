@@ -9,7 +9,7 @@ command line, the suites and the result files need: another protocol is another 
 import importlib
 import pkgutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ class Protocol:
         layers: blocks from the end that it takes them of where nothing is said.
         in_suites: whether the data sets of the suites have what it needs.
         writes: whether it writes more than its result, so that it needs a folder.
+        presets: a published protocol each: the values of its options, and of `FeatureOptions`.
     """
 
     title: str
@@ -44,6 +45,7 @@ class Protocol:
     layers: int = FeatureOptions.layers
     in_suites: bool = True
     writes: bool = False
+    presets: dict[str, Json] = field(default_factory=dict)
 
 
 def protocol_names() -> list[str]:
@@ -65,6 +67,31 @@ def get_protocol(name: str) -> Protocol:
 def name_of(options: Any) -> str:
     """The name of the protocol that options belong to."""
     return type(options).__module__.rpartition(".")[2]
+
+
+def preset_options(name: str, preset: str) -> tuple[Any, FeatureOptions]:
+    """The options of a protocol, and of features, as a published protocol has them: `preset_options("linear",
+    "released")`.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    protocol = get_protocol(name)
+    if preset not in protocol.presets:
+        raise ValueError(f"protocol: {name} knows {', '.join(protocol.presets) or 'no other'}, not {preset!r}")
+    values, own = protocol.presets[preset], {spec.name for spec in declared(protocol.options)}
+    taken = {spec.name for spec in declared(FeatureOptions)} - own
+    features = {"layers": protocol.layers} | {key: value for key, value in values.items() if key in taken}
+    return protocol.options(**{key: value for key, value in values.items() if key in own}), FeatureOptions(**features)
+
+
+def preset_of(options: Any, features: FeatureOptions) -> str | None:
+    """The published protocol that all options agree with; None for none."""
+    given = asdict(features) | asdict(options)
+    for preset, values in get_protocol(name_of(options)).presets.items():
+        if all(given[name] == value for name, value in values.items()):
+            return preset
+    return None
 
 
 def on_features(measure: Callable[..., Outcome]) -> Callable[[Inputs, Any], Outcome | None]:

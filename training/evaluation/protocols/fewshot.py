@@ -5,6 +5,7 @@
 n images, d features.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +15,12 @@ from torch.nn import functional
 from ...option import Range, check_options, option
 from ...seeding import numpy_generator
 from .. import intervals
+from ..inputs import Inputs
 from ..logistic import logistic_regression
 from ..outcome import Outcome
 from ..splits import Task
 from . import Protocol, on_features
+from .linear import RELEASED, LinearOptions, linear_on_images
 
 
 # Fixed, so that nothing has to be chosen: features have length 1, where this regularizes little.
@@ -37,7 +40,13 @@ class FewshotOptions:
         (1, 5, 10), "images a class (paper: 1 and 10)",
         Range(lambda values: values and min(values) >= 1, "be at least 1"),
     )  # fmt: skip
-    draws: int = option(5, "independent draws", Range(lambda value: value >= 5, "be at least 5"))
+    draws: int = option(
+        5, "independent draws; 1: none but the release's, whose interval is over the test images",
+        Range(lambda value: value == 1 or value >= 5, "be 1, or at least 5"),
+    )  # fmt: skip
+    classifier: str = option(
+        "logistic", "regression on features; heads: the release's linear protocol", ("logistic", "heads")
+    )
     seed: int = option(0, "of all that is drawn")
 
     def __post_init__(self):
@@ -54,29 +63,73 @@ def fewshot(task: Task, options: FewshotOptions | None = None, device: torch.dev
         ValueError: several labels an image.
     """
     options = options or FewshotOptions()
-    if task.multi_label:
-        raise ValueError("fewshot takes one class an image")
+    if options.classifier != "logistic":
+        raise ValueError("heads are trained on images, which a task in memory has not")
     train = functional.normalize(task.train.features, dim=1).numpy()
     test, truth = functional.normalize(task.test.features, dim=1).numpy(), task.test.labels.numpy()
-    metrics = {}
+
+    def measure(rows: np.ndarray) -> float:
+        labels = task.train.labels.numpy()[rows]
+        model = logistic_regression(train[rows], labels, STRENGTH, _STEPS, standardize=False)
+        return float((model.predict(test) == truth).mean())
+
+    outcome = over_draws(task, options, measure)
+    outcome.settings["strength"] = STRENGTH
+    return outcome
+
+
+def over_draws(task: Task, options: FewshotOptions, measure: Callable[[np.ndarray], float]) -> Outcome:
+    """The accuracies that `measure` finds from the drawn training images, for each number of shots.
+
+    Raises:
+        ValueError: several labels an image.
+    """
+    if task.multi_label:
+        raise ValueError("fewshot takes one class an image")
+    metrics, count_of_test = {}, len(task.test.labels)
     for count in sorted(set(options.shots)):
-        accuracies = []
-        for draw in range(options.draws):
-            rows = draw_rows(task.train.labels, count, numpy_generator("fewshot", options.seed, draw))
-            labels = task.train.labels.numpy()[rows]
-            model = logistic_regression(train[rows], labels, STRENGTH, _STEPS, standardize=False)
-            accuracies.append(float((model.predict(test) == truth).mean()))
-        interval = intervals.of_shares(accuracies)
-        metrics[f"{count}_shot"] = {"value": float(np.mean(accuracies)), "interval": interval, "draws": accuracies}
+        generators = [numpy_generator("fewshot", options.seed, draw) for draw in range(options.draws)]
+        found = [measure(draw_rows(task.train.labels, count, generator)) for generator in generators]
+        of_images = intervals.of_share(round(found[0] * count_of_test), count_of_test)
+        interval = intervals.of_shares(found) if len(found) > 1 else of_images
+        metrics[f"{count}_shot"] = {"value": float(np.mean(found)), "interval": interval, "draws": found}
     most = max(options.shots)
     top = metrics[f"{most}_shot"]
-    settings = {"shots": sorted(set(options.shots)), "draws": options.draws, "strength": STRENGTH}
-    settings["seed"] = options.seed
+    settings = {"shots": sorted(set(options.shots)), "draws": options.draws, "seed": options.seed}
     notes = short_classes(task.train.labels, options.shots)
     return Outcome(f"{most}_shot_accuracy", top["value"], top["interval"], metrics, settings=settings, notes=notes)
 
 
-PROTOCOL = Protocol("1, 5 and 10 images a class, several draws", FewshotOptions, on_features(fewshot))
+def evaluate(inputs: Inputs, options: FewshotOptions) -> Outcome | None:
+    """Few-shot classification: on features the main process works, with heads on images all do."""
+    if options.classifier == "logistic":
+        return on_features(fewshot)(inputs, options)
+    task, heads = inputs.task(), LinearOptions(**HEADS, seed=options.seed)
+    outcomes = []
+
+    def measure(rows: np.ndarray) -> float:
+        outcomes.append(linear_on_images(inputs, task, heads, torch.from_numpy(rows)))
+        return outcomes[-1].value
+
+    outcome = over_draws(task, options, measure)
+    last = outcomes[-1]
+    outcome.selection, outcome.settings = last.selection, last.settings | outcome.settings
+    outcome.notes += [
+        f"{count} shots: {note}"
+        for count, first in zip(sorted(set(options.shots)), outcomes[:: options.draws], strict=True)
+        for note in first.notes
+    ]
+    return outcome
+
+
+HEADS = {name: value for name, value in RELEASED.items() if name in LinearOptions.__dataclass_fields__}
+PRESETS = {
+    "released": {
+        "shots": (1, 10), "draws": 1, "classifier": "heads", "seed": 42, "layers": 4, "pooling": "cls",
+        "precision": "bfloat16",
+    }
+}  # fmt: skip
+PROTOCOL = Protocol("1, 5 and 10 images a class, several draws", FewshotOptions, evaluate, presets=PRESETS)
 
 
 def short_classes(labels: torch.Tensor, shots: tuple[int, ...]) -> list[str]:

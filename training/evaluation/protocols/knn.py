@@ -59,7 +59,10 @@ def knn(task: Task, options: KnnOptions | None = None, device: torch.device | st
     return outcome
 
 
-PROTOCOL = Protocol("k nearest neighbors on frozen features", KnnOptions, on_features(knn), layers=1)  # DINO: 1
+DINOV2 = {"k": (10, 20, 100, 200), "temperature": (0.07,), "selection": "test", "layers": 1, "pooling": "cls"}
+PROTOCOL = Protocol(
+    "k nearest neighbors on frozen features", KnnOptions, on_features(knn), layers=1, presets={"dinov2": DINOV2}
+)  # layers: DINO
 
 
 def knn_scores(

@@ -19,10 +19,10 @@ from ...run_folder import Json
 from ...seeding import short_seed_of
 from ..augmented import AugmentedImages, train_on_images
 from ..features import AT_LEAST_ONE, Features
-from ..heads import LEARNING_RATES, BatchedHeads, head_values, train_heads
+from ..heads import LEARNING_RATES, NORMS, BatchedHeads, head_values, train_heads
 from ..inputs import Inputs, on_main_process
 from ..logistic import STRENGTHS, as_arrays, compare_strengths, logistic_regression
-from ..outcome import Outcome, score, select
+from ..outcome import LABEL_METRICS, Outcome, score, select
 from ..preprocessing import transform_for
 from ..splits import SELECTIONS, Choice, Task, fit_and_choose, make_task
 from . import Protocol
@@ -57,6 +57,11 @@ class LinearOptions:
     )
     solver: str = option("sgd", "lbfgs: full batches, for small sets", ("sgd", "lbfgs"))
     selection: str = option("validation", "what is chosen on; `test`: as in papers, marked in the result", SELECTIONS)
+    norm: str = option("plain", "BN of the heads; affine: PyTorch's own (release), none: no BN (DINOv2)", NORMS)
+    drop_last: bool = option(False, "leave out the last, smaller batch of an epoch (release)")
+    rate_steps: str = option("update", "the cosine steps with each of these (release: epoch)", ("update", "epoch"))
+    label_metric: str = option("macro_auroc", "of images with several labels (release: exact_match)", LABEL_METRICS)
+    num_labels: int | None = option(None, "only the first so many, of images with several", AT_LEAST_ONE)
     seed: int = option(0, "of all that is drawn")
 
     def __post_init__(self):
@@ -70,7 +75,13 @@ class LinearOptions:
         """Untrained heads for all learning rates and weight decays, or for the pair given."""
         rates, decays = (self.learning_rates, self.weight_decays) if setting is None else zip(setting, strict=True)
         width = task.train.features.shape[1]
-        return BatchedHeads(width, task.num_classes, rates, decays, task.multi_label, self.seed, device)
+        return BatchedHeads(width, task.num_classes, rates, decays, task.multi_label, self.seed, device, self.norm)
+
+    @property
+    def training(self) -> Json:
+        """Keywords of `train_heads` and `train_on_images`."""
+        described = {"epochs": self.epochs, "batch_size": self.head_batch_size, "seed": self.seed}
+        return described | {"drop_last": self.drop_last, "each_epoch": self.rate_steps == "epoch"}
 
     def description(self, images: str) -> Json:
         """The settings of heads, for the result file."""
@@ -80,8 +91,9 @@ class LinearOptions:
             "epochs": self.epochs,
             "batch_size": self.head_batch_size,
             "seed": self.seed,
-            "optimizer": "SGD, momentum 0.9, cosine",
-            "head": "BN, Linear",
+            "optimizer": f"SGD, momentum 0.9, cosine by {self.rate_steps}",
+            "head": {"plain": "BN, Linear", "affine": "affine BN, Linear", "none": "Linear"}[self.norm],
+            "drop_last": self.drop_last,
             "solver": "sgd",
             "images": images,
         }
@@ -89,13 +101,27 @@ class LinearOptions:
 
 def evaluate(inputs: Inputs, options: LinearOptions) -> Outcome | None:
     """The linear protocol: on augmented images all processes work, else the main one."""
-    task = inputs.task()
+    task = first_labels(inputs.task(), options.num_labels)
     if options.images == "augmented":
         return linear_on_images(inputs, task, options)
     return on_main_process(lambda: linear(task, options, inputs.device))
 
 
-PROTOCOL = Protocol("linear classifier on frozen features, all learning rates at once", LinearOptions, evaluate)
+RELEASED = {
+    "learning_rates": (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.2, 0.3, 0.5),
+    "weight_decays": (0.0,), "epochs": 100, "head_batch_size": 32, "images": "augmented", "solver": "sgd",
+    "selection": "test", "norm": "affine", "drop_last": True, "rate_steps": "epoch", "label_metric": "exact_match",
+    "num_labels": 14, "layers": 4, "pooling": "cls", "precision": "bfloat16",
+}  # fmt: skip
+DINOV2 = {
+    "learning_rates": (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1),
+    "weight_decays": (0.0,), "images": "augmented", "solver": "sgd", "norm": "none", "rate_steps": "update",
+    "pooling": "cls",
+}  # fmt: skip
+PROTOCOL = Protocol(
+    "linear classifier on frozen features, all learning rates at once", LinearOptions, evaluate,
+    presets={"released": RELEASED, "dinov2": DINOV2},
+)  # fmt: skip
 
 
 def linear(task: Task, options: LinearOptions | None = None, device: torch.device | str = "cpu") -> Outcome:
@@ -109,6 +135,7 @@ def linear(task: Task, options: LinearOptions | None = None, device: torch.devic
         ValueError: L-BFGS is to take images with several labels.
     """
     options = options or LinearOptions()
+    task = first_labels(task, options.num_labels)
     if options.solver == "lbfgs":
         return _full_batch(task, options)
     choice = fit_and_choose(task, options.seed, options.selection)
@@ -118,15 +145,30 @@ def linear(task: Task, options: LinearOptions | None = None, device: torch.devic
         setting = heads.settings[best]
         heads = _trained(options.heads(task, device, setting), task.train, options)
         best, record["trained_anew"] = 0, {"learning_rate": setting[0], "on": "all training images"}
-    outcome = score(heads.head_scores(task.test.features, best), task.test.labels, options.seed)
-    outcome.selection, outcome.settings = record, options.description("cached features")
+    return _scored(heads, best, task, record, options, "cached features")
+
+
+def first_labels(task: Task, count: int | None) -> Task:
+    """With the first `count` labels only, where images have several."""
+    if count is None or not task.multi_label or count >= task.num_classes:
+        return task
+    splits = [
+        part and part._replace(labels=part.labels[:, :count]) for part in (task.train, task.test, task.validation)
+    ]
+    return Task(*splits, count, task.label_names and task.label_names[:count])
+
+
+def _scored(heads: BatchedHeads, best: int, task: Task, record: Json, options: LinearOptions, images: str) -> Outcome:
+    scores = heads.head_scores(task.test.features, best)
+    outcome = score(scores, task.test.labels, options.seed, options.label_metric)
+    outcome.selection, outcome.settings = record, options.description(images)
     return outcome
 
 
 def _trained(
     heads: BatchedHeads, on: Features, options: LinearOptions, rows: torch.Tensor | None = None
 ) -> BatchedHeads:
-    return train_heads(heads, on.features, on.labels, options.epochs, options.head_batch_size, options.seed, rows)
+    return train_heads(heads, on.features, on.labels, rows=rows, **options.training)
 
 
 def choose_head(heads: BatchedHeads, choice: Choice, selection: str) -> tuple[int, Json]:
@@ -136,7 +178,7 @@ def choose_head(heads: BatchedHeads, choice: Choice, selection: str) -> tuple[in
     return select(selection, candidates, *found)
 
 
-def linear_on_images(inputs: Inputs, task: Task, options: LinearOptions) -> Outcome:
+def linear_on_images(inputs: Inputs, task: Task, options: LinearOptions, rows: torch.Tensor | None = None) -> Outcome:
     """Linear classification with the paper's augmentation.
 
     The choice is made as in `linear`, on center crops; the chosen setting is not trained anew, which would double the
@@ -144,6 +186,7 @@ def linear_on_images(inputs: Inputs, task: Task, options: LinearOptions) -> Outc
 
     Args:
         task: features of the center crops.
+        rows: numbers of the training images, where nothing is chosen on them; None for all that are not held out.
 
     Raises:
         ValueError: the training images are a stream, or the model does not take squares.
@@ -154,13 +197,17 @@ def linear_on_images(inputs: Inputs, task: Task, options: LinearOptions) -> Outc
     if transform.size[0] != transform.size[1]:
         raise ValueError(f"augmented crops are square, the model takes {transform.size}: give --image_size")
     choice = fit_and_choose(task, options.seed, options.selection)
-    rows = torch.arange(len(task.train.labels)) if choice.fit is None else choice.fit
+    if rows is None:
+        rows = torch.arange(len(task.train.labels)) if choice.fit is None else choice.fit
     images = AugmentedImages(inputs.backbone, source, task, transform, inputs.features, options.seed)
     heads = options.heads(task, inputs.backbone.device)
-    train_on_images(heads, images, rows, options.epochs, options.head_batch_size, options.seed)
+    train_on_images(heads, images, rows, **options.training)
     best, record = choose_head(heads, choice, options.selection)
-    outcome = score(heads.head_scores(task.test.features, best), task.test.labels, options.seed)
-    outcome.selection, outcome.settings = record, options.description("random resized crop and flip")
+    outcome = _scored(heads, best, task, record, options, "random resized crop and flip")
+    if options.drop_last and len(rows) < options.head_batch_size:
+        outcome.notes.append(
+            f"no step was taken: {len(rows)} training images make no batch of {options.head_batch_size}"
+        )
     return outcome
 
 

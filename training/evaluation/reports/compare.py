@@ -75,7 +75,8 @@ def column(result: Json) -> str:
 def published_figures(result: Json) -> list[tuple[Published, float]]:
     """Published rows of the same protocol, data set and metric as a result, each with its figure in percent."""
     key = column(result)
-    rows = [] if key in OTHER_METRIC else [row for row in PUBLISHED if row.protocol == result["protocol"]]
+    other = OTHER_METRIC.get(key, result["metric"]) != result["metric"]
+    rows = [] if other else [row for row in PUBLISHED if row.protocol == result["protocol"]]
     return [(row, row.figures[key]) for row in rows if key in row.figures]
 
 
@@ -103,7 +104,7 @@ def reference(row: Published, columns: list[str], metric: str) -> list[str]:
     cells = []
     for key in columns:
         figure = row.figures.get(key)
-        mark = "*" if key in OTHER_METRIC else ""
+        mark = "*" if OTHER_METRIC.get(key, metric) != metric else ""
         cells.append("" if figure is None else f"{figure:.1f}{mark}")
     starred = " (* another metric than ours)" if any(cell.endswith("*") for cell in cells) else ""
     return [row.method, row.note + starred, *cells]

@@ -101,6 +101,8 @@ def file_name(result: Json) -> str:
         parts.append(f"{features['image_size']}px")
     if ((result.get("data") or {}).get("train") or {}).get("subset"):
         parts.append("subset")
+    if settings.get("protocol"):
+        parts.append(settings["protocol"])
     if (result.get("selection") or {}).get("on") == "test":
         parts.append("chosen-on-test")
     return "-".join("".join(c if c.isalnum() or c in "._-" else "_" for c in part) for part in parts)
@@ -122,6 +124,8 @@ def way(result: Json) -> str:
     settings, features = result.get("settings") or {}, result.get("features") or {}
     on = (result.get("selection") or {}).get("on")
     parts = [f"chosen on {on}" if on else "nothing chosen"]
+    if settings.get("protocol"):
+        parts.insert(0, f"{settings['protocol']} protocol")
     if solver := settings.get("solver"):
         crops = ", random crops" if str(settings.get("images", "")).startswith("random") else ""
         parts.append({"sgd": "SGD", "lbfgs": "L-BFGS"}.get(solver, solver) + crops)

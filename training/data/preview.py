@@ -86,10 +86,7 @@ def facts(metadata: dict) -> list[tuple[str, str]]:
     count = "an unknown number" if metadata["num_examples"] is None else f"{metadata['num_examples']:,}"
     lines = [
         ("data set", f"{metadata['dataset']}, split {metadata['split']}{revision}; {columns}"),
-        (
-            "images",
-            ("an unknown number" if metadata["num_examples"] is None else f"{metadata['num_examples']:,}") + parts,
-        ),
+        ("images", count + parts),
         ("classes", f"{len(names)}: {', '.join(names[:10])}{', ...' if names[10:] else ''}" if names else "none"),
         ("pixels", f"{sizes[0]} the smallest, {sizes[1]} the median, {sizes[2]} the largest {of_all}"),
         ("unreadable", unreadable),

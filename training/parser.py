@@ -42,7 +42,9 @@ class OneLineParser(argparse.ArgumentParser):
         return super().parse_known_args([_underscored(word) for word in given], namespace)
 
 
-def add_options(parser: Any, kind: type, needed: Iterable[str] = (), take_back: bool = False) -> None:
+def add_options(
+    parser: Any, kind: type, needed: Iterable[str] = (), take_back: bool = False, output: str | None = None
+) -> None:
     """Add a flag for each `option` of a dataclass.
 
     A bool is a flag with or without a value (`--private`, `--private no`), with `--no_` in front too if it is on by
@@ -52,6 +54,7 @@ def add_options(parser: Any, kind: type, needed: Iterable[str] = (), take_back: 
         parser: an ArgumentParser or a group of one.
         kind: the dataclass. Annotations may be bool, int, float, str, Path, a tuple of one type, or `| None` of these.
         needed: options that default to None and must have a value in the end: `none` is a word like others there.
+        output: name of the option that `--output`, the name that commands share, stands for as well.
         take_back: `none` stands for None everywhere, for a caller that puts the default in its place.
     """
     annotations = typing.get_type_hints(kind)
@@ -67,7 +70,8 @@ def add_options(parser: Any, kind: type, needed: Iterable[str] = (), take_back: 
             settings["metavar"] = "{" + ",".join(words) + "}"
         if scalar is bool and not optional:
             settings |= {"nargs": "?", "const": True}
-        parser.add_argument(f"--{spec.name}", **settings)
+        more = ["--output"] if spec.name == output else []
+        parser.add_argument(f"--{spec.name}", *more, **settings)
         if spec.default is True:
             parser.add_argument(
                 f"--no_{spec.name}",

@@ -3,6 +3,7 @@
 """`visreg plan`: what it prints, by known counts."""
 
 import pytest
+from PIL import Image
 
 from visreg_training.commands import plan
 from visreg_training.errors import UserError
@@ -26,3 +27,11 @@ def test_the_command_prints_counts_and_estimates(capsys):
 def test_what_does_not_fit_is_refused(flags, words):
     with pytest.raises(UserError, match=words):
         plan.main(["--config", "vit_base_in1k", *flags])
+
+
+def test_a_local_folder_tells_its_number_of_images(tmp_path, capsys):
+    for number in range(7):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{number}.png")
+    flags = ["--config", "digits", "--dataset", str(tmp_path), "--eval_split", "none", "--epochs", "10"]
+    plan.main([*flags, "--global_batch_size", "4"])
+    assert "for 70 images" in capsys.readouterr().out

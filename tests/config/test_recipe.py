@@ -195,6 +195,10 @@ def test_a_recipe_says_nothing_about_the_folder_it_meets(tmp_path):
     assert recipe_of(tmp_path, 'resume: "no"').resume == "no"
 
 
+def test_output_is_a_name_for_the_folder_of_a_run_too():
+    assert parse(["--dataset", "digits", "--output", "out"]) == parse(["--dataset", "digits", "--output_dir", "out"])
+
+
 def test_keywords_are_those_of_a_recipe():
     options = from_keywords(dataset="digits", output_dir="out", epochs=1, global_scale=(0.1, 1), overwrite=True)
     assert options == parsed("--epochs", "1", "--global_scale", "0.1", "1", "--overwrite")

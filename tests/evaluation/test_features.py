@@ -18,7 +18,7 @@ from safetensors import safe_open
 from helpers import evaluate_on_ranks, suite_on_ranks
 from modeling_visreg import VISRegViTModel
 from visreg_training.backbones import open_backbone, wrap_backbone
-from visreg_training.data import BadDataError, open_stream
+from visreg_training.data import BadDataError, NoSuchSplit, open_stream
 from visreg_training.evaluation.cache import FeatureCache, cached_features, feature_key, save_features
 from visreg_training.evaluation.features import FeatureOptions, digest, extract_features, label_tensor
 from visreg_training.evaluation.preprocessing import transform_for
@@ -206,12 +206,29 @@ def test_saved_features_can_be_read_by_others(model, shared_cache, tmp_path):
         ({"train_split": "test"}, "different splits"),
         ({"validation_split": "train"}, "different splits"),
         ({"validation_split": "val"}, "splits"),
-        ({"train_share": 0.5}, "one split"),
+        ({"train_share": 0.5, "test_split": "test"}, "one split"),
     ],
 )
 def test_splits_that_would_leak_are_refused(splits, words):
     with pytest.raises(ValueError, match=words):
         open_sources("digits", **splits)
+
+
+def test_what_is_tested_on_needs_no_name_where_there_is_one(tmp_path):
+    for split in ("train", "val"):
+        for name in ("a", "b"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for number in range(3):
+                PILImage.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / split / name / f"{number}.png")
+    sources = open_sources(str(tmp_path))
+    assert (sources.test.split, sources.validation) == ("validation", None)
+    with pytest.raises(ValueError, match="validation is tested on"):
+        open_sources(str(tmp_path), validation_split="validation")
+    with pytest.raises(NoSuchSplit, match="no folder for the split 'test'"):
+        open_sources(str(tmp_path), test_split="test")
+    shared = open_sources(str(tmp_path), train_share=0.5)
+    assert shared.train is shared.test and shared.train.split == "train"
+    assert open_sources("digits").test.split == "test"
 
 
 def torchrun(script: Path, *arguments: str) -> str:

@@ -24,7 +24,7 @@ def main(argv: list[str]) -> None:
     if name not in ANALYSES and name != "all":
         raise UserError(f"there is no analysis '{name}'; there are {', '.join(ANALYSES)} and all")
     parser = OneLineParser(f"analyze {name}", ANALYSES.get(name, "every analysis, and a report"))
-    add_options(parser, AnalysisOptions)
+    add_options(parser, AnalysisOptions, output="output_dir")
     options = take(AnalysisOptions, parser.parse_args(rest))
     with setting_up():
         check_options(options)

@@ -110,8 +110,7 @@ def evaluate_suite(argv: list[str]) -> None:
         write_text(given.output / "table.md", table)
         print(table)
     if unreached:
-        lines = [f"{key} ({reason})" for key, reason in unreached.items()]
-        raise RunStopped(f"{len(unreached)} data sets were not reached: {'; '.join(lines)}")
+        raise RunStopped(f"{len(unreached)} data sets were not reached, as said above: {', '.join(unreached)}")
 
 
 def show_results(argv: list[str]) -> None:

@@ -5,7 +5,9 @@
 Operations are counted on the meta device; memory, rates and days are estimates and say so.
 """
 
-from ..config import add_pretrain_options, parse_options
+from pathlib import Path
+
+from ..config import PretrainOptions, add_pretrain_options, parse_options
 from ..config.gpus import GPUS
 from ..errors import setting_up
 from ..parser import OneLineParser
@@ -17,7 +19,9 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--gpus", type=int, default=1, help="how many (default: 1)")
     parser.add_argument("--gpu", choices=sorted(GPUS), default="h100", help="which (default: h100)")
     parser.add_argument("--utilization", type=float, default=0.35, help="share of the peak reached (default: 0.35)")
-    parser.add_argument("--images", type=int, help="in the data set; known of those that our recipes name")
+    parser.add_argument(
+        "--images", type=int, help="in the data set; known of local ones and of those that our recipes name"
+    )
     parser.add_argument("--worker_rate", type=float, default=150, help="images a second and core (bench: data.py)")
     add_pretrain_options(parser)
     with setting_up():
@@ -25,13 +29,23 @@ def main(argv: list[str]) -> None:
         from ..config.plan import plan_lines
         from ..loop.run import build_step_on_meta
 
+        images = own.images or images_here(options)
         lines = plan_lines(
             options,
             build_step_on_meta,
             gpu=own.gpu,
             gpus=own.gpus,
-            images=own.images,
+            images=images,
             utilization=own.utilization,
             worker_rate=own.worker_rate,
         )
     print("\n".join(lines))
+
+
+def images_here(options: PretrainOptions) -> int | None:
+    """Images of a local data set; None of one on the Hub, of which nothing is downloaded for a plan."""
+    if not options.dataset or not Path(options.dataset).expanduser().exists():
+        return None
+    from ..loop.run import open_training_source
+
+    return open_training_source(options).num_examples

@@ -54,19 +54,19 @@ def pretrain_parser() -> OneLineParser:
     """The parser of `visreg pretrain`."""
     parser = OneLineParser("pretrain", "Train a ViT on images with the VISReg objective.")
     parser.add_argument("--list_recipes", action="store_true", help="print the recipes as a table and end")
-    add_pretrain_options(parser)
+    add_pretrain_options(parser, output="output_dir")
     return parser
 
 
-def add_pretrain_options(parser: argparse.ArgumentParser) -> None:
-    """Add all options of `visreg pretrain`, after those that the command has of its own."""
+def add_pretrain_options(parser: argparse.ArgumentParser, output: str | None = None) -> None:
+    """Add all options of `visreg pretrain`, after those that the command has of its own; `output` as `add_options`."""
     group = parser.add_argument_group("options of `visreg pretrain`")
     group.add_argument(
         "--config",
         default=argparse.SUPPRESS,
         help="recipe: a YAML file, or one of ours by name; flags override it",
     )
-    add_options(group, PretrainOptions, needed=NEEDED, take_back=True)
+    add_options(group, PretrainOptions, needed=NEEDED, take_back=True, output=output)
 
 
 def parse_options(

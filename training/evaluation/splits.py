@@ -6,6 +6,7 @@ n images, d features, C classes.
 """
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ from .cache import FeatureCache, cached_features
 from .features import FeatureOptions, Features, check_finite, subset
 
 
+TESTED = ("test", "validation")  # splits that are tested on where none is named: the first there is
 SELECTIONS = ("validation", "test")
 VALIDATION_SHARE = 0.1  # of the training images, where the data set has no validation split
 
@@ -61,7 +63,7 @@ class TaskOptions(DataOptions):
     """The splits of a data set."""
 
     train_split: str = option("train", "split that classifiers learn from")
-    test_split: str = option("test", "split that is tested on")
+    test_split: str | None = option(None, "split that is tested on; default: test where there is one, else validation")
     validation_split: str | None = option(None, "default: `validation` where there is one, else part of train")
     train_share: float | None = option(None, "share to train on of a data set with one split")
     share_rule: str = option(
@@ -159,7 +161,7 @@ def overlap_note(train: torch.Tensor | None, test: torch.Tensor | None) -> list[
 def open_sources(
     dataset: str,
     train_split: str = "train",
-    test_split: str = "test",
+    test_split: str | None = None,
     validation_split: str | None = None,
     train_share: float | None = None,
     *,
@@ -173,6 +175,7 @@ def open_sources(
     """Opens the splits of a data set.
 
     Args:
+        test_split: None takes the first there is of `test` and `validation`; with `train_share`, the one of training.
         validation_split: None takes the split `validation` where there is one (and it is not the one tested on).
         train_share: where a data set has one split only (train and test are named the same): the share of it, class by
             class, that is trained on; the rest is tested on.
@@ -185,24 +188,27 @@ def open_sources(
     Raises:
         ValueError: a split is missing, or two of them are the same.
     """
-    splits = (train_split, test_split)
+    names = _tested(train_split, test_split, train_share)
+    splits = (train_split, names[0])
     if train_share is not None:
-        if train_split != test_split or validation_split is not None or not 0 < train_share < 1:
+        if train_split != names[0] or validation_split is not None or not 0 < train_share < 1:
             raise ValueError(
                 "train_share is between 0 and 1 and shares out one split: name it as train and as test split"
             )
         source = open_stream(dataset, split=train_split, **options)
         return Sources(source, source, None, train_share, share_rule=share_rule)
     listed = bool(train_subset and train_subset.file_list and test_subset and test_subset.file_list)
-    if (train_split == test_split and not listed) or validation_split in splits:
+    if (train_split in names and not listed) or validation_split in splits:
         raise ValueError("train, test and validation have to be different splits: one would leak into another")
     if mask_column is not None or mask_folder is not None:
         if validation_split is not None:
             raise ValueError("validation_split: segmentation chooses nothing, so it takes none")
         return _with_masks(dataset, splits, mask_column, mask_folder, options | {"streaming": False})
     train = open_stream(dataset, split=train_split, subset=train_subset, **options)
-    test = open_stream(dataset, split=test_split, subset=test_subset, **options)
-    if validation_split is None and "validation" in splits:
+    test = open_first(dataset, names, subset=test_subset, **options)
+    if validation_split == test.split:
+        raise ValueError(f"the split {validation_split} is tested on, so nothing can be chosen on it")
+    if validation_split is None and "validation" in (train_split, test.split):
         return Sources(train, test)
     try:
         return Sources(train, test, open_stream(dataset, split=validation_split or "validation", **options))
@@ -210,6 +216,28 @@ def open_sources(
         if validation_split is not None:
             raise
         return Sources(train, test)
+
+
+def _tested(train_split: str, test_split: str | None, train_share: float | None) -> list[str]:
+    """Names of the splits to be tested on; the first that there is counts."""
+    if test_split is not None or train_share is not None:
+        return [test_split or train_split]
+    return list(TESTED[:1] if train_split in TESTED else TESTED)
+
+
+def open_first(dataset: str, splits: Sequence[str], **options: Any) -> Source:
+    """The first of some splits that there is.
+
+    Raises:
+        NoSuchSplit: there is none of them; the message is that of the first.
+    """
+    first: NoSuchSplit | None = None
+    for split in splits:
+        try:
+            return open_stream(dataset, split=split, **options)
+        except NoSuchSplit as error:
+            first = first or error
+    raise first or NoSuchSplit(f"split: {dataset}: none was named")
 
 
 def _with_masks(

@@ -149,3 +149,20 @@ def test_mistakes_end_in_one_line(checkpoint, tmp_path, monkeypatch, argv, words
     rest = [str(empty) if word == "EMPTY" else word for word in argv[1:]]
     with pytest.raises(UserError, match=words):
         visualize.main([argv[0], "--model", checkpoint, *rest, *cache])
+
+
+@pytest.mark.parametrize("splits", [("train", "val"), ("",)])
+def test_neighbors_need_no_flag_and_never_find_the_query(checkpoint, tmp_path, splits):
+    """A folder with val/ in the place of test/, and one without splits and labels, of which each finds the others."""
+    random = np.random.default_rng(0)
+    for split in splits:
+        (tmp_path / "photos" / split).mkdir(parents=True, exist_ok=True)
+        for number in range(5):
+            pixels = random.integers(0, 255, (20, 20, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / split / f"{number}.png")
+    folder = str(tmp_path / "photos")
+    arguments = ["neighbors", "--model", checkpoint, "--dataset", folder, "--count", "2", "--cache_dir", str(tmp_path)]
+    visualize.main([*arguments, "--k", "9", "--output", str(tmp_path / "near.png")])
+    width = Image.open(tmp_path / "near.png").width
+    pictures_in_a_row = (width - 6) // (112 + 6)
+    assert pictures_in_a_row == (1 + 4 if splits == ("",) else 1 + 5)

@@ -17,7 +17,7 @@ from ..cache import CacheOptions, cached_features
 from ..features import AT_LEAST_ONE, FeatureOptions, Features, image_numbers
 from ..protocols.knn import PROTOCOL as KNN
 from ..protocols.knn import KnnOptions, knn
-from ..splits import Sources, SplitOptions, label_map, load_task, renumbered
+from ..splits import TESTED, Sources, SplitOptions, label_map, load_task, open_first, renumbered
 from . import pictures
 
 
@@ -28,10 +28,17 @@ class ShownOptions(SplitOptions):
     model: tuple[str, ...] | None = option(None, "as in `visreg evaluate`; pca, attention: several")
     trust_remote_code: bool = option(False, "run the code that a Hub repository brings")
     output: Path | None = option(None, "a .png file, or a folder for --frames")
-    split: str = option("test", "split that is shown")
+    split: str | None = option(
+        None, "split that is shown; default: test where there is one, else validation, else train"
+    )  # type: ignore[assignment]
 
     def __post_init__(self):
         check_options(self)
+
+    def open(self, split: str | None = None) -> Source:
+        """The source of the split, or of another one of the same data set."""
+        named = split or self.split
+        return open_first(str(self.dataset), [named] if named else [*TESTED, "train"], **self.columns())
 
 
 @dataclass(frozen=True)
@@ -139,7 +146,8 @@ def draw_neighbors(
     queries, bank = (options.features(backbone, source, taken) for source in (shown, train))
     queries = renumbered(queries, label_map(train.label_names, shown.label_names))
     by_id = (_images_by_id(shown, queries.ids), _images_by_id(train, bank.ids))
-    return pictures.write_neighbors(queries, bank, by_id, train.label_names, output, options.count, options.k)
+    alike = shown.fingerprint == train.fingerprint
+    return pictures.write_neighbors(queries, bank, by_id, train.label_names, output, options.count, options.k, alike)
 
 
 @dataclass(frozen=True)

@@ -207,22 +207,32 @@ def write_confusion(truth: np.ndarray, predicted: np.ndarray, names: list[str] |
 
 
 def write_neighbors(
-    queries: Features, bank: Features, pictures: Any, names: list[str] | None, path: Path, count: int = 8, k: int = 7
+    queries: Features,
+    bank: Features,
+    pictures: Any,
+    names: list[str] | None,
+    path: Path,
+    count: int = 8,
+    k: int = 7,
+    alike: bool = False,
 ) -> Path:
     """A contact sheet: a row a query, then its nearest images, each with its similarity and class.
 
     Args:
         pictures: (picture of a query by its number, picture of the bank by its number), two functions.
         count: queries, spread over the set.
+        alike: whether queries and bank are the same set, so that an image is not its own neighbor.
     """
     rows = np.unique(np.linspace(0, len(queries.ids) - 1, min(count, len(queries.ids))).round().astype(int))
-    found = zip(*nearest(queries.features[rows], bank.features, k), strict=True)
+    found = zip(*nearest(queries.features[rows], bank.features, k + alike), strict=True)
     similarity, order = (torch.cat(parts) for parts in found)
     sheet, captions = [], []
     for number, row in enumerate(rows.tolist()):
         line = [pictures[0](row)]
         words = [f"query: {class_name(label_of(queries, row), names)}"]
-        for value, column in zip(similarity[number].tolist(), order[number].tolist(), strict=True):
+        near = list(zip(similarity[number].tolist(), order[number].tolist(), strict=True))
+        others = [(value, column) for value, column in near if not (alike and bank.ids[column] == queries.ids[row])]
+        for value, column in others[:k]:
             line.append(pictures[1](column))
             words.append(f"{value:.2f} {class_name(label_of(bank, column), names)}")
         sheet.append(line)

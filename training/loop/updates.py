@@ -81,6 +81,7 @@ def updates(run: Run, trainer: Trainer, batches: Batches, start: int = 0) -> Ite
     seed, rank = run.options.seed, run.accelerator.process_index
     schedule = run.schedule.learning_rates(run.options.final_learning_rate_ratio)
     trainer.module.train()
+    trainer.update.remember_buffers()
     for step in range(start, run.schedule.total_steps):
         batch = next(batches)
         torch.manual_seed(seed_of("drop_path", seed, step, rank))

@@ -17,30 +17,25 @@ class Meters:
 
     def __init__(self):
         self.names: tuple[str, ...] = ()
-        self.total: torch.Tensor | None = None
-        self.skipped: list[torch.Tensor] = []
-        self.count = 0
+        self.rows: list[torch.Tensor] = []  # (names + 1,), the flag last; an update costs a GPU this one launch
 
     def add(self, values: dict[str, torch.Tensor], skipped: torch.Tensor) -> None:
         """`skipped`: 0/1 flag of an update that was left out; its values do not enter the means."""
         self.names = tuple(values)
-        row = torch.stack([value.detach().float() for value in values.values()])
-        row = torch.where(skipped > 0, torch.zeros_like(row), row)
-        self.total = row if self.total is None else self.total + row
-        self.skipped.append(skipped)
-        self.count += 1
+        self.rows.append(torch.stack([value.detach().float() for value in (*values.values(), skipped)]))
 
     def read(self, extra: dict[str, torch.Tensor]) -> tuple[dict[str, float], list[bool]]:
         """The means and `extra` as numbers, and which updates of the interval were skipped; starts the next."""
-        flags = torch.stack(self.skipped)
-        used = self.count - flags.sum()  # 0 of them make a mean of NaN
+        rows, split = torch.stack(self.rows), len(self.names)
+        flags = rows[:, split]
+        used = len(rows) - flags.sum()  # 0 of them make a mean of NaN
+        total = rows[:, :split].masked_fill(flags[:, None] > 0, 0).sum(0)
         more = [value.detach().float().reshape(()) for value in extra.values()]
-        packed = torch.cat([self.total / used, flags, torch.stack(more) if more else flags[:0]]).tolist()
-        split = len(self.names)
+        packed = torch.cat([total / used, flags, torch.stack(more) if more else flags[:0]]).tolist()
         values = dict(zip(self.names, packed[:split], strict=True))
-        values |= dict(zip(extra, packed[split + self.count :], strict=True))
-        bad = [flag > 0 for flag in packed[split : split + self.count]]
-        self.total, self.skipped, self.count = None, [], 0
+        values |= dict(zip(extra, packed[split + len(rows) :], strict=True))
+        bad = [flag > 0 for flag in packed[split : split + len(rows)]]
+        self.rows = []
         return values, bad
 
 

@@ -41,7 +41,7 @@ class OnlineProbes:
         nn.init.normal_(head.weight, std=0.01, generator=generator)
         nn.init.zeros_(head.bias)
         self.probe = nn.Sequential(nn.LayerNorm(2 * width), head).to(device)
-        self.optimizer = torch.optim.AdamW(self.probe.parameters(), lr=2e-2, weight_decay=1e-6)
+        self.optimizer = torch.optim.AdamW(self.probe.parameters(), lr=2e-2, weight_decay=1e-6, fused=True)
         self.num_classes = num_classes
         self.neighbors, self.temperature = neighbors, temperature
         self.bank = torch.zeros(memory, width, device=device)
@@ -58,8 +58,8 @@ class OnlineProbes:
             features: (Vg, B, d), CLS after the final norm, detached.
             labels: (B,).
         """
-        finite = blocks.isfinite().all(2).all(0) & features.isfinite().all(2).all(0)
-        labels = torch.where(finite, labels, -1)
+        sums = blocks.sum((0, 2), dtype=torch.float32) + features.sum((0, 2), dtype=torch.float32)
+        labels = labels.masked_fill(sums - sums != 0, -1)
         blocks, features = blocks.float().nan_to_num(0, 0, 0), features.float().nan_to_num(0, 0, 0)
         known = labels >= 0
         with torch.enable_grad():

@@ -56,13 +56,14 @@ class VISRegViTConfig(BackboneConfigMixin, PreTrainedConfig):
         num_channels (`int`, defaults to 3): channels of the images.
         qkv_bias (`bool`, defaults to `True`): whether query, key and value projections have a bias.
         layer_norm_eps (`float`, defaults to 1e-6): epsilon of every LayerNorm.
-        hidden_act (`str`, defaults to `"gelu"`): activation of the MLP and of the projector.
+        hidden_act (`str`, defaults to `"gelu"`): activation of the MLP.
         drop_path_rate (`float`, defaults to 0.1): stochastic depth rate of the last block; block i of L has
             `drop_path_rate * i / (L - 1)`.
         hidden_dropout_prob (`float`, defaults to 0.0): dropout on embeddings and on the output of each branch.
         attention_probs_dropout_prob (`float`, defaults to 0.0): dropout on the attention probabilities.
         initializer_range (`float`, defaults to 0.02): standard deviation of the truncated normal initialization.
         projector_hidden_size (`int`, defaults to 2048): width of the projector's two hidden layers.
+        projector_act (`str`, defaults to `"gelu"`): activation of the projector; `"relu"` in the paper's toy recipe.
         projection_size (`int`, defaults to 256): dimension D of the projections.
         out_features (`list[str]`, *optional*): stages that `VISRegViTBackbone` returns, of `"stem"`, `"stage1"`, ...
         out_indices (`list[int]`, *optional*): the same by index; the last stage when neither is given.
@@ -96,6 +97,7 @@ class VISRegViTConfig(BackboneConfigMixin, PreTrainedConfig):
     attention_probs_dropout_prob: float | int = 0.0
     initializer_range: float = 0.02
     projector_hidden_size: int = 2048
+    projector_act: str = "gelu"
     projection_size: int = 256
     _out_features: list[str] | None = None
     _out_indices: list[int] | None = None

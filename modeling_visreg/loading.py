@@ -102,8 +102,9 @@ def read_config(directory: str | Path) -> VISRegViTConfig:
             config.label2id = {label: number for number, label in config.id2label.items()}
     except (ValueError, TypeError, AttributeError, StrictDataclassError) as error:
         raise ValueError(f"{path}: {_one_line(error)}") from error
-    if config.hidden_act not in ACT2FN:
-        raise ValueError(f"{path}: hidden_act {config.hidden_act[:40]!r} is no activation that transformers knows.")
+    for name in ("hidden_act", "projector_act"):
+        if (activation := getattr(config, name)) not in ACT2FN:
+            raise ValueError(f"{path}: {name} {activation[:40]!r} is no activation that transformers knows.")
     return config
 
 

@@ -260,17 +260,20 @@ class VISRegViTProjectorLinear(nn.Linear):
 
 
 class VISRegViTProjector(nn.Sequential):
-    """Linear BN GELU, Linear BN GELU, Linear: (rows, d) to (rows, D). BN takes its statistics over the rows."""
+    """Linear BN GELU, Linear BN GELU, Linear: (rows, d) to (rows, D). BN takes its statistics over the rows.
+
+    `projector_act` of the configuration may put another activation in the place of GELU.
+    """
 
     def __init__(self, config: VISRegViTConfig):
         hidden = config.projector_hidden_size
         super().__init__(
             VISRegViTProjectorLinear(config.hidden_size, hidden),
             nn.BatchNorm1d(hidden),
-            ACT2FN[config.hidden_act],
+            ACT2FN[config.projector_act],
             VISRegViTProjectorLinear(hidden, hidden),
             nn.BatchNorm1d(hidden),
-            ACT2FN[config.hidden_act],
+            ACT2FN[config.projector_act],
             VISRegViTProjectorLinear(hidden, config.projection_size),
         )
 

@@ -6,9 +6,19 @@ import subprocess
 import sys
 
 import pytest
+import torch
 import yaml
 
-from visreg_training.config import PretrainOptions, add_pretrain_options, from_keywords, option_names, parse
+from visreg_training.backbones import build_pretraining_model
+from visreg_training.config import (
+    PretrainOptions,
+    add_pretrain_options,
+    config_from,
+    from_keywords,
+    option_names,
+    parse,
+    training_schedule,
+)
 from visreg_training.config.architectures import check_shape_options
 from visreg_training.config.recipe import RECIPES, parse_options, pretrain_parser, read_recipe, recipe_table
 from visreg_training.errors import UserError
@@ -254,3 +264,26 @@ def test_the_table_of_recipes_names_an_architecture_only_where_it_is_one():
     assert lines["vit_base_in1k"].split()[1] == "vit_base" and "4 x 224 + 6 x 96" in lines["vit_base_in1k"]
     assert "4 x 64 " in lines["digits"] and "vit_tiny" not in lines["digits"]
     assert len(lines) == 1 + len(OURS)
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs"),
+    [("vit_base_in1k", 400), ("vit_base_in1k_100", 100), ("vit_large_in1k", 400), ("vit_large_in22k", 100)],
+)
+def test_the_papers_recipes_are_to_the_letter(name, epochs):
+    options = parse(["--config", name])
+    assert (options.slices, options.num_slices, options.epochs) == ("per_rank", 4096, epochs)
+    assert options.initial_learning_rate_ratio == options.final_learning_rate_ratio == 1e-3
+    assert options.warmup_epochs == 5
+    schedule = training_schedule(options, 8, 1_281_167)
+    assert schedule.slices == 8 * 4096 and schedule.slices_of_a_rank == 4096
+
+
+def test_the_recipe_of_imagenette_is_that_of_the_release():
+    options = parse(["--config", "vit_small_imagenette"])
+    assert (options.dataset_config, options.projector_act, options.slices) == ("160px", "relu", "per_rank")
+    assert (options.warmup_epochs, options.initial_learning_rate_ratio) == (1, 1e-3)
+    with torch.device("meta"):
+        projector = build_pretraining_model(config_from(options)).projector
+    kinds = [type(layer).__name__ for layer in projector]
+    assert kinds.count("ReLU") == 2 and "GELUActivation" not in kinds

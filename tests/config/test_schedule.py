@@ -5,6 +5,7 @@
 import math
 
 import pytest
+import torch
 
 from visreg_training.config import LearningRateSchedule, PretrainOptions, training_schedule
 from visreg_training.errors import UserError
@@ -69,3 +70,17 @@ def test_the_schedule_is_printed_and_written():
     assert schedule.lines()[0] == "batch    100 images = 1 x 100, 50 at once; 10 views an image"
     assert schedule.lines()[1] == "steps    20 (2 epochs), warmup 20; 2,000 images seen"
     assert schedule.as_dict()["images_seen"] == 2000
+
+
+def test_the_warmup_of_the_release_starts_at_a_thousandth():
+    """As torch's LinearLR and CosineAnnealingLR, one after the other, have it."""
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=0.5)
+    warmup = torch.optim.lr_scheduler.LinearLR(optimizer, 1e-3, total_iters=10)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 40, eta_min=0.5e-3)
+    expected = torch.optim.lr_scheduler.SequentialLR(optimizer, [warmup, cosine], [10])
+    found = LearningRateSchedule(0.5, 50, 10, 1e-3, 1e-3)
+    for step in range(50):
+        assert found.learning_rate(step) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-6), step
+        optimizer.step()
+        expected.step()

@@ -16,15 +16,19 @@ def build_pretraining_model(config: PretrainedConfig) -> VISRegViTForPreTraining
 
 
 def continue_pretraining_model(
-    checkpoint: str, projection_size: int | None, projector_hidden_size: int | None, drop_path_rate: float | None
+    checkpoint: str,
+    projection_size: int | None,
+    projector_hidden_size: int | None,
+    drop_path_rate: float | None,
+    projector_act: str | None = None,
 ) -> VISRegViTForPreTraining:
     """A model whose backbone is that of `checkpoint`, and whose projector too if it lies beside and keeps its sizes.
 
     Args:
         checkpoint: directory, Hub id, or the folder of a run, which stands for its model/. A projector is looked for
             in `pretraining/`, beside or inside a directory.
-        projection_size, projector_hidden_size, drop_path_rate: None keeps the checkpoint's. Another size of the
-            projector makes it a fresh one.
+        projection_size, projector_hidden_size, drop_path_rate, projector_act: None keeps the checkpoint's. Another
+            size or activation of the projector makes it a fresh one.
 
     Raises:
         OSError: there is no such checkpoint.
@@ -32,13 +36,14 @@ def continue_pretraining_model(
     """
     directory = local_directory(model_directory(checkpoint))
     config = read_config(directory)
-    sizes = (config.projection_size, config.projector_hidden_size)
+    sizes = (config.projection_size, config.projector_hidden_size, config.projector_act)
+    config.projector_act = projector_act or config.projector_act
     config.projection_size = projection_size or config.projection_size
     config.projector_hidden_size = projector_hidden_size or config.projector_hidden_size
     config.drop_path_rate = config.drop_path_rate if drop_path_rate is None else drop_path_rate
     beside = [directory / "pretraining", directory.parent / "pretraining"]
     projector = next((path for path in beside if (path / "config.json").is_file()), None)
-    if projector is not None and sizes == (config.projection_size, config.projector_hidden_size):
+    if projector is not None and sizes == (config.projection_size, config.projector_hidden_size, config.projector_act):
         return load_checkpoint(VISRegViTForPreTraining, projector, config)
     model = VISRegViTForPreTraining(config)
     model.base_model.load_state_dict(load_checkpoint(VISRegViTModel, directory, config).state_dict())

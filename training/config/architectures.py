@@ -76,6 +76,7 @@ def config_from(options: "PretrainOptions") -> "VISRegViTConfig":
         drop_path_rate=options.drop_path_rate,
         projection_size=options.projection_size,
         projector_hidden_size=options.projector_hidden_size,
+        projector_act=options.projector_act,
     )
 
 

@@ -47,6 +47,9 @@ class ModelOptions:
     )
     projection_size: int | None = option(None, "dimension of the projections; default: the architecture's", POSITIVE)
     projector_hidden_size: int | None = option(None, "width of its two hidden layers; default: 2048 (paper)", POSITIVE)
+    projector_act: str | None = option(
+        None, "activation of its two hidden layers; default: gelu (release: relu for Imagenette)", ("gelu", "relu")
+    )
     initialize_from: str | None = option(None, "checkpoint directory or Hub id whose backbone the run starts from")
     activation_checkpointing: bool = option(
         False, "recompute activations of each block in backward, to save memory", free_on_resume=True
@@ -114,6 +117,11 @@ class OptimizerOptions:
         "none", "scale it by batch/base_batch_size or its root", ("none", "linear", "sqrt")
     )
     base_batch_size: int = option(1024, "batch that learning_rate is meant for, if a rule scales it", POSITIVE)
+    initial_learning_rate_ratio: float | None = option(
+        None,
+        "start of the warmup, share of the peak (released recipe: 1e-3); default: that of one of its steps",
+        SHARE,
+    )
     final_learning_rate_ratio: float = option(
         1e-3, "end of the cosine, share of the peak (released recipe: 1e-3)", NOT_NEGATIVE
     )

@@ -17,16 +17,21 @@ from .options import PretrainOptions
 class LearningRateSchedule:
     """Linear warmup, then a half cosine from `peak` to `peak * final_ratio` at `total_steps`.
 
-    Source: cosine to lr / 1000 after a linear warmup (method: recipes table).
+    Source: cosine to lr / 1000 after a linear warmup (method: recipes table). With `initial_ratio` the warmup starts
+    at that share of the peak and reaches it one step after its last, as in the release; without, its steps are equal
+    parts of the peak.
     """
 
     peak: float
     total_steps: int
     warmup_steps: int
     final_ratio: float = PretrainOptions.final_learning_rate_ratio
+    initial_ratio: float | None = None
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of update `step` (0-based)."""
+        if step < self.warmup_steps and self.initial_ratio is not None:
+            return self.peak * (self.initial_ratio + (1 - self.initial_ratio) * step / self.warmup_steps)
         if step < self.warmup_steps:
             return self.peak * (step + 1) / self.warmup_steps
         progress = (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps)
@@ -55,9 +60,11 @@ class TrainingSchedule:
     slices_of_a_rank: int
     images_seen: int
 
-    def learning_rates(self, final_ratio: float) -> LearningRateSchedule:
-        """The learning rate of every step; `final_ratio`: of the last one to the peak."""
-        return LearningRateSchedule(self.learning_rate, self.total_steps, self.warmup_steps, final_ratio)
+    def learning_rates(self, final_ratio: float, initial_ratio: float | None = None) -> LearningRateSchedule:
+        """The learning rate of every step; the ratios are those of the last and of the first one to the peak."""
+        return LearningRateSchedule(
+            self.learning_rate, self.total_steps, self.warmup_steps, final_ratio, initial_ratio
+        )
 
     def as_dict(self) -> Json:
         return asdict(self)

@@ -198,7 +198,7 @@ def build_model(options: PretrainOptions) -> VISRegViTForPreTraining:
     if options.initialize_from:
         sizes = options.projection_size, options.projector_hidden_size
         start = model_directory(options.initialize_from)
-        model = continue_pretraining_model(start, *sizes, options.drop_path_rate)
+        model = continue_pretraining_model(start, *sizes, options.drop_path_rate, options.projector_act)
     else:
         model = build_pretraining_model(config_from(options))
     check_crops(model.config.patch_size, options)

@@ -79,7 +79,8 @@ def build_step(run: Run) -> PretrainingStep:
 def updates(run: Run, trainer: Trainer, batches: Batches, start: int = 0) -> Iterator[Update]:
     """Every update from `start` (0-based) to the end of the run, each made when it is asked for."""
     seed, rank = run.options.seed, run.accelerator.process_index
-    schedule = run.schedule.learning_rates(run.options.final_learning_rate_ratio)
+    ratios = run.options.final_learning_rate_ratio, run.options.initial_learning_rate_ratio
+    schedule = run.schedule.learning_rates(*ratios)
     trainer.module.train()
     trainer.update.remember_buffers()
     for step in range(start, run.schedule.total_steps):

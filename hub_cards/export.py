@@ -13,6 +13,7 @@ import tempfile
 import types
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -128,9 +129,19 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path) -> Callable:
         input_names=["pixel_values"],
         output_names=["last_hidden_state", "pooler_output"],
     )
+    name_dimensions(exported.model)
     exported.save(path)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda pixels: [torch.from_numpy(out) for out in session.run(None, {"pixel_values": pixels.numpy()})]
+
+
+def name_dimensions(model: Any) -> None:
+    """Names in the place of the symbols that tracing made, such as `4*s30`."""
+    names = {"pixel_values": {0: "batch", 2: "height", 3: "width"}, "last_hidden_state": {0: "batch", 1: "tokens"}}
+    names["pooler_output"] = {0: "batch"}
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        named = names[value.name]
+        value.shape = type(value.shape)([named.get(axis, size) for axis, size in enumerate(value.shape)])
 
 
 def largest_difference(model: VISRegViTModel, run: Callable) -> float:

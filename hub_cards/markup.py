@@ -14,9 +14,12 @@ import jinja2
 
 LONGEST = 200
 
-# What may stand in Markdown as it is. Everything else becomes a character reference, which no Markdown parser takes
-# for structure; a colon or "www." would be enough for an automatic link.
-_UNSAFE = re.compile(r"[^\w\s.,;/()%-]|_|(?<=www)\.", re.IGNORECASE)
+# What Markdown may take for structure becomes a character reference, which it does not; all else stands as it is, so
+# that the source of a card can be read: an underscore inside a word, a colon before a space. A colon in "http:" or the
+# dot of "www." would be enough for an automatic link, and the Hub reads formulas between dollars.
+_UNSAFE = re.compile(r"[\\`*\[\]<>{}|~&$@^]|(?<![^\W_])_|_(?![^\W_])|:(?!\s|$)|(?<=www)\.", re.IGNORECASE)
+# A dash, a hash or a number with a dot at the start of a line would begin a list, a heading or a rule.
+_FIRST = re.compile(r"^(?=[-+=#]|\d+[.)](\s|$))(.)")
 
 
 class Markdown(str):
@@ -35,8 +38,7 @@ def escaped(text: Any) -> Markdown:
     if isinstance(text, Markdown):
         return text
     line = _UNSAFE.sub(lambda match: f"&#{ord(match[0])};", plain(text))
-    # A dash or a number with a dot at the start of a line would begin a list.
-    return Markdown(re.sub(r"^(?=-|\d+[.)](\s|$))(.)", lambda match: f"&#{ord(match[2])};", line))
+    return Markdown(_FIRST.sub(lambda match: f"&#{ord(match[2])};", line))
 
 
 def fenced(content: str, language: str = "") -> Markdown:

@@ -39,6 +39,11 @@ HOSTILE = [
     "name\u202etxt\u0000\u200b with\ttabs",
     "*a* _b_ ~~c~~ \\",
     "- one",
+    "+ one",
+    "# one",
+    "===",
+    "a_ _b_ __c__ d_e_",
+    "$x$ $$y$$ a:b mailto:me",
     "1. one",
     "&lt;b&gt;",
     "x" * 5000,
@@ -172,6 +177,15 @@ def test_text_is_only_text(text):
 @pytest.mark.parametrize("text", HOSTILE)
 def test_text_at_the_start_of_a_line_is_only_text(text):
     assert rendered(escaped(text)).startswith("<p>")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["vit_tiny", "a local folder: my_photos", 'it\'s 5 × 3 = 15 + "λ" #2 (95 %)', "img_2024-01-02.jpg!", "why?"],
+)
+def test_plain_text_stands_as_it_is(text):
+    """The source of a card was full of entities."""
+    assert escaped(text) == text and f"<p>{text}</p>\n" in rendered(text).replace("&quot;", '"')
 
 
 def test_a_fence_is_longer_than_any_in_its_content():

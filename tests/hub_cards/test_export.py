@@ -45,7 +45,12 @@ def test_onnx_gives_the_features_of_torch(rugged, tmp_path, capsys):
     assert "largest difference" in capsys.readouterr().out
     model = VISRegViTModel.from_pretrained(rugged / "model").eval()
     session = onnxruntime.InferenceSession(tmp_path / "vit.onnx")
-    assert [item.name for item in session.get_inputs()] == ["pixel_values"]
+    shapes = {item.name: item.shape for item in (*session.get_inputs(), *session.get_outputs())}
+    assert shapes == {
+        "pixel_values": ["batch", 3, "height", "width"],
+        "last_hidden_state": ["batch", "tokens", 32],
+        "pooler_output": ["batch", 32],
+    }
     for shape in ((1, 3, 16, 16), (5, 3, 8, 28), (2, 3, 64, 12)):
         pixels = torch.randn(shape)
         hidden, pooled = session.run(["last_hidden_state", "pooler_output"], {"pixel_values": pixels.numpy()})

@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from modeling_visreg import VISRegViTConfig, VISRegViTForPreTraining
 from visreg_training.compat import enable_activation_checkpointing
-from visreg_training.config.estimate import largest_micro_batch, step_cost
+from visreg_training.config.estimate import activation_width, largest_micro_batch, step_cost
 from visreg_training.loop.step import PretrainingStep
 from visreg_training.objective import VISRegObjective
 
@@ -79,6 +79,16 @@ def test_views_that_are_colored_ahead_are_those_of_all_images():
         assert cost.total_bytes == sum(
             (cost.state_bytes, cost.activation_bytes, cost.objective_bytes, cost.view_bytes)
         )
+
+
+@pytest.mark.parametrize("images, compiled, peak", [(64, False, 26.05e9), (64, True, 22.5e9), (128, True, 43.5e9)])
+def test_the_memory_measured_on_an_h100_is_what_is_estimated(images, compiled, peak):
+    """ViT-B/16 under bf16 autocast, with views that were ready: one set of them, in float32."""
+    with torch.device("meta"):
+        step = PretrainingStep(VISRegViTForPreTraining(VISRegViTConfig()), VISRegObjective(), 4)
+    cost = step_cost(step, [(4, 224), (6, 96)], images, images, activation_width(True, compiled))
+    ready = 4 * images * 3 * (4 * 224**2 + 6 * 96**2)
+    assert cost.total_bytes - cost.view_bytes + ready == pytest.approx(peak, rel=0.01)
 
 
 def test_the_largest_micro_batch_is_all_or_a_power_of_two():

@@ -48,7 +48,7 @@ def fill_defaults(
     *,
     meta_step: MetaStep | None = None,
     memory: int | None = None,
-    width: int = 4,
+    width: float = 4,
 ) -> tuple[PretrainOptions, list[str]]:
     """Without a recipe: choose what was not given from the images and the device.
 
@@ -59,7 +59,7 @@ def fill_defaults(
         processes: how many there are.
         meta_step: makes the step that the estimate of memory counts; needed with `memory`.
         memory: bytes of one process's device, from which the micro-batch follows; None leaves it alone (a CPU).
-        width: bytes of an activation, 2 under bf16 autocast.
+        width: bytes of an activation, from `activation_width`.
 
     Returns:
         The options with what was chosen, and what and why, as lines.
@@ -152,7 +152,7 @@ def choose_micro_batch(
     meta_step: MetaStep,
     processes: int,
     memory: int,
-    width: int,
+    width: float,
 ) -> Choice:
     """The largest micro-batch that is estimated to fit into `memory` bytes; `width`: bytes of an activation."""
     check_crops(config.patch_size, options)

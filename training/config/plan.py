@@ -7,7 +7,7 @@ import math
 from ..errors import UserError
 from .architectures import check_crops, config_from
 from .defaults import MetaStep
-from .estimate import Cost, largest_micro_batch, step_cost
+from .estimate import Cost, activation_width, largest_micro_batch, step_cost
 from .gpus import GPUS, USABLE
 from .options import PretrainOptions
 from .schedule import divided_batch
@@ -52,7 +52,8 @@ def plan_lines(
     config = config_from(options)
     check_crops(config.patch_size, options)
     batch = divided_batch(options.global_batch_size, gpus)
-    step, card, width = meta_step(options, config), GPUS[gpu], 4 if options.mixed_precision == "no" else 2
+    step, card = meta_step(options, config), GPUS[gpu]
+    width = activation_width(options.mixed_precision != "no", options.compile in ("auto", "blocks"))
     room = card.memory * 2**30 * USABLE
     micro = min(options.micro_batch_size or batch, batch)
     cost = step_cost(step, options.resolutions(), batch, micro, width, gpus)

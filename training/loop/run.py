@@ -27,6 +27,7 @@ from ..config import (
     training_schedule,
 )
 from ..config.defaults import fill_defaults
+from ..config.estimate import activation_width
 from ..data import Source, SourceOptions, Subset, open_stream
 from ..distributed import on_cpu
 from ..errors import UserError
@@ -36,7 +37,7 @@ from ..objective.options import ObjectiveOptions
 from ..option import take
 from ..run_folder import RunFolder, model_directory
 from ..seeding import seed_of
-from .compiling import compile_backbone
+from .compiling import compile_backbone, compile_mode
 from .step import PretrainingStep
 
 
@@ -102,7 +103,8 @@ def choose_defaults(options: PretrainOptions, source: Source, accelerator: Accel
     """Without a recipe: choose what was not given from the images and the device, and say what and why."""
     device = accelerator.device
     memory = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
-    width = 2 if accelerator.mixed_precision == "bf16" else 4
+    compiled = compile_mode(options.compile, device) == "blocks"
+    width = activation_width(accelerator.mixed_precision == "bf16", compiled)
     options, lines = fill_defaults(
         options,
         source,

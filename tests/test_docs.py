@@ -8,6 +8,7 @@ docs/results.md shows takes an hour.
 """
 
 import argparse
+import ast
 import re
 import runpy
 import shlex
@@ -107,8 +108,8 @@ def carry_out(words: list[str], command: str, elsewhere: bool, patch) -> None:
             patch.setattr(sys, "argv", words[1:])
             runpy.run_path(words[1], run_name="__main__")
     elif words[:2] == ["pip", "install"]:
-        (extra,) = re.findall(r"\[(.*)\]", command)
-        assert f'"{extra}": ' in (ROOT / "setup.py").read_text()
+        for extra in re.findall(r"\[(.*)\]", command):
+            assert f'"{extra}": ' in (ROOT / "setup.py").read_text()
     elif words[0] == "sbatch":
         assert Path(words[1]).is_file()
     else:
@@ -139,6 +140,32 @@ def understood(words: list[str], patch) -> None:
     patch.setattr(argparse.ArgumentParser, "parse_args", only_parse)
     with pytest.raises(Parsed):
         cli.main(words)
+
+
+def test_the_accumulated_gradient_is_that_of_the_whole_batch():
+    """The second block of the page on the loss, without its optimizer, against one pass over all images."""
+    text = (ROOT / "docs" / "guide_only_the_loss.md").read_text(encoding="utf-8")
+    first, second = [block for language, block in BLOCK.findall(text) if language == "python"]
+    names = {"__name__": "snippet"}
+    torch.manual_seed(0)
+    exec(compile(first, "first", "exec"), names)
+    exec(compile(second.replace("optimizer.step()\n", ""), "second", "exec"), names)
+    weights = [*names["backbone"].parameters(), *names["projector"].parameters()]
+    accumulated = [weight.grad.clone() for weight in weights]
+    z = names["projector"](names["backbone"](names["views"].flatten(0, 1))).unflatten(0, (4, 256))
+    whole = torch.autograd.grad(names["objective"](z, num_global=4, step=0).total, weights)
+    for ours, theirs in zip(accumulated, whole, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-6)
+
+
+def test_the_modules_named_for_lora_are_the_linear_layers_of_a_block():
+    text = (ROOT / "docs" / "guide_use_a_checkpoint.md").read_text(encoding="utf-8")
+    named = re.search(r"target_modules=(\[.*?\])", text)[1]
+    config = VISRegViTConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=1, image_size=32, patch_size=8)
+    modules = VISRegViTModel(config).named_modules()
+    assert {name.rpartition(".")[2] for name, module in modules if isinstance(module, torch.nn.Linear)} == set(
+        ast.literal_eval(named)
+    )
 
 
 @pytest.mark.parametrize("page", [*sorted(path.name for path in (ROOT / "docs").glob("*.md")), "../CHANGELOG.md"])

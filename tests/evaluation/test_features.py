@@ -2,12 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Features: extracted once, keyed by what decides them, the same for any batch size and number of processes."""
 
+import csv
 import json
 import subprocess
 import sys
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List
@@ -198,6 +200,16 @@ def test_saved_features_can_be_read_by_others(model, shared_cache, tmp_path):
     table = parquet.read_table(tmp_path / "f.parquet")
     assert table.column("id").to_pylist() == found.ids and table.column("label").to_pylist() == found.labels.tolist()
     assert torch.equal(torch.tensor(table.column("features").to_pylist()), found.features)
+    save_features(tmp_path / "f.npz", found, '{"model": 1}')
+    with np.load(tmp_path / "f.npz") as arrays:
+        assert np.array_equal(arrays["features"], found.features.numpy()) and arrays["ids"].tolist() == found.ids
+        assert arrays["labels"].tolist() == found.labels.tolist() and json.loads(str(arrays["record"])) == {"model": 1}
+    save_features(tmp_path / "f.csv", found, "{}")
+    with (tmp_path / "f.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["id"] for row in rows] == found.ids and [int(row["label"]) for row in rows] == found.labels.tolist()
+    numbers = [[float(row[f"f{column}"]) for column in range(found.features.shape[1])] for row in rows]
+    assert torch.equal(torch.tensor(numbers), found.features)
 
 
 @pytest.mark.parametrize(

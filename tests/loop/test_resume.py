@@ -257,6 +257,21 @@ def test_a_finished_run_without_checkpoints_is_not_deleted(unbroken, tmp_path):
     assert (copy / "model" / "model.safetensors").is_file()
 
 
+def test_what_cannot_be_continued_is_told_the_way_round(recipe, unbroken, tmp_path):
+    """Longer after the end, from the model; a run under way on other processes, from its checkpoint. Both start."""
+    options = from_keywords(config=recipe, output_dir=str(unbroken), epochs=12)
+    state = RunState(recipe=options.replace(epochs=6).as_recipe(), positions=[{}])
+    with pytest.raises(UserError, match=rf"epochs \(6.* -> 12.*--initialize_from {unbroken} --output_dir ANOTHER$"):
+        check_same_run(state, options, 1)
+    under_way = tmp_path / "under_way"
+    shutil.copytree(unbroken, under_way, ignore=shutil.ignore_patterns("model", "pretraining", "summary.json"))
+    newest = RunFolder(under_way).newest_checkpoint()
+    options = from_keywords(config=recipe, output_dir=str(under_way))
+    with pytest.raises(UserError, match=rf"1 processes, not 2.*--initialize_from {newest} --output_dir ANOTHER$"):
+        check_same_run(RunState(recipe=options.as_recipe(), positions=[{}]), options, 2)
+    finished({"config": recipe, "output_dir": tmp_path / "longer", "initialize_from": newest, "max_steps": 1})
+
+
 def test_a_run_starts_from_the_backbone_of_another(unbroken, tmp_path):
     """By the folder of a run; architecture options are refused, the projector comes along where its size stays."""
     start = {

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..backbones import BackboneOptions, open_backbone
 from ..distributed import process_state
 from ..errors import UserError, setting_up
-from ..evaluation.cache import CacheOptions, cached_features, save_features
+from ..evaluation.cache import SAVED_AS, CacheOptions, cached_features, save_features
 from ..evaluation.features import FeatureOptions
 from ..evaluation.splits import SplitOptions
 from .flags import flat_parser, parse, part
@@ -18,11 +18,11 @@ from .flags import flat_parser, parse, part
 def main(argv: list[str]) -> None:
     """Raises UserError for a mistake."""
     kinds, needed = (CacheOptions, FeatureOptions, SplitOptions, BackboneOptions), ("model", "dataset", "output")
-    parser = flat_parser("features", "features of a data set as a safetensors or parquet file", *kinds, needed=needed)
-    parser.add_argument("--output", type=Path, help="ends in .safetensors or .parquet")
+    parser = flat_parser("features", "features of a data set as a file", *kinds, needed=needed)
+    parser.add_argument("--output", type=Path, help=f"ends in {' or '.join(SAVED_AS)}")
     given = parse(parser, argv, needed)
-    if given.output.suffix not in (".safetensors", ".parquet"):
-        raise UserError(f"--output ends in .safetensors or .parquet, not {given.output.name!r}")
+    if given.output.suffix not in SAVED_AS:
+        raise UserError(f"--output ends in {' or '.join(SAVED_AS)}, not {given.output.name!r}")
     with setting_up():
         model, options, cache = (part(kind, given) for kind in (BackboneOptions, FeatureOptions, CacheOptions))
         backbone = open_backbone(model.model, model.trust_remote_code).to(process_state().device)

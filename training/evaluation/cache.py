@@ -7,6 +7,7 @@
 n images.
 """
 
+import csv
 import hashlib
 import json
 import logging
@@ -14,6 +15,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow
 import torch
 from pyarrow import parquet
@@ -38,6 +40,9 @@ from .preprocessing import EvaluationTransform, transform_for
 logger = logging.getLogger(__name__)
 
 _FORMAT = 4  # of the cached files
+
+
+SAVED_AS = (".safetensors", ".parquet", ".csv", ".npz")  # suffixes of files of features
 
 
 @dataclass(frozen=True)
@@ -141,9 +146,11 @@ def save_features(path: Path, features: Features, record: str) -> None:
     """Features, labels and ids for a user's own work, whole or absent.
 
     A .safetensors file has the tensors `features`, `labels` and, in its metadata, `ids` (JSON) and `record`; a
-    .parquet file one row an image with the columns `id`, `label` and `features`.
+    .parquet file one row an image with the columns `id`, `label` and `features`; a .csv file the same with a column
+    for each number, f0, f1, ..., and no record; a .npz file the arrays `features`, `labels`, `ids` and `record`.
 
     Args:
+        path: its suffix is one of `SAVED_AS`.
         record: JSON that says which model and data they are of.
     """
     with atomic_file(path) as part:
@@ -151,10 +158,25 @@ def save_features(path: Path, features: Features, record: str) -> None:
             rows = {"id": features.ids, "label": features.labels.tolist(), "features": list(features.features.numpy())}
             table = pyarrow.table(rows).replace_schema_metadata({"visreg": record})
             parquet.write_table(table, part)
+        elif path.suffix == ".csv":
+            _write_csv(part, features)
+        elif path.suffix == ".npz":
+            arrays = {"features": features.features.numpy(), "labels": features.labels.numpy()}
+            np.savez(part, **arrays, ids=np.array(features.ids), record=np.array(record))
         else:
             tensors = {"features": features.features.contiguous(), "labels": features.labels.contiguous()}
             with disk_errors(path):
                 save_file(tensors, part, {"ids": json.dumps(features.ids), "record": record})
+
+
+def _write_csv(path: Path, features: Features) -> None:
+    """Numbers to nine digits, which give a float32 back; several classes of an image with spaces between them."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "label", *(f"f{column}" for column in range(features.features.shape[1]))])
+        for name, label, row in zip(features.ids, features.labels, features.features.tolist(), strict=True):
+            classes = " ".join(map(str, label.nonzero().flatten().tolist())) if label.ndim else label.item()
+            writer.writerow([name, classes, *(f"{value:.9g}" for value in row)])
 
 
 def _write(path: Path, features: Features, positions: torch.Tensor, key: Json) -> None:

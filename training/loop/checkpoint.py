@@ -316,6 +316,13 @@ def _on_main_process(run: Run, action: Callable[[], None]) -> None:
         raise UserError(problem)
 
 
+def way_round(options: PretrainOptions) -> str:
+    """Flags of a run that goes on from the weights of this one: longer, or on other processes."""
+    folder = RunFolder(str(options.output_dir))
+    start = folder.path if folder.finished() else folder.newest_checkpoint() or folder.path
+    return f"--initialize_from {start} --output_dir ANOTHER"
+
+
 def check_same_run(state: RunState, options: PretrainOptions, processes: int) -> list[str]:
     """Lines that name the options changed since the checkpoint and allowed to.
 
@@ -327,10 +334,13 @@ def check_same_run(state: RunState, options: PretrainOptions, processes: int) ->
     fatal = [name for name in changed if name not in free_on_resume()]
     if fatal:
         named = ", ".join(f"{name} ({before[name]} -> {recipe[name]})" for name in fatal)
-        raise UserError(f"the run cannot be continued with another {named}: use the old value, or another output_dir")
+        raise UserError(
+            f"the run cannot be continued with another {named}: use the old value, or start another run from its "
+            f"weights: {way_round(options)}"
+        )
     if len(state.positions or []) != processes:
         raise UserError(
             f"the run was started with {len(state.positions or [])} processes, not {processes}: "
-            "its data order needs the same number"
+            f"its data order needs the same number; another run may start from its weights: {way_round(options)}"
         )
     return [f"{name}: {before[name]} -> {recipe[name]}" for name in changed]

@@ -297,16 +297,6 @@ def run_subset(model: str, dataset: str | None, split: str) -> Subset:
     return Subset(**values, seed=recipe.get("seed") or 0)
 
 
-def _with_masks(dataset: str, splits: tuple[str, str], mask_column: str, options: Json) -> Sources:
-    images = [open_stream(dataset, split=split, **options) for split in splits]
-    columns = options | {"image_column": mask_column, "label_column": None}
-    try:
-        train, test = (open_stream(dataset, split=split, **columns) for split in splits)
-    except ValueError as error:
-        raise ValueError(str(error).replace("image_column", "mask_column")) from error
-    return Sources(*images, masks=(train, test))
-
-
 def load_task(
     backbone: Backbone,
     sources: Sources,

@@ -42,7 +42,7 @@ def activation_width(bf16: bool, compiled: bool) -> float:
 
     Under bf16 autocast normalizations and residuals stay in float32 and casts are kept beside them; compiled blocks
     keep less. Both are measured, on an H100: ViT-B/16, 4 x 224 + 6 x 96 px, 64 images, 26.05 GB and 22.5 GB at the
-    peak. Of 128 images in compiled blocks, 43.5 GB were measured and 43.6 are estimated. Other models, and activation
+    peak. Of 128 images in compiled blocks, 43.5 GB were measured and 43.4 are estimated. Other models, and activation
     checkpointing, were not measured.
 
     Args:

@@ -10,6 +10,7 @@
 Of the floor only, so that the loop, the evaluation and the model cards all read a run through it.
 """
 
+import errno
 import fnmatch
 import json
 import os
@@ -217,6 +218,20 @@ def appended(path: Path) -> Iterator[Any]:
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_NOFOLLOW", 0)
     with open(os.open(path, flags, 0o666), "a", encoding="utf-8") as file:
         yield file
+
+
+def check_writable(path: Path) -> None:
+    """Raises OSError, before the work, where a file or folder at `path` could not be written after it."""
+    place = path.absolute()
+    while not place.exists():
+        place = place.parent
+    if place.is_dir() and place == path.absolute() and path.suffix:
+        raise IsADirectoryError(errno.EISDIR, "it is a folder, and a file is to be written there", str(path))
+    if not place.is_dir() and place != path.absolute():
+        raise NotADirectoryError(errno.ENOTDIR, "it is no folder, so nothing can be written below it", str(place))
+    writable = place if place.is_dir() else place.parent
+    if not os.access(writable, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "nothing can be written into this folder", str(writable))
 
 
 def write_text(path: Path, text: str) -> None:

@@ -5,7 +5,9 @@
 import json
 
 import pytest
+from datasets import ClassLabel, Dataset, Features, Image
 
+from helpers import forked
 from visreg_training.data import BadDataError, MultiCrop, PretrainingLoader, open_stream
 from visreg_training.data.skips import SkipLog
 
@@ -169,3 +171,38 @@ def test_one_bad_row_group_of_many_does_not_stop_a_run(tmp_path, write_image_dat
     again = {"kind": "unreadable_file", "id": "0-7", "path": None, "detail": "broken", "share_of_shard": 1 / 125}
     with pytest.raises(BadDataError, match=r"2 row group\(s\) of the 1 shards, 1.6% of the data"):
         log.add(0, [again])
+
+
+def test_files_that_are_empty_count_as_files(tmp_path, caplog):
+    """By their bytes the lost share would be 0 %."""
+    forked.write_shards(tmp_path / "data", shards=10, images=8)
+    for number in range(5):
+        (tmp_path / "data" / f"train-{number:05d}-of-00010.parquet").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"5 of 10 parquet files cannot be read .* 50\.0% of them"):
+        open_stream(tmp_path / "data", max_bad_share=0.49)
+    source = open_stream(tmp_path / "data", max_bad_share=0.5)
+    assert source.num_examples == 40
+    assert "5 of 10 parquet files cannot be read and are left out: train-00000" in caplog.text
+
+
+def labeled(labels: list[int], photo, encode_image) -> Dataset:
+    """Images with labels of two declared classes, whatever they are: what a file of anybody's may hold."""
+    image = {"bytes": encode_image(photo[:40, :40]), "path": None}
+    features = Features({"image": Image(decode=False), "label": ClassLabel(names=["a", "b"])})
+    plain = Dataset.from_dict({"image": [image] * len(labels), "label": labels}).data.table
+    metadata = {"huggingface": json.dumps({"info": {"features": features.to_dict()}})}
+    return Dataset(plain.replace_schema_metadata(metadata))
+
+
+def test_labels_that_their_column_does_not_declare_are_named(tmp_path, photo, encode_image):
+    labeled([0, 1] * 19 + [-1, 7], photo, encode_image).save_to_disk(tmp_path / "data")
+    with pytest.raises(ValueError, match="'label' holds 7, and its 2 classes are numbered from 0 to 1"):
+        open_stream(tmp_path / "data")
+    source = open_stream(tmp_path / "data", streaming=True)
+    with pytest.raises(BadDataError, match="has the label 7, and its 2 classes"):
+        list(source.examples())
+    loader = PretrainingLoader(source, MultiCrop(1, 0, 8), batch_size=40, num_workers=1)
+    with pytest.raises(BadDataError, match="has the label 7, and its 2 classes"):
+        next(loader)
+    labeled([0, 1] * 19 + [-1, 1], photo, encode_image).save_to_disk(tmp_path / "good")
+    assert open_stream(tmp_path / "good").num_examples == 40

@@ -23,7 +23,9 @@ def main(argv: list[str]) -> None:
     with setting_up():
         from modeling_visreg import convert_checkpoint, to_released
         from visreg_hub_cards import origin_of, write_converted_card
+        from visreg_hub_cards.license import chosen_license, origin_of_file
 
+        chosen_license(given.license, origin_of_file(given.source.name))  # before anything is written
         if given.source.is_dir():
             written = to_released(given.source, given.output, overwrite=given.overwrite)
         else:

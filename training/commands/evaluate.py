@@ -23,7 +23,7 @@ from ..evaluation.suite import run_suite, suite_protocols
 from ..evaluation.suite_datasets import ENTRIES, SUITES
 from ..option import declared
 from ..parser import OneLineParser, set_values
-from ..run_folder import write_text
+from ..run_folder import check_writable, write_text
 from .flags import flat_parser, parse, part
 
 
@@ -66,6 +66,8 @@ def evaluate_one(name: str, argv: list[str]) -> None:
         parser.add_argument("--protocol", choices=tuple(protocol.presets), help="a published one; flags override it")
     given = parse_recipe(parser, name, argv, needed)
     with setting_up():
+        if given.output is not None:
+            check_writable(given.output)
         options, cache = part(protocol.options, given), part(CacheOptions, given)
         features = features_of(protocol, given) if protocol.takes_features else None
         backbone = open_backbone(given.model, part(BackboneOptions, given).trust_remote_code)
@@ -76,9 +78,10 @@ def evaluate_one(name: str, argv: list[str]) -> None:
     if result is not None:
         if folder is not None and (folder / "model" / "config.json").is_file():
             write_derived_card(folder / "model", start=given.model)
+        print(summary(result), end="", flush=True)  # first: a disk that is full now loses no number
         if given.output is not None:
-            print(f"written to {write_result(result, given.output)}", file=sys.stderr)
-        print(summary(result), end="")
+            with setting_up():
+                print(f"written to {write_result(result, given.output)}", file=sys.stderr)
 
 
 def evaluate_suite(argv: list[str]) -> None:
@@ -97,6 +100,7 @@ def evaluate_suite(argv: list[str]) -> None:
     parser.add_argument("--output", type=Path, help="folder of the result files")
     given = parse_recipe(parser, name, argv, ("model", "output"))
     with setting_up():
+        check_writable(given.output)
         sources = dict(split_source(text) for text in given.source)
         options, cache = part(protocol.options, given), part(CacheOptions, given)
         features = features_of(protocol, given)
@@ -107,8 +111,9 @@ def evaluate_suite(argv: list[str]) -> None:
         return
     if results:
         table = compare(results)
-        write_text(given.output / "table.md", table)
-        print(table)
+        print(table, flush=True)
+        with setting_up():
+            write_text(given.output / "table.md", table)
     if unreached:
         raise RunStopped(f"{len(unreached)} data sets were not reached, as said above: {', '.join(unreached)}")
 

@@ -12,6 +12,7 @@ from ..errors import UserError, setting_up
 from ..evaluation.cache import SAVED_AS, CacheOptions, cached_features, save_features
 from ..evaluation.features import FeatureOptions
 from ..evaluation.splits import SplitOptions
+from ..run_folder import check_writable
 from .flags import flat_parser, parse, part
 
 
@@ -24,6 +25,7 @@ def main(argv: list[str]) -> None:
     if given.output.suffix not in SAVED_AS:
         raise UserError(f"--output ends in {' or '.join(SAVED_AS)}, not {given.output.name!r}")
     with setting_up():
+        check_writable(given.output)
         model, options, cache = (part(kind, given) for kind in (BackboneOptions, FeatureOptions, CacheOptions))
         backbone = open_backbone(model.model, model.trust_remote_code).to(process_state().device)
         source = part(SplitOptions, given).open()

@@ -12,6 +12,7 @@ from argparse import Namespace
 from ..errors import UserError, setting_up
 from ..evaluation.features import FeatureOptions
 from ..evaluation.reports.drawing import PICTURES, draw
+from ..run_folder import check_writable
 from .flags import flat_parser, parse, part
 
 
@@ -30,6 +31,7 @@ def main(argv: list[str]) -> None:
     parser = flat_parser(f"visualize {kind}", picture.title, *kinds, needed=needed)
     given = parse(parser, rest, needed)
     with setting_up():
+        check_writable(given.output)
         taken = part(FeatureOptions, Namespace(**{"layers": picture.layers} | vars(given)))
         written = draw(kind, part(picture.options, given), taken)
     print(f"written to {written}", file=sys.stderr)

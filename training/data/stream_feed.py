@@ -200,6 +200,7 @@ class StreamFeed:
         builder = BatchBuilder(self.multi_crop, self.batch_size, self.seed)
         while not builder.full:
             raw, epoch = reader.next()
+            self.source.check_label(raw)
             builder.add(raw, epoch)
             _stop_if_hopeless(builder, self.source.name)
         builder.skipped += reader.lost

@@ -13,7 +13,7 @@ from ..decode import RawExample
 from ..subsets import Subset
 from .columns import Columns, find_columns
 from .opened import OpenedSplit, SplitRequest
-from .source import Source, common_fields
+from .source import Source, check_labels, common_fields
 
 
 @dataclass(kw_only=True)
@@ -60,6 +60,7 @@ def map_source(
     columns = find_columns(data.features, image_column, label_column)
     if len(data) == 0:
         raise ValueError(f"dataset: the split {request.split} of {opened.name} is empty.")
+    check_labels(opened, columns)
     data = data.cast_column(columns.image, Image(decode=False))
     label_values = None
     if columns.text_labels:

@@ -11,11 +11,13 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from datasets import ClassLabel
 from PIL import Image
+from pyarrow import compute
 
 from ...run_folder import Json
 from ..decode import BadImage, RawExample, open_image
-from ..skips import SkipLog, skip_record
+from ..skips import BadDataError, SkipLog, skip_record
 from ..subsets import Subset
 from .columns import Columns
 from .opened import OpenedSplit, SplitRequest
@@ -105,6 +107,12 @@ class Source:
         """All images once, undecoded; in plain order, or shuffled by a seed (streams: shards and rows of a block)."""
         raise TypeError(f"{type(self).__name__} does not say how its images are read")
 
+    def check_label(self, raw: RawExample) -> None:
+        """Raises BadDataError for a class that the column does not declare: whoever counts by it would fail later."""
+        names, labels = self.label_names, raw.label if isinstance(raw.label, list) else [raw.label]
+        if names and (wrong := [one for one in labels if isinstance(one, int) and not -1 <= one < len(names)]):
+            raise BadDataError(f"{self.name}: image {raw.id} has the label {wrong[0]}, {_declared(names)}")
+
     def examples(
         self, limit: int | None = None, max_bad_share: float = 0.01, seed: int | None = None
     ) -> Iterator[tuple[Image.Image, object, str]]:
@@ -133,6 +141,20 @@ class Source:
             log.add(1, [])
             given += 1
             yield image, raw.label, raw.id
+
+
+def check_labels(opened: OpenedSplit, columns: Columns) -> None:
+    """Raises ValueError if a column at hand holds classes that it does not declare."""
+    if not isinstance(opened.data.features.get(columns.label), ClassLabel):
+        return
+    found = compute.min_max(opened.data.data.column(columns.label)).as_py()
+    for label in found.values():
+        if label is not None and not -1 <= label < len(columns.label_names or []):
+            raise ValueError(f"label_column: {columns.label!r} holds {label}, {_declared(columns.label_names or [])}.")
+
+
+def _declared(names: list[str]) -> str:
+    return f"and its {len(names)} classes are numbered from 0 to {len(names) - 1}, with -1 for none"
 
 
 def common_fields(opened: OpenedSplit, request: SplitRequest, subset: Subset) -> Json:

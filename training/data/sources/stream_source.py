@@ -53,7 +53,9 @@ class StreamSource(Source):
         for number, block in enumerate(self._blocks(seed)):
             if seed is not None:
                 block = [block[index] for index in permutation(len(block), "sample", seed, 2, number)]
-            yield from filter(self.keeps, block)
+            for raw in filter(self.keeps, block):
+                self.check_label(raw)
+                yield raw
 
     def _blocks(self, seed: int | None) -> Iterator[list[RawExample]]:
         """Rows of one shard after the other; with a seed of several at a time, as a shard may hold one class only."""

@@ -75,6 +75,12 @@ class VISRegViTPatchEmbeddings(nn.Module):
         )
 
     def forward(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        self.check_shape(pixel_values)
+        pixel_values = pixel_values.to(self.projection.weight.dtype)
+        return self.projection(pixel_values).flatten(2).transpose(1, 2)
+
+    def check_shape(self, pixel_values: torch.Tensor) -> None:
+        """Raises ValueError unless these are images that divide into patches."""
         if pixel_values.ndim != 4 or pixel_values.shape[1] != self.num_channels:
             raise ValueError(
                 f"pixel_values must be (batch, {self.num_channels}, height, width); got {tuple(pixel_values.shape)}."
@@ -86,8 +92,6 @@ class VISRegViTPatchEmbeddings(nn.Module):
                 f"{self.patch_size}; the nearest that fit: height {self._nearest(height)}, "
                 f"width {self._nearest(width)}."
             )
-        pixel_values = pixel_values.to(self.projection.weight.dtype)
-        return self.projection(pixel_values).flatten(2).transpose(1, 2)
 
     def _nearest(self, side: int) -> str:
         below = side - side % self.patch_size

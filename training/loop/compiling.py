@@ -5,7 +5,7 @@
 The blocks are where the time goes. Compiled together with all around them they are one graph for each of L blocks;
 compiled once, as a function of which the block is an argument, they need L times less of the compiler, and what
 stays outside (hooks that collect hidden states, FSDP's hooks, activation checkpointing) stays plain Python. Compiled
-blocks also take the tokens of all resolutions at once (packed.py).
+blocks also take the tokens of all resolutions at once, and patches are cut for one product (packed.py).
 """
 
 import importlib.util
@@ -28,7 +28,7 @@ from ..compat import (
     traces_transformers,
 )
 from ..errors import one_line
-from .packed import Packing, packed_block
+from .packed import Packing, packed_block, patch_products
 
 
 def compile_mode(wanted: str, device: torch.device) -> str:
@@ -71,6 +71,8 @@ def compile_backbone(vit: VISRegViTModel, wanted: str, device: torch.device, ann
     # Without what transformers wraps around it, which checkpoints.
     forward = partial(either_forward, inspect.unwrap(type(blocks[0]).forward))
     compiled = CompiledBlock(forward, wanted == "auto", announced)
+    patches = vit.embeddings.patch_embeddings
+    patches.forward = partial(patch_products, patches)
     for block in blocks:
         checkpoints = checkpoints_in_forward(type(block))
         block.forward = partial(checkpointed if checkpoints else compiled, *([compiled] if checkpoints else []), block)

@@ -90,6 +90,19 @@ def cls_tokens(tokens: torch.Tensor, packing: Packing) -> list[torch.Tensor]:
     return [part.unflatten(0, shape)[:, 0] for part, shape in zip(parts, packing.resolutions, strict=True)]
 
 
+def patch_products(embeddings: nn.Module, pixel_values: torch.Tensor) -> torch.Tensor:
+    """The forward of a `VISRegViTPatchEmbeddings`: crops (rows, C, H, W) to (rows, N, d), as one matrix product.
+
+    A convolution whose stride is its size is a product of flattened patches; cuDNN takes ten times as long for it.
+    """
+    embeddings.check_shape(pixel_values)
+    size, projection = embeddings.patch_size, embeddings.projection
+    pixels = pixel_values.to(product_dtype(projection.weight))
+    cut = pixels.unflatten(3, (-1, size)).unflatten(2, (-1, size))  # (rows, C, H / size, size, W / size, size)
+    patches = cut.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+    return linear(patches, projection.weight.flatten(1), projection.bias)
+
+
 def packed_block(
     block: nn.Module, tokens: torch.Tensor, factors: torch.Tensor | None, packing: Packing
 ) -> torch.Tensor:

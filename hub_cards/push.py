@@ -172,7 +172,12 @@ class Upload:
                 raise ConnectionError(f"the Hub is away ({one_line(error, 200)}).") from error
             if isinstance(error, HfHubHTTPError):
                 raise ValueError(self.refusal(error)) from error
-            raise
+            if type(error) is ValueError and not error.__cause__:  # what `prepare` itself refuses
+                raise
+            if isinstance(error, MemoryError):
+                raise
+            said = f"{type(error).__name__}: {one_line(error, 200)}"
+            raise ValueError(f"the Hub's answer to the push to {self.repo_id} is none of a Hub ({said}).") from error
 
     def prepare(self) -> None:
         """The repository and the branch, created if need be."""

@@ -152,13 +152,13 @@ def atomic_directory(directory: str | Path, overwrite: bool = False, durable: bo
         ValueError: `directory` is a file, or it is not empty and `overwrite` is False.
     """
     directory = Path(directory).absolute()
+    remove_leftovers(directory)
     if directory.is_file():
         raise ValueError(f"{directory} is a file; a checkpoint is a directory.")
     if not overwrite and directory.exists() and any(directory.iterdir()):
         raise ValueError(f"{directory} is not empty; choose another directory or ask to overwrite it.")
     unique = uuid.uuid4().hex[:8]
     directory.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(directory)
     staging = directory.with_name(f".{directory.name}.{unique}.new")
     staging.mkdir()
     lock = _lock(staging)

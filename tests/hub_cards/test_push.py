@@ -18,6 +18,8 @@ from safetensors.torch import load_file, save_file
 from visreg_hub_cards import BackgroundPush, check_card, push_run, try_push, write_card, write_converted_card
 from visreg_hub_cards.staging import stage
 from visreg_training import retry
+from visreg_training.loop.hub_pusher import HubPusher
+from visreg_training.run_folder import RunFolder
 
 
 WHAT_AUTOMODEL_READS = {
@@ -247,6 +249,43 @@ def test_a_commit_that_is_refused_is_not_asked_for_again(hub, api, run, impatien
     with pytest.raises(ValueError, match=r"refused the push to org/first \(400\)"):
         push_run(run, "org/first", api=api)
     assert impatient == []
+
+
+PAGE = b"<html><body>Please log in to the network</body></html>"
+
+
+@pytest.mark.parametrize("status", [200, 307, 400, 403])
+@pytest.mark.parametrize("place", ["/repos/create", "/preupload/", "objects/batch", "/lfs/", "/commit/", "/tree/"])
+def test_answers_of_something_else_than_a_hub_are_one_line(hub, api, run, impatient, place, status):
+    """A page of HTML from a proxy, a redirection that leads nowhere, a refusal of the storage."""
+    method = {"/lfs/": "PUT", "/tree/": "GET"}.get(place, "POST")
+    hub.fail(method, place, status=status, content=PAGE, headers={"Content-Type": "text/html"}, times=1000)
+    message = try_push(run, "org/first", api=api)
+    assert "\n" not in message and len(message) < 1500
+    if (place, status) != ("/lfs/", 200):  # storage answers an upload with whatever it likes
+        assert message.startswith("not pushed: ")
+        with pytest.raises((ValueError, ConnectionError)):
+            push_run(run, "org/first", api=api)
+    assert sum(impatient) < 600
+
+
+def test_a_hub_that_never_answers_does_not_keep_a_training(hub, run, tmp_path, monkeypatch, capsys):
+    """Neither the push beside it nor the one at its end; both are given up, and said."""
+    for name, value in hub.environment(tmp_path / "home").items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(retry, "SILENCE", 0.5)
+    monkeypatch.setattr(retry, "PUSH_PATIENCE", 1.0)
+    hub.fail("POST", "/repos/create", action="hang", times=1000)
+    options = SimpleNamespace(push_to_hub=True, repo_id="org/first", push_every=1, private=False)
+    api = HfApi(endpoint=hub.url, token=hub.token)
+    monkeypatch.setattr("visreg_hub_cards.push.HfApi", lambda: api)
+    pusher = HubPusher(SimpleNamespace(options=options, folder=RunFolder(run), is_main=True))
+    pusher.checkpoint_written()
+    assert pusher.background.finish(1) is not None  # ended, though it had not had its answer
+    pusher.run_finished()
+    said = capsys.readouterr().out
+    assert "not pushed: the Hub is away" in said and "To try again: visreg push" in said
+    assert not [path.name for path in run.iterdir() if path.name.startswith(".push")]
 
 
 def test_a_training_under_way_pushes_beside_it(hub, run, tmp_path, monkeypatch):

@@ -34,6 +34,7 @@ class HubPusher:
         """After the card is written: one commit with the finished run, or a line that says how to push it later."""
         if self.wanted:
             self.close()  # an older checkpoint must not arrive after the finished model
+            print(f"pushing to {self.repo_id}; a Hub that does not answer is given up after minutes", flush=True)
             print(try_push(self.folder, self.repo_id, private=self.private))
 
     def close(self) -> None:

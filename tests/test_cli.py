@@ -18,6 +18,10 @@ LINES = [
     "pretrain --dataset photos --output_dir out --epoch 3",  # a mistake
     "plan --help",
     "preview --help",
+    "features --help",
+    "search --help",
+    "visualize --help",
+    "visualize pca --help",
     "card --help",
     "push --help",
     "export --help",

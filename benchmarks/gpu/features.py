@@ -36,7 +36,8 @@ def sizes(small: bool) -> tuple[int, int, int]:
 def our_call(pixels: list[torch.Tensor], size: int, small: bool):
     from modeling_visreg import VISRegViTConfig, VISRegViTModel
     from visreg_training.backbones import wrap_backbone
-    from visreg_training.evaluation.features import FeatureOptions, embed_batch
+    from visreg_training.evaluation.features import embed_batch
+    from visreg_training.evaluation.options import FeatureOptions
     from visreg_training.evaluation.preprocessing import transform_for
 
     width, depth, heads = sizes(small)

@@ -23,7 +23,7 @@ from modeling_visreg import (
 from visreg_training.backbones import open_backbone, wrap_backbone
 from visreg_training.data import open_stream
 from visreg_training.evaluation.cache import FeatureCache
-from visreg_training.evaluation.features import FeatureOptions
+from visreg_training.evaluation.options import FeatureOptions
 from visreg_training.evaluation.protocols.knn import knn
 from visreg_training.evaluation.protocols.linear import LinearOptions, linear
 from visreg_training.evaluation.splits import Sources, load_task

@@ -14,7 +14,7 @@ from visreg_training.backbones import open_backbone
 from visreg_training.commands import evaluate, features, visualize
 from visreg_training.data import Subset, open_stream
 from visreg_training.errors import RunStopped, UserError
-from visreg_training.evaluation.features import FeatureOptions
+from visreg_training.evaluation.options import FeatureOptions
 from visreg_training.evaluation.protocols.knn import knn_accuracy
 from visreg_training.evaluation.reports.compare import compare, published_figures
 from visreg_training.evaluation.reports.published import PUBLISHED
@@ -212,8 +212,8 @@ def test_features_command(common, tmp_path):
     with safe_open(out, "pt") as file:
         assert file.get_tensor("features").shape == (300, 128)
         assert json.loads(file.metadata()["record"])["data"]["dataset"] == "digits"
-    with pytest.raises(UserError, match=r"\.safetensors or \.parquet"):
-        features.main([*common, "--dataset", "digits", "--output", "x.csv"])
+    with pytest.raises(UserError, match=r"\.safetensors or \.parquet or \.csv or \.npz, not"):
+        features.main([*common, "--dataset", "digits", "--output", "x.txt"])
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,8 @@ from modeling_visreg import VISRegViTModel
 from visreg_training.backbones import open_backbone, wrap_backbone
 from visreg_training.data import BadDataError, NoSuchSplit, open_stream
 from visreg_training.evaluation.cache import FeatureCache, cached_features, feature_key, save_features
-from visreg_training.evaluation.features import FeatureOptions, digest, extract_features, label_tensor
+from visreg_training.evaluation.features import digest, extract_features, label_tensor
+from visreg_training.evaluation.options import FeatureOptions
 from visreg_training.evaluation.preprocessing import transform_for
 from visreg_training.evaluation.protocols.fewshot import FewshotOptions
 from visreg_training.evaluation.protocols.knn import KnnOptions

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator
 
 from ..backbones import wrap_backbone
 from ..data import Source
-from ..evaluation.features import FeatureOptions, Features, extract, subset
+from ..evaluation.features import Features, extract, subset
+from ..evaluation.options import FeatureOptions
 from ..evaluation.preprocessing import EvaluationTransform, transform_for
 from ..evaluation.protocols.knn import knn_accuracy
 from ..evaluation.protocols.linear import LinearOptions, linear

@@ -6,6 +6,7 @@
 interface.py              Backbone: tokens, features, patch maps, attention, and how they are pooled
 transformers_backbone.py  what AutoModel opens, our checkpoints included
 timm_backbone.py          what timm builds
+options.py                which model
 opening.py                a Backbone from a name, or around a model in memory
 visreg.py                 the model that is pretrained: built anew, or continued from a checkpoint
 """
@@ -16,8 +17,9 @@ from ..lazy import face
 
 
 if TYPE_CHECKING:
-    from .interface import POOLINGS, Backbone, Tokens
-    from .opening import BackboneOptions, open_backbone, wrap_backbone
+    from .interface import Backbone, Tokens
+    from .opening import open_backbone, wrap_backbone
+    from .options import POOLINGS, BackboneOptions
     from .timm_backbone import TimmBackbone
     from .transformers_backbone import TransformersBackbone
     from .visreg import build_pretraining_model, continue_pretraining_model
@@ -26,12 +28,11 @@ if TYPE_CHECKING:
 # File -> its public names, imported when they are used: what only reads options needs no torch.
 _NAMES = {
     "interface": (
-        "POOLINGS",
         "Backbone",
         "Tokens",
     ),
+    "options": ("POOLINGS", "BackboneOptions"),
     "opening": (
-        "BackboneOptions",
         "open_backbone",
         "wrap_backbone",
     ),

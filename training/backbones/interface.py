@@ -16,8 +16,7 @@ from torch import nn
 
 from modeling_visreg.checkpoint import weights_digest
 
-
-POOLINGS = ("cls", "mean", "both")
+from .options import POOLINGS
 
 
 class Tokens(NamedTuple):

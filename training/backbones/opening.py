@@ -8,24 +8,14 @@ features = backbone.embed(pixels, layers=4)        # (B, 4 d)
 
 import os
 import re
-from dataclasses import dataclass
 
 from transformers import PreTrainedModel
 
 from modeling_visreg import image_processor_for
 
-from ..option import option
 from .interface import Backbone
 from .timm_backbone import open_timm
 from .transformers_backbone import TransformersBackbone, open_transformers
-
-
-@dataclass(frozen=True)
-class BackboneOptions:
-    """Which model."""
-
-    model: str | None = option(None, "directory or Hub id that AutoModel opens, timm:NAME[:FILE], or a run folder")
-    trust_remote_code: bool = option(False, "run the code that a Hub repository brings")
 
 
 def open_backbone(name: str, trust_remote_code: bool = False) -> Backbone:

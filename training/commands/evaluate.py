@@ -12,13 +12,11 @@ from visreg_hub_cards import write_derived_card
 from ..backbones import BackboneOptions, open_backbone
 from ..distributed import process_state
 from ..errors import RunStopped, UserError, setting_up
-from ..evaluation.cache import CacheOptions
-from ..evaluation.features import FeatureOptions
+from ..evaluation.options import CacheOptions, FeatureOptions, TaskOptions
 from ..evaluation.protocols import Protocol, get_protocol, protocol_names, read_recipe
 from ..evaluation.reports.compare import REFERENCES, compare, summary
 from ..evaluation.reports.results import read_result, write_result
 from ..evaluation.run import evaluate
-from ..evaluation.splits import TaskOptions
 from ..evaluation.suite import run_suite, suite_protocols
 from ..evaluation.suite_datasets import ENTRIES, SUITES
 from ..option import declared

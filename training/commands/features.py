@@ -6,12 +6,9 @@ import json
 import sys
 from pathlib import Path
 
-from ..backbones import BackboneOptions, open_backbone
-from ..distributed import process_state
+from ..backbones.options import BackboneOptions
 from ..errors import UserError, setting_up
-from ..evaluation.cache import SAVED_AS, CacheOptions, cached_features, save_features
-from ..evaluation.features import FeatureOptions
-from ..evaluation.splits import SplitOptions
+from ..evaluation.options import SAVED_AS, CacheOptions, FeatureOptions, SplitOptions
 from ..run_folder import check_writable
 from .flags import flat_parser, parse, part
 
@@ -25,6 +22,10 @@ def main(argv: list[str]) -> None:
     if given.output.suffix not in SAVED_AS:
         raise UserError(f"--output ends in {' or '.join(SAVED_AS)}, not {given.output.name!r}")
     with setting_up():
+        from ..backbones import open_backbone
+        from ..distributed import process_state
+        from ..evaluation.cache import cached_features, save_features
+
         check_writable(given.output)
         model, options, cache = (part(kind, given) for kind in (BackboneOptions, FeatureOptions, CacheOptions))
         backbone = open_backbone(model.model, model.trust_remote_code).to(process_state().device)

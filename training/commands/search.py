@@ -3,17 +3,18 @@
 """`visreg search --model M --dataset photos --query photo.jpg`: the images that look most like a photo."""
 
 from ..errors import setting_up
+from ..evaluation.options import SearchOptions
 from .flags import flat_parser, parse, part
 
 
 def main(argv: list[str]) -> None:
     """Raises UserError for a mistake."""
-    from ..evaluation.search import SearchOptions, search
-
     title, needed = "the images of a data set that look most like a photo", ("model", "dataset")
     parser = flat_parser("search", title, SearchOptions, needed=needed)
     given = parse(parser, argv, needed)
     with setting_up():
+        from ..evaluation.search import search
+
         options = part(SearchOptions, given)
         found = search(options)
     for result in found:

@@ -10,8 +10,8 @@ import sys
 from argparse import Namespace
 
 from ..errors import UserError, setting_up
-from ..evaluation.features import FeatureOptions
-from ..evaluation.reports.drawing import PICTURES, draw
+from ..evaluation.options import FeatureOptions
+from ..evaluation.reports.picture_options import PICTURES
 from ..run_folder import check_writable
 from .flags import flat_parser, parse, part
 
@@ -31,6 +31,8 @@ def main(argv: list[str]) -> None:
     parser = flat_parser(f"visualize {kind}", picture.title, *kinds, needed=needed)
     given = parse(parser, rest, needed)
     with setting_up():
+        from ..evaluation.reports.drawing import draw
+
         check_writable(given.output)
         taken = part(FeatureOptions, Namespace(**{"layers": picture.layers} | vars(given)))
         written = draw(kind, part(picture.options, given), taken)

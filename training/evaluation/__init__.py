@@ -6,6 +6,7 @@
     result = evaluate(open_backbone("out"), open_sources("digits"), KnnOptions(k=(20,)))
 
 Reading order:
+options.py                       what evaluations share
 preprocessing.py                 the one test transform
 features.py, cache.py            images to features, and where these are kept
 splits.py                        sources, tasks, and whose labels mean what
@@ -23,7 +24,8 @@ from ..lazy import face
 
 if TYPE_CHECKING:
     from .cache import FeatureCache, cached_features
-    from .features import FeatureOptions, Features, extract_features
+    from .features import Features, extract_features
+    from .options import FeatureOptions
     from .run import evaluate
     from .splits import Sources, open_sources
     from .suite import run_suite
@@ -36,10 +38,10 @@ _NAMES = {
         "cached_features",
     ),
     "features": (
-        "FeatureOptions",
         "Features",
         "extract_features",
     ),
+    "options": ("FeatureOptions",),
     "run": ("evaluate",),
     "splits": (
         "Sources",

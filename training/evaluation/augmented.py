@@ -14,8 +14,9 @@ from ..data import MultiCrop, Source
 from ..data.decode import open_image
 from ..distributed import process_state
 from ..seeding import image_generator
-from .features import FeatureOptions, check_finite, embed_batch, image_numbers
+from .features import check_finite, embed_batch, image_numbers
 from .heads import BatchedHeads, training_batches
+from .options import FeatureOptions
 from .preprocessing import EvaluationTransform, threaded
 from .splits import Task
 

@@ -12,7 +12,7 @@ import hashlib
 import json
 import logging
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -30,38 +30,16 @@ from ..bounded import parse_json
 from ..data import Source
 from ..distributed import all_gather_object, process_state, raise_on_all_ranks
 from ..errors import one_line
-from ..option import check_options, option
 from ..progress import tracked
 from ..run_folder import Json, atomic_file
-from .features import AT_LEAST_ONE, FeatureOptions, Features, extract, readable
+from .features import Features, extract, readable
+from .options import FeatureOptions
 from .preprocessing import EvaluationTransform, transform_for
 
 
 logger = logging.getLogger(__name__)
 
 _FORMAT = 4  # of the cached files
-
-
-SAVED_AS = (".safetensors", ".parquet", ".csv", ".npz")  # suffixes of files of features
-
-
-@dataclass(frozen=True)
-class CacheOptions:
-    """How features are computed and where they are kept; no value depends on it.
-
-    Raises:
-        ValueError: a value is out of range.
-    """
-
-    batch_size: int = option(256, "images embedded at once", AT_LEAST_ONE)
-    cache_dir: Path | None = option(None, "of features; default: visreg/features in the user's cache")
-
-    def __post_init__(self):
-        check_options(self)
-
-    @property
-    def cache(self) -> "FeatureCache":
-        return FeatureCache(self.cache_dir)
 
 
 class FeatureCache:

@@ -10,27 +10,24 @@ n images, d width of the backbone, L layers, C classes; features (n, L * d), twi
 import functools
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
 from torch.nn import functional
 
-from ..backbones import POOLINGS, Backbone
+from ..backbones import Backbone
 from ..data import Source
 from ..data.decode import BadImage, RawExample, open_image
 from ..data.skips import SkipLog, skip_record
-from ..option import Range, check_options, option
 from ..seeding import torch_generator
+from .options import FeatureOptions
 from .preprocessing import EvaluationTransform, threaded, transform_for
 
 
 logger = logging.getLogger(__name__)
 
 _CHUNK = 1024  # images checked at once
-AT_LEAST_ONE = Range(lambda value: value >= 1, "be at least 1")
 
 
 class Features(NamedTuple):
@@ -41,32 +38,6 @@ class Features(NamedTuple):
     labels: torch.Tensor
     ids: list[str]
     digests: torch.Tensor | None = None
-
-
-@dataclass(frozen=True)
-class FeatureOptions:
-    """What is taken of a model. Without a limit nothing is drawn, and `seed` is None.
-
-    Raises:
-        ValueError: a value is out of range.
-    """
-
-    layers: int = option(4, "blocks from the end, concatenated (paper: 4); knn: 1 (DINO)", AT_LEAST_ONE)
-    pooling: str | None = option(None, "default: cls where there is one, else the mean of the patches", POOLINGS)
-    image_size: int | None = option(None, "pixels of a side; default: the model's native size", AT_LEAST_ONE)
-    limit: int | None = option(
-        None, "at most so many images of a split: a sample drawn by --seed, the first ones of a stream", AT_LEAST_ONE
-    )
-    precision: str = option("float32", "bfloat16: autocast; features are stored in float32", ("float32", "bfloat16"))
-    seed: int | None = option(0, "of all that is drawn")
-
-    def __post_init__(self):
-        check_options(self)
-        if self.limit is None:
-            object.__setattr__(self, "seed", None)
-
-    def autocast(self, device: torch.device) -> AbstractContextManager:
-        return torch.autocast(device.type, torch.bfloat16) if self.precision == "bfloat16" else nullcontext()
 
 
 @torch.no_grad()

@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from ..backbones import Backbone
 from ..run_folder import Json
-from .features import FeatureOptions, Features, extract_features, subset
+from .features import Features, extract_features, subset
+from .options import FeatureOptions
 from .preprocessing import transform_for
 from .protocols.knn import KnnOptions, knn_accuracy
 from .protocols.linear import linear_accuracy

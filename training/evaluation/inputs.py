@@ -13,7 +13,7 @@ from ..backbones import Backbone
 from ..distributed import process_state, raise_on_all_ranks
 from ..run_folder import Json
 from .cache import FeatureCache
-from .features import FeatureOptions
+from .options import FeatureOptions
 from .outcome import Outcome
 from .preprocessing import transform_for
 from .splits import Sources, Task, load_task

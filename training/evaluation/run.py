@@ -13,8 +13,8 @@ from ..backbones import Backbone
 from ..distributed import process_state
 from ..run_folder import Json
 from .cache import FeatureCache
-from .features import FeatureOptions
 from .inputs import Inputs
+from .options import FeatureOptions
 from .protocols import get_protocol, name_of, preset_of
 from .reports.results import make_result
 from .splits import Sources

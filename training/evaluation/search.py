@@ -5,7 +5,6 @@
 Features come out of the cache, whose key holds the weights and the files: another model or folder is embedded anew.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,34 +12,19 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..backbones import Backbone, BackboneOptions, open_backbone
+from ..backbones import Backbone, open_backbone
 from ..data import BadImage, MapSource, Source
 from ..data.decode import open_image
 from ..distributed import process_state
-from ..option import POSITIVE, check_options, option
-from .cache import CacheOptions, cached_features
-from .features import FeatureOptions, embed_batch, image_numbers
+from .cache import cached_features
+from .features import embed_batch, image_numbers
 from .nearest import nearest
+from .options import QUERIES, FeatureOptions, SearchOptions
 from .preprocessing import transform_for
 from .reports.pictures import save_sheet
-from .splits import SplitOptions
 
 
-_QUERIES = 6  # of the set itself, where none is given
 _CELL = 152  # pixels of a picture of the sheet
-
-
-@dataclass(frozen=True)
-class SearchOptions(CacheOptions, SplitOptions, BackboneOptions):
-    """What is searched, by which model, for what."""
-
-    query: tuple[Path, ...] | None = option(None, f"photos to look for; default: {_QUERIES} of the data set")
-    k: int = option(7, "nearest images of each, itself aside", POSITIVE)
-    layers: int = option(1, "blocks from the end whose features are compared", POSITIVE)
-    output: Path = option(Path("neighbors.png"), "sheet to write: a row a query, the nearest first")
-
-    def __post_init__(self):
-        check_options(self)
 
 
 class Found(NamedTuple):
@@ -71,7 +55,7 @@ def search(options: SearchOptions) -> list[Found]:
         vectors, labels = embed(backbone, queries, taken), list(map(str, options.query or ()))
         itself = [{number for number, name in enumerate(names) if same_file(name, label)} for label in labels]
     else:
-        chosen = np.unique(np.linspace(0, len(rows) - 1, min(_QUERIES, len(rows))).round().astype(int)).tolist()
+        chosen = np.unique(np.linspace(0, len(rows) - 1, min(QUERIES, len(rows))).round().astype(int)).tolist()
         vectors, labels, itself = bank.features[chosen], [names[n] for n in chosen], [{n} for n in chosen]
         queries = [picture(source, rows[number]) for number in chosen]
     results, sheet, captions = [], [], []

@@ -19,81 +19,16 @@ from torch.nn import functional
 from ..backbones import Backbone
 from ..data import NoSuchSplit, Source, Subset, open_stream
 from ..data.options import SubsetOptions
-from ..option import check_options, option
 from ..run_folder import Json, RunFolder, read_object
 from ..seeding import short_seed_of
 from .cache import FeatureCache, cached_features
-from .features import FeatureOptions, Features, check_finite, subset
+from .features import Features, check_finite, subset
+from .options import FeatureOptions
 
 
 TESTED = ("test", "validation")  # splits that are tested on where none is named: the first there is
 SELECTIONS = ("validation", "test")
 VALIDATION_SHARE = 0.1  # of the training images, where the data set has no validation split
-
-
-@dataclass(frozen=True)
-class DataOptions:
-    """Labeled images."""
-
-    dataset: str | None = option(None, "digits, a Hub id, a folder, or a glob of files")
-    dataset_config: str | None = option(None, "configuration of a Hub data set")
-    revision: str | None = option(None, "commit, branch or tag of a Hub data set")
-    image_column: str | None = option(None, "default: found by its type")
-    label_column: str | None = option(None, "default: found by its type")
-    streaming: bool | None = option(None, "read shards in sequence; default: for Hub ids")
-
-    def columns(self) -> Json:
-        """Keywords of `open_stream`, but for the split."""
-        return {spec.name: getattr(self, spec.name) for spec in fields(DataOptions) if spec.name != "dataset"}
-
-
-@dataclass(frozen=True)
-class SplitOptions(DataOptions):
-    """One split of a data set."""
-
-    split: str = option("train", "split that is read")
-
-    def open(self, split: str | None = None) -> Source:
-        """The source of the split, or of another one of the same data set."""
-        return open_stream(self.dataset, split=split or self.split, **self.columns())
-
-
-@dataclass(frozen=True)
-class TaskOptions(DataOptions):
-    """The splits of a data set."""
-
-    train_split: str = option("train", "split that classifiers learn from")
-    test_split: str | None = option(None, "split that is tested on; default: test where there is one, else validation")
-    validation_split: str | None = option(None, "default: `validation` where there is one, else part of train")
-    train_share: float | None = option(None, "share to train on of a data set with one split")
-    share_rule: str = option(
-        "sample", "class: of each class, by Python's shuffle with seed 42 (release, AID)", ("sample", "class")
-    )
-    train_list: str | None = option(None, "file with the names of the training images, one a line")
-    test_list: str | None = option(None, "the same of the test images; both may then be of one split")
-    train_images: str = option("all", "run: those that the run learned from, whose model it is", ("all", "run"))
-
-    def open(self, model: str | None = None, **masks: str | None) -> "Sources":
-        """What `open_sources` makes of them.
-
-        Args:
-            model: as it was named; with `train_images` run, the run or its model.
-            **masks: `mask_column`, `mask_folder`.
-
-        Raises:
-            ValueError: an option does not fit the others, or the run.
-        """
-        check_options(self)
-        train, test = Subset(file_list=self.train_list), Subset(file_list=self.test_list)
-        if self.train_images == "run":
-            if train:
-                raise ValueError("train_images: the run says which images it learned from, so give no --train_list")
-            train = run_subset(str(model), str(self.dataset), self.train_split)
-        if (train or test) and self.train_share is not None:
-            raise ValueError("train_share: shares out all of a split, so it goes with no list and no run")
-        splits = (self.train_split, self.test_split, self.validation_split, self.train_share)
-        more = {"share_rule": self.share_rule, "train_subset": train, "test_subset": test, **self.columns()}
-        return open_sources(self.dataset, *splits, **more, **masks)
 
 
 @dataclass

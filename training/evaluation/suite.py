@@ -13,7 +13,7 @@ from ..distributed import broadcast_object, process_state, raise_on_all_ranks
 from ..errors import one_line
 from ..run_folder import Json
 from .cache import FeatureCache
-from .features import FeatureOptions
+from .options import FeatureOptions
 from .protocols import get_protocol, name_of, protocol_names
 from .reports.results import read_result, write_result
 from .run import evaluate

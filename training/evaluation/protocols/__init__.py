@@ -15,8 +15,8 @@ from typing import Any
 
 from ...option import declared
 from ...run_folder import Json, read_object
-from ..features import FeatureOptions
 from ..inputs import Inputs, on_main_process
+from ..options import FeatureOptions
 from ..outcome import Outcome
 
 

@@ -30,8 +30,9 @@ from ...progress import Track
 from ...run_folder import Json, model_directory, read_json, write_json
 from ...seeding import image_generator, seed_of
 from ..augmented import CROP_SCALE
-from ..features import AT_LEAST_ONE, FeatureOptions, readable
+from ..features import readable
 from ..inputs import Inputs
+from ..options import AT_LEAST_ONE, FeatureOptions
 from ..outcome import Outcome, score
 from ..preprocessing import EvaluationTransform, transform_for
 from ..splits import Sources, label_map

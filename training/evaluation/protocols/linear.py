@@ -18,10 +18,11 @@ from ...option import Range, check_options, option
 from ...run_folder import Json
 from ...seeding import short_seed_of
 from ..augmented import AugmentedImages, train_on_images
-from ..features import AT_LEAST_ONE, Features
+from ..features import Features
 from ..heads import LEARNING_RATES, NORMS, BatchedHeads, head_values, train_heads
 from ..inputs import Inputs, on_main_process
 from ..logistic import STRENGTHS, as_arrays, compare_strengths, logistic_regression
+from ..options import AT_LEAST_ONE
 from ..outcome import LABEL_METRICS, Outcome, score, select
 from ..preprocessing import transform_for
 from ..splits import SELECTIONS, Choice, Task, fit_and_choose, make_task

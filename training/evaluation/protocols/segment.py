@@ -24,9 +24,10 @@ from ...option import NOT_NEGATIVE, POSITIVE, SHARES, Range, check_options, opti
 from ...run_folder import Json
 from ...seeding import image_generator, seed_of
 from .. import intervals
-from ..features import AT_LEAST_ONE, batches, check_finite
+from ..features import batches, check_finite
 from ..inputs import Inputs, on_main_process
 from ..metrics import class_counts
+from ..options import AT_LEAST_ONE
 from ..outcome import Outcome, select
 from ..preprocessing import EvaluationTransform, threaded, to_tensor, transform_for
 from ..splits import overlap_note

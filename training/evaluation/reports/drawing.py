@@ -3,7 +3,6 @@
 """The pictures of `visreg visualize`: what each is of, its options, and how images come to it."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
@@ -12,90 +11,12 @@ from ...backbones import Backbone, open_backbone
 from ...data import BadImage, Source
 from ...data.decode import has_image_suffix, open_image
 from ...distributed import process_state
-from ...option import check_options, option
-from ..cache import CacheOptions, cached_features
-from ..features import AT_LEAST_ONE, FeatureOptions, Features, image_numbers
-from ..protocols.knn import PROTOCOL as KNN
+from ..features import image_numbers
+from ..options import FeatureOptions
 from ..protocols.knn import KnnOptions, knn
-from ..splits import TESTED, Sources, SplitOptions, label_map, load_task, open_first, renumbered
+from ..splits import Sources, label_map, load_task, renumbered
 from . import pictures
-
-
-@dataclass(frozen=True)
-class ShownOptions(SplitOptions):
-    """What is shown, of which models, and where the picture goes."""
-
-    model: tuple[str, ...] | None = option(None, "as in `visreg evaluate`; pca, attention: several")
-    trust_remote_code: bool = option(False, "run the code that a Hub repository brings")
-    output: Path | None = option(None, "a .png file, or a folder for --frames")
-    split: str | None = option(
-        None, "split that is shown; default: test where there is one, else validation, else train"
-    )  # type: ignore[assignment]
-
-    def __post_init__(self):
-        check_options(self)
-
-    def open(self, split: str | None = None) -> Source:
-        """The source of the split, or of another one of the same data set."""
-        named = split or self.split
-        return open_first(str(self.dataset), [named] if named else [*TESTED, "train"], **self.columns())
-
-
-@dataclass(frozen=True)
-class ImagesOptions(ShownOptions):
-    """Single images: files, or some of a data set."""
-
-    images: tuple[Path, ...] | None = option(None, "image files or folders, instead of a data set")
-    count: int = option(8, "images at most", AT_LEAST_ONE)
-    image_size: int | None = option(None, "pixels of the shorter side; default: native", AT_LEAST_ONE)
-
-    def read(self) -> list[Image.Image]:
-        if (self.images is None) == (self.dataset is None):
-            raise ValueError("name --images (or --frames), or --dataset")
-        if self.images is not None:
-            return read_images(self.images, self.count)
-        return [image for image, _label, _name in self.open().examples(limit=self.count)]
-
-
-@dataclass(frozen=True)
-class PcaOptions(ImagesOptions):
-    """Principal components of patch tokens."""
-
-    frames: Path | None = option(None, "folder of the frames of a video: a picture each")
-    each: bool = option(False, "a basis of its own for each image")
-
-
-@dataclass(frozen=True)
-class DataSetOptions(ShownOptions, CacheOptions):
-    """Features of a split, and how they are computed."""
-
-    def features(self, backbone: Backbone, source: Source, taken: FeatureOptions) -> Features:
-        return cached_features(backbone, source, taken, self.cache, self.batch_size)
-
-
-@dataclass(frozen=True)
-class MapOptions(DataSetOptions):
-    """A map in two dimensions."""
-
-    method: str = option("tsne", "umap needs the package umap-learn", ("tsne", "umap"))
-    seed: int = option(0, "of all that is drawn")
-
-
-@dataclass(frozen=True)
-class ConfusionOptions(DataSetOptions):
-    """Confusions of kNN."""
-
-    train_split: str = option("train", "images that are compared with")
-    k: int = option(20, "neighbors", AT_LEAST_ONE)
-
-
-@dataclass(frozen=True)
-class NeighborOptions(DataSetOptions):
-    """Nearest images."""
-
-    train_split: str = option("train", "images that are compared with")
-    k: int = option(7, "neighbors", AT_LEAST_ONE)
-    count: int = option(8, "queries", AT_LEAST_ONE)
+from .picture_options import ConfusionOptions, ImagesOptions, MapOptions, NeighborOptions, PcaOptions, ShownOptions
 
 
 def draw_pca(backbones: Sequence[Backbone], options: PcaOptions, _taken: FeatureOptions, output: Path) -> Path:
@@ -150,21 +71,6 @@ def draw_neighbors(
     return pictures.write_neighbors(queries, bank, by_id, train.label_names, output, options.count, options.k, alike)
 
 
-@dataclass(frozen=True)
-class Picture:
-    """One kind of picture: its title, the dataclass of its options, what draws it from (backbones, options, what is
-    taken of the model, path), and the blocks from the end that it takes where nothing is said."""
-
-    title: str
-    options: type
-    draw: Callable[..., Path]
-    layers: int = FeatureOptions.layers
-
-    @property
-    def of_features(self) -> bool:
-        return issubclass(self.options, DataSetOptions)
-
-
 def draw(kind: str, options: ShownOptions, taken: FeatureOptions) -> Path:
     """Opens the models, draws, and says where the picture is.
 
@@ -174,15 +80,15 @@ def draw(kind: str, options: ShownOptions, taken: FeatureOptions) -> Path:
     device = process_state().device
     names, trust = options.model or (), options.trust_remote_code
     backbones = [open_backbone(name, trust).to(device) for name in names]
-    return PICTURES[kind].draw(backbones, options, taken, options.output)
+    return DRAWN_BY[kind](backbones, options, taken, options.output)
 
 
-PICTURES = {
-    "pca": Picture("patch tokens as colors, several models side by side", PcaOptions, draw_pca),
-    "attention": Picture("what CLS attends to in the last block", ImagesOptions, draw_attention),
-    "map": Picture("t-SNE or UMAP of a labeled set", MapOptions, draw_map),
-    "confusion": Picture("which class is taken for which, by kNN", ConfusionOptions, draw_confusion, KNN.layers),
-    "neighbors": Picture("nearest images, as a contact sheet", NeighborOptions, draw_neighbors),
+DRAWN_BY: dict[str, Callable[..., Path]] = {
+    "pca": draw_pca,
+    "attention": draw_attention,
+    "map": draw_map,
+    "confusion": draw_confusion,
+    "neighbors": draw_neighbors,
 }
 
 

@@ -13,6 +13,8 @@ import threading
 import time
 
 import pytest
+from datasets import Dataset, Features, Image
+from pyarrow import parquet
 
 from helpers.loopback_hub import LoopbackHub
 
@@ -141,6 +143,34 @@ def test_a_refusal_in_the_middle_ends_the_run_with_one_line(hub):
     done = hub.run_python(STREAM, "1")
     assert done.returncode != 0
     assert re.search(r"StreamLostError: Reading shard \d .* was refused", done.stderr.strip().splitlines()[-1])
+
+
+NAMED = """
+import json, sys
+from visreg_training.data import open_stream
+source = open_stream(sys.argv[1], streaming=sys.argv[2] == "stream")
+print(json.dumps([[image.size, name] for image, _label, name in source.examples(max_bad_share=1.0)]))
+"""
+
+
+@pytest.mark.parametrize("how", ["stream", "download"])
+def test_a_table_of_the_hub_names_no_file_of_this_machine(tmp_path, photo, encode_image, how):
+    """Of three images one is held, one is named by a path of the user's, one by a path that leads out of the cache."""
+    mine = tmp_path / "private.jpg"
+    mine.write_bytes(encode_image(photo))
+    winding = str(tmp_path / "home" / "hub" / ".." / ".." / "private.jpg")
+    images = [{"bytes": encode_image(photo[:40, :30]), "path": "a.jpg"}, {"bytes": None, "path": str(mine)}]
+    rows = {"image": [*images, {"bytes": None, "path": winding}]}
+    (tmp_path / "home" / "hub").mkdir(parents=True)
+    table = Dataset.from_dict(rows, Features({"image": Image(decode=False)})).data.table
+    parquet.write_table(table, tmp_path / "evil.parquet")
+    with LoopbackHub(tmp_path / "home") as hub:
+        content = (tmp_path / "evil.parquet").read_bytes()
+        hub.upload("me/evil", {"data/train-00000-of-00001.parquet": content}, kind="dataset")
+        done = hub.run_python(NAMED, "me/evil", how)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert [size for size, _name in json.loads(done.stdout)] == [[30, 40]]
+    assert done.stderr.count("missing") == 2
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import struct
 import warnings
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -57,6 +58,21 @@ def image_suffixes() -> frozenset[str]:
 def has_image_suffix(name: str | os.PathLike) -> bool:
     """Whether a file's name is that of an image, by its suffix in any case."""
     return os.path.splitext(os.fspath(name))[1].lower() in image_suffixes()
+
+
+def downloaded_path(path: str | None) -> str | None:
+    """The path of an image of a data set on the Hub, if it lies where such are downloaded to, else None.
+
+    A table of somebody's may name any file of this machine in the place of an image.
+    """
+    if not path:
+        return None
+    from datasets import config  # here: the rest of this file does without
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    place = Path(path).resolve()
+    roots = (HF_HUB_CACHE, config.HF_DATASETS_CACHE, config.DOWNLOADED_DATASETS_PATH)
+    return path if any(place.is_relative_to(Path(root).expanduser().resolve()) for root in roots) else None
 
 
 class BadImage(Exception):

@@ -14,7 +14,7 @@ from datasets import IterableDataset
 
 from ..errors import one_line
 from ..retry import STREAM_PATIENCE, Patience, bound_waits, http_status, is_transient, with_retries
-from .decode import RawExample
+from .decode import RawExample, downloaded_path
 from .skips import UNREADABLE_FILE, skip_record
 
 
@@ -114,7 +114,10 @@ class ShardCursor:
                 if row >= start:
                     image = image or {}
                     key = (self._shard, self.row_group, row)
-                    yield RawExample(image.get("bytes"), image.get("path"), label, "-".join(map(str, key)), key)
+                    data, path = image.get("bytes"), image.get("path")
+                    if self._remote and data is None:
+                        path = downloaded_path(path)
+                    yield RawExample(data, path, label, "-".join(map(str, key)), key)
                 row += 1
 
     def _recover(self, error: Exception) -> None:

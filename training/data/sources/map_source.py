@@ -9,7 +9,7 @@ import numpy as np
 from datasets import Dataset, Image
 
 from ...seeding import permutation
-from ..decode import RawExample
+from ..decode import RawExample, downloaded_path
 from ..subsets import Subset
 from .columns import Columns, find_columns
 from .opened import OpenedSplit, SplitRequest
@@ -24,11 +24,13 @@ class MapSource(Source):
         dataset: the whole split, images undecoded.
         rows: (num_examples,) the rows of `dataset` that the subset keeps.
         label_values: number of each text label, None if labels are numbers.
+        remote: whether the data are of the Hub, and may not name files of this machine.
     """
 
     dataset: Dataset = field(repr=False)
     rows: np.ndarray = field(repr=False)
     label_values: dict[str, int] | None = None
+    remote: bool = False
 
     is_map_style = True
 
@@ -40,7 +42,10 @@ class MapSource(Source):
         label = record[self.label_column] if self.label_column else None
         if self.label_values is not None:
             label = self.label_values.get(label, -1)
-        return RawExample(image.get("bytes"), image.get("path"), label, str(row), (row,))
+        data, path = image.get("bytes"), image.get("path")
+        if self.remote and data is None:
+            path = downloaded_path(path)
+        return RawExample(data, path, label, str(row), (row,))
 
     def raw_examples(self, seed: int | None = None) -> Iterator[RawExample]:
         count = self.num_examples
@@ -78,6 +83,7 @@ def map_source(
         dataset=data.select_columns(columns.names),
         rows=rows,
         label_values=label_values,
+        remote=opened.remote,
         **common_fields(opened, request, subset),
     )
 

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from ..measuring import in_fresh_process
@@ -28,14 +29,6 @@ WHOLE_MODEL = [("ours, compiled model", "B/16", 64)]
 TOY_WAVES = [[("ours, eager", "toy", 8), (f"{PEER}, eager", "toy", 8)]]
 
 
-def measure_steps(waves: list[list], slow: list) -> list[dict]:
-    """Rows of all sides; those that compile for minutes begin first and are timed last."""
-    late = Wave("steps", slow) if slow else None
-    rows = [row for wave in waves for row in Wave("steps", wave).results()]
-    rows += late.results() if late else []
-    return [row for row in rows if row is not None]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--photos", help="data set of photos for `visreg pretrain`; without it that part is left out")
@@ -44,25 +37,40 @@ def main() -> None:
     parser.add_argument("--whole_model", action="store_true", help="compile the whole model, too: two minutes more")
     parser.add_argument("--small", action="store_true", help="toy sizes, to see that everything runs")
     arguments = parser.parse_args()
-    small, started = arguments.small, time.perf_counter()
-    slow = [] if small else PEER_COMPILED + (WHOLE_MODEL if arguments.whole_model else [])
-    found: dict = {"card": card(), "cores": os.cpu_count(), "peak_tflops": peak_tflops()}
-    found["pretrain"] = []
+    started = time.perf_counter()
+    found: dict = {"card": card(), "cores": os.cpu_count(), "peak_tflops": peak_tflops(), "pretrain": [], "steps": []}
+    for _part in parts(arguments, found):  # kept as they come: a machine may be lent for less time than they take
+        found["seconds"] = time.perf_counter() - started
+        if arguments.output:
+            arguments.output.mkdir(parents=True, exist_ok=True)
+            (arguments.output / "gpu.json").write_text(json.dumps(found, indent=1) + "\n")
+    print(f"{tables(found)}\n\nin {found['seconds']:.0f} s")
+    if arguments.output:
+        draw(found, arguments.output / "gpu.png")
+
+
+def parts(arguments: argparse.Namespace, found: dict) -> Iterator[str]:
+    """Measure one part after the other, into `found`."""
+    small = arguments.small
+    found["losses"] = in_fresh_process("gpu.losses", losses.SMALL if small else losses.CASES)
+    yield "losses"
+    batches, resolutions = ([2], coloring.SMALL) if small else ([64, 128], coloring.RESOLUTIONS)
+    found["coloring"] = in_fresh_process("gpu.coloring", batches, resolutions)
+    yield "coloring"
     for batch, steps in [(8, 4)] if small else [(128, 60), (64, 60)]:
         if arguments.photos:
             found["pretrain"].append(pretrain.measure(arguments.photos, batch, steps, arguments.workers, small))
-            print(found["pretrain"][-1], flush=True)
-    found["losses"] = in_fresh_process("gpu.losses", losses.SMALL if small else losses.CASES)
-    batches, resolutions = ([2], coloring.SMALL) if small else ([64, 128], coloring.RESOLUTIONS)
-    found["coloring"] = in_fresh_process("gpu.coloring", batches, resolutions)
+            yield "pretrain"
+    slow = [] if small else PEER_COMPILED + (WHOLE_MODEL if arguments.whole_model else [])
+    late = Wave("steps", slow) if slow else None  # they compile for a minute, beside the others, and are timed last
+    for wave in TOY_WAVES if small else WAVES:
+        found["steps"] += [row for row in Wave("steps", wave).results() if row is not None]
+        yield "steps"
     found["features"] = in_fresh_process("gpu.features", *((4, 32) if small else (256, 224)), small)
-    found["steps"] = measure_steps(TOY_WAVES if small else WAVES, slow)
-    found["seconds"] = time.perf_counter() - started
-    print(f"{tables(found)}\n\nin {found['seconds']:.0f} s")
-    if arguments.output:
-        arguments.output.mkdir(parents=True, exist_ok=True)
-        (arguments.output / "gpu.json").write_text(json.dumps(found, indent=1) + "\n")
-        draw(found, arguments.output / "gpu.png")
+    yield "features"
+    if late is not None:
+        found["steps"] += [row for row in late.results() if row is not None]
+        yield "steps"
 
 
 if __name__ == "__main__":

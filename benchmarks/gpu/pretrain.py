@@ -19,7 +19,7 @@ TOY = {**MODELS["toy"], "num_global": 2, "num_local": 2, "mixed_precision": "no"
 def measure(photos: str, batch: int, steps: int, workers: int, small: bool) -> dict:
     """Rate after the first quarter of the steps, waiting, memory, and the seconds until the first row was written."""
     with tempfile.TemporaryDirectory() as folder:
-        every = 1 if small else 5
+        every = 1 if small else 10
         flags = {
             "dataset": photos,
             "output_dir": f"{folder}/run",

@@ -8,13 +8,14 @@ batches; here they are three kernels around those of the slices, and one in back
 Shapes: z (V views, B images, D dimension), directions (D, K slices); the six terms are scalars.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .kernels import fused
+from .recorded import Options, Recorder, Recording
 from .slices import gaussian_quantiles
 
 
@@ -39,36 +40,77 @@ def merged_terms(
         weights: lambda, the weights of scale, shape and center, and the share of the slices.
     """
     z, directions = z.contiguous(), directions.detach().to(torch.float32)
-    if z.requires_grad and torch.is_grad_enabled():
-        return _Merged.apply(z, directions, num_global, eps, weights)
-    return _terms(z, directions, num_global, eps, weights, False)[:6]
+    options = num_global, eps, weights
+    if not (z.requires_grad and torch.is_grad_enabled()):
+        return operators(z).terms(z, directions, *options, False)[:6]
+    recording = None if in_operators(z) else recorder.recording(z, directions, options)
+    return _Merged.apply(z, directions, options) if recording is None else _Replayed.apply(z, directions, recording)
+
+
+class Operators(NamedTuple):
+    """What computes the terms and their gradient."""
+
+    terms: Callable[..., tuple[Tensor, ...]]
+    gradient: Callable[..., Tensor]
+
+
+def operators(z: Tensor) -> Operators:
+    """The functions themselves, or as operators of torch where a compiler or a fake tensor has to see one."""
+    return Operators(_terms, _terms_gradient) if in_operators(z) else Operators(compute_terms, compute_gradient)
+
+
+def in_operators(z: Tensor) -> bool:
+    """Whether z is no ordinary tensor, or is looked at by a compiler: a dispatch costs more than a launch."""
+    return torch.compiler.is_compiling() or type(z) not in (Tensor, torch.nn.Parameter)
 
 
 class _Merged(torch.autograd.Function):
+    """Terms launched one kernel after the other."""
+
     @staticmethod
-    def forward(
-        ctx: Any, z: Tensor, directions: Tensor, num_global: int, eps: float, weights: list[float]
-    ) -> tuple[Tensor, ...]:
-        *terms, moments, slope = _terms(z, directions, num_global, eps, weights, True)
+    def forward(ctx: Any, z: Tensor, directions: Tensor, options: Options) -> tuple[Tensor, ...]:
+        *terms, moments, slope = operators(z).terms(z, directions, *options, True)
         ctx.set_materialize_grads(False)  # a zero would be a launch
         ctx.save_for_backward(z, moments, slope)
-        ctx.options = num_global, directions.shape[1], eps, weights
+        ctx.options, ctx.slices = options, directions.shape[1]
         return tuple(terms)
 
     @staticmethod
-    def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor, None, None, None, None]:
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            raise RuntimeError("sliced losses can be differentiated once only: create_graph=True is not supported")
-        return _terms_gradient(list(upstream), *ctx.saved_tensors, *ctx.options), None, None, None, None
+    def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor, None, None]:
+        check_once()
+        z, moments, slope = ctx.saved_tensors
+        return operators(z).gradient(list(upstream), z, moments, slope, ctx.slices, *ctx.options), None, None
 
 
-@torch.library.custom_op(
-    "visreg::terms",
-    mutates_args=(),
-    schema="(Tensor z, Tensor directions, int num_global, float eps, float[] weights, bool need_gradient) -> "
-    "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",  # torch 2.6 cannot infer float[]
-)
-def _terms(
+class _Replayed(torch.autograd.Function):
+    """Terms of a recording, which has the gradient of the total; for that of another term they are computed again."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, directions: Tensor, recording: Recording) -> tuple[Tensor, ...]:
+        terms, gradient = recording.replay(z, directions)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(z, directions, gradient)
+        ctx.options = recording.options
+        return tuple(terms.unbind())
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor, None, None]:
+        check_once()
+        z, directions, gradient = ctx.saved_tensors
+        if upstream[0] is not None and all(other is None for other in upstream[1:]):
+            return gradient * upstream[0].to(gradient.dtype), None, None
+        *_, moments, slope = compute_terms(z, directions, *ctx.options, True)
+        again = compute_gradient(list(upstream), z, moments, slope, directions.shape[1], *ctx.options)
+        return again, None, None
+
+
+def check_once() -> None:
+    """Raises RuntimeError where a gradient of the gradient is asked for."""
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        raise RuntimeError("sliced losses can be differentiated once only: create_graph=True is not supported")
+
+
+def compute_terms(
     z: Tensor, directions: Tensor, num_global: int, eps: float, weights: list[float], need_gradient: bool
 ) -> tuple[Tensor, ...]:
     """(the six terms, moments (2, V, D), slope (V, B, D), or (0,) when it is not needed)."""
@@ -84,6 +126,15 @@ def _terms(
     return *terms, moments, x if need_gradient else x.new_empty(0)
 
 
+_terms = torch.library.custom_op(
+    "visreg::terms",
+    compute_terms,
+    mutates_args=(),
+    schema="(Tensor z, Tensor directions, int num_global, float eps, float[] weights, bool need_gradient) -> "
+    "(Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",  # torch 2.6 cannot infer float[]
+)
+
+
 @_terms.register_fake
 def _(
     z: Tensor, directions: Tensor, num_global: int, eps: float, weights: list[float], need_gradient: bool
@@ -93,19 +144,13 @@ def _(
     return *(slope.new_empty(()) for _ in range(6)), slope.new_empty(2, views, dim), slope
 
 
-@torch.library.custom_op(
-    "visreg::terms_gradient",
-    mutates_args=(),
-    schema="(Tensor?[] upstream, Tensor z, Tensor moments, Tensor slope, int num_global, int slices, float eps, "
-    "float[] weights) -> Tensor",
-)
-def _terms_gradient(
+def compute_gradient(
     upstream: Sequence[Tensor | None],
     z: Tensor,
     moments: Tensor,
     slope: Tensor,
-    num_global: int,
     slices: int,
+    num_global: int,
     eps: float,
     weights: list[float],
 ) -> Tensor:
@@ -116,6 +161,18 @@ def _terms_gradient(
         return gradient_in_z(upstream, z, moments, slope, num_global, slices, eps, Weights(*weights))
 
 
+_terms_gradient = torch.library.custom_op(
+    "visreg::terms_gradient",
+    compute_gradient,
+    mutates_args=(),
+    schema="(Tensor?[] upstream, Tensor z, Tensor moments, Tensor slope, int slices, int num_global, float eps, "
+    "float[] weights) -> Tensor",
+)
+
+
 @_terms_gradient.register_fake
 def _(upstream: Sequence[Tensor | None], z: Tensor, *_: Any) -> Tensor:
     return torch.empty_like(z)
+
+
+recorder = Recorder(compute_terms, compute_gradient)

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fine-tuning: groups of parameters, mixing, and one short run on the digits."""
 
+import dataclasses
 import io
 
 import numpy as np
@@ -15,11 +16,15 @@ from transformers import AutoModelForImageClassification
 
 from visreg_training.backbones import open_backbone
 from visreg_training.commands import evaluate
+from visreg_training.data import open_stream
 from visreg_training.errors import UserError
+from visreg_training.evaluation import run
 from visreg_training.evaluation.preprocessing import transform_for
-from visreg_training.evaluation.protocols import RECIPES, read_recipe
-from visreg_training.evaluation.protocols.finetune import Collator, FinetuneOptions, Progress, parameter_groups
+from visreg_training.evaluation.protocols import RECIPES, preset_options, read_recipe
+from visreg_training.evaluation.protocols.finetune import Collator, FinetuneOptions, Images, Progress, parameter_groups
 from visreg_training.evaluation.reports.results import read_result
+from visreg_training.evaluation.splits import label_map, open_sources
+from visreg_training.seeding import seed_of
 
 
 def test_learning_rates_fall_with_depth_and_small_parameters_are_not_decayed(checkpoint):
@@ -159,3 +164,86 @@ def test_mistakes_are_named(checkpoint, tmp_path, options, words):
 
 def test_our_recipe_is_read():
     assert FinetuneOptions(**read_recipe("finetune", "vit_base")).layer_decay == 0.65
+
+
+def test_the_released_protocol_is_that_of_a_loop_written_here(checkpoint, colors, tmp_path, monkeypatch):
+    """On the batches that the Trainer saw: optimizer, schedule, layers, head, clipping and the best epoch by hand."""
+    seen, collate = [], Collator.__call__
+
+    def recording(self, items):
+        batch = collate(self, items)
+        if items[0]["augmented"]:
+            seen.append({name: tensor.clone() for name, tensor in batch.items()})
+        return batch
+
+    monkeypatch.setattr(Collator, "__call__", recording)
+    options, _features = preset_options("finetune", "released")
+    assert (options.learning_rate, options.randaugment, options.erasing) == (3e-4, (2, 9), 0.25)
+    options = dataclasses.replace(options, epochs=4, warmup_epochs=1, drop_path=0.0, num_workers=0)
+    backbone, sources = open_backbone(checkpoint), open_sources(colors)
+    result = run.evaluate(backbone, sources, options, folder=tmp_path / "out")
+    steps = 96 // 32
+    assert [len(batch["labels"]) for batch in seen] == [32] * (4 * steps)
+
+    torch.manual_seed(seed_of("finetune", 0))
+    network = AutoModelForImageClassification.from_pretrained(checkpoint, num_labels=4, drop_path_rate=0.0)
+    network.classifier = torch.nn.Sequential(torch.nn.BatchNorm1d(32), network.classifier)
+    groups = []
+    for name, parameter in network.named_parameters():
+        block = next((int(part) for part in name.split(".") if part.isdigit() and ".layer." in name), None)
+        below = 4 if "embeddings" in name else 0 if block is None else 3 - block  # the last of 4 blocks is undecayed
+        spared = parameter.ndim == 1 or name.endswith(("cls_token", "position_embeddings"))
+        groups.append({"params": [parameter], "scale": 0.75**below, "weight_decay": 0.0 if spared else 0.05})
+    optimizer = torch.optim.AdamW(groups, lr=1.0)
+    peak, values, states = 3e-4 * 32 / 256, [], []
+    transform = transform_for(backbone)
+    test = Images(sources.test, transform, 0, label_map(sources.train.label_names, sources.test.label_names))
+    held = Collator(options, transform, 4)([test[number] for number in range(len(test))])
+    for step, batch in enumerate(seen):
+        done = (step - steps) / (3 * steps)
+        rate = peak * step / steps if step < steps else 1e-6 + (peak - 1e-6) * (1 + np.cos(np.pi * done)) / 2
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group["scale"]
+        logits = network.train()(batch["pixel_values"]).logits
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(logits, batch["labels"], label_smoothing=0.1).backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        if (step + 1) % steps == 0:
+            with torch.no_grad():
+                logits = network.eval()(held["pixel_values"]).logits
+            values.append((logits.argmax(1) == held["labels"]).float().mean().item())
+            states.append(logits)
+    assert [entry["value"] for entry in result["selection"]["candidates"]] == pytest.approx(values, abs=0.04)
+    best = result["selection"]["chosen"]["epoch"] - 1
+    saved = AutoModelForImageClassification.from_pretrained(tmp_path / "out" / "model")
+    with torch.no_grad():
+        torch.testing.assert_close(saved(held["pixel_values"]).logits, states[best], rtol=0, atol=2e-3)
+    assert result["selection"]["on"] == "test" and result["value"] == pytest.approx(max(values))
+
+
+def test_images_are_erased_and_changed_in_training_only(checkpoint):
+    transform = transform_for(open_backbone(checkpoint))
+    collate = Collator(FinetuneOptions(erasing=0.99, mixup=0, cutmix=0), transform, 4)
+    pixels = torch.full((4, 3, 16, 16), 255, dtype=torch.uint8)
+    items = [{"pixels": image, "label": label, "augmented": False} for label, image in enumerate(pixels)]
+    plain = collate(items)["pixel_values"]
+    erased = collate([item | {"augmented": True} for item in items])["pixel_values"]
+    assert torch.equal(plain, transform.normalize(pixels)) and (erased == 0).flatten(1).any(1).sum() >= 3
+    source = open_stream("digits")
+    views = []
+    for randaugment in ((0, 9), (2, 9)):
+        torch.manual_seed(3)
+        images = Images(source, transform, 0, augmented=True, randaugment=randaugment)
+        views.append(torch.stack([images[number]["pixels"] for number in range(12)]))
+    assert views[0].dtype == views[1].dtype == torch.uint8 and not torch.equal(*views)
+
+
+def test_a_model_that_gives_no_numbers_is_refused_before_it_is_trained(checkpoint, colors, tmp_path):
+    broken = open_backbone(checkpoint)
+    broken.module.layernorm.bias.fill_(float("nan"))
+    with pytest.raises(ValueError, match="the features of image '0' are not finite"):
+        run.evaluate(broken, open_sources(colors), FinetuneOptions(epochs=1), folder=tmp_path)
+    with pytest.raises(ValueError, match="96 training images make no batch of 200"):
+        options = FinetuneOptions(epochs=1, head_norm="batch", batch_size=200)
+        run.evaluate(open_backbone(checkpoint), open_sources(colors), options, folder=tmp_path / "other")

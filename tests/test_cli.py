@@ -8,6 +8,8 @@ from importlib.metadata import version
 
 import pytest
 
+from visreg_training.evaluation.protocols import get_protocol, protocol_names, protocol_titles
+
 
 HEAVY = ("torch", "transformers", "datasets", "sklearn", "numpy", "PIL")
 LINES = [
@@ -21,6 +23,7 @@ LINES = [
     "features --help",
     "search --help",
     "visualize --help",
+    "evaluate --help",
     "visualize pca --help",
     "card --help",
     "push --help",
@@ -53,3 +56,7 @@ def test_what_only_parses_its_line_loads_no_torch(line):
 def test_the_version_is_the_installed_one():
     done = subprocess.run([sys.executable, "-m", "visreg_training.cli", "--version"], capture_output=True, text=True)
     assert done.stdout == f"visreg {version('visreg')}\n"
+
+
+def test_titles_that_are_read_off_the_files_are_those_of_the_protocols():
+    assert protocol_titles() == {name: get_protocol(name).title for name in protocol_names()}

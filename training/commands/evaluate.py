@@ -7,17 +7,10 @@ import sys
 from argparse import Namespace
 from pathlib import Path
 
-from visreg_hub_cards import write_derived_card
-
-from ..backbones import BackboneOptions, open_backbone
-from ..distributed import process_state
+from ..backbones.options import BackboneOptions
 from ..errors import RunStopped, UserError, setting_up
 from ..evaluation.options import CacheOptions, FeatureOptions, TaskOptions
-from ..evaluation.protocols import Protocol, get_protocol, protocol_names, read_recipe
-from ..evaluation.reports.compare import REFERENCES, compare, summary
-from ..evaluation.reports.results import read_result, write_result
-from ..evaluation.run import evaluate
-from ..evaluation.suite import run_suite, suite_protocols
+from ..evaluation.protocols import Protocol, get_protocol, protocol_names, protocol_titles, read_recipe
 from ..evaluation.suite_datasets import ENTRIES, SUITES
 from ..option import declared
 from ..parser import OneLineParser, set_values
@@ -37,7 +30,7 @@ USAGE = """usage: visreg evaluate PROTOCOL --model MODEL --dataset DATASET [opti
 def main(argv: list[str]) -> None:
     """Raises UserError for a mistake, RunStopped where data sets of a suite could not be reached."""
     if not argv or argv[0] in ("-h", "--help"):
-        titles = "\n".join(f"  {name:<11} {get_protocol(name).title}" for name in protocol_names())
+        titles = "\n".join(f"  {name:<11} {title}" for name, title in protocol_titles().items())
         print(USAGE.format(protocols=titles))
         return
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
@@ -54,6 +47,13 @@ def main(argv: list[str]) -> None:
 
 def evaluate_one(name: str, argv: list[str]) -> None:
     """One protocol on one data set."""
+    from visreg_hub_cards import write_derived_card
+
+    from ..backbones import open_backbone
+    from ..evaluation.reports.compare import summary
+    from ..evaluation.reports.results import write_result
+    from ..evaluation.run import evaluate
+
     protocol = get_protocol(name)
     needed = ["model", "dataset", *(["output"] if protocol.writes else [])]
     parser = flat_parser(
@@ -84,6 +84,11 @@ def evaluate_one(name: str, argv: list[str]) -> None:
 
 def evaluate_suite(argv: list[str]) -> None:
     """One protocol on every data set of a suite."""
+    from ..backbones import open_backbone
+    from ..distributed import process_state
+    from ..evaluation.reports.compare import compare
+    from ..evaluation.suite import run_suite, suite_protocols
+
     first = OneLineParser("evaluate suite", "", add_help=False)
     choices = suite_protocols() + [f"{name}:{key}" for name in suite_protocols() for key in get_protocol(name).presets]
     first.add_argument("--protocol", choices=choices, default="linear")
@@ -118,6 +123,9 @@ def evaluate_suite(argv: list[str]) -> None:
 
 def show_results(argv: list[str]) -> None:
     """Result files side by side."""
+    from ..evaluation.reports.compare import REFERENCES, compare
+    from ..evaluation.reports.results import read_result
+
     parser = OneLineParser("evaluate compare", "result files side by side, beside published numbers")
     parser.add_argument("files", nargs="+", type=Path, help="result files")
     parser.add_argument(
@@ -168,5 +176,7 @@ def split_source(text: str) -> tuple[str, str]:
 
 
 def say(message: str) -> None:
+    from ..distributed import process_state
+
     if process_state().is_main_process:
         print(message, file=sys.stderr, flush=True)

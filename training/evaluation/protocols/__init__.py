@@ -6,18 +6,22 @@ A protocol is a title, an options dataclass and a function from `Inputs` and opt
 command line, the suites and the result files need: another protocol is another file here.
 """
 
+import ast
 import importlib
 import pkgutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...option import declared
 from ...run_folder import Json, read_object
-from ..inputs import Inputs, on_main_process
 from ..options import FeatureOptions
-from ..outcome import Outcome
+
+
+if TYPE_CHECKING:
+    from ..inputs import Inputs
+    from ..outcome import Outcome
 
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -40,7 +44,7 @@ class Protocol:
 
     title: str
     options: type
-    evaluate: Callable[[Inputs, Any], Outcome | None]
+    evaluate: "Callable[[Inputs, Any], Outcome | None]"
     takes_features: bool = True
     layers: int = FeatureOptions.layers
     in_suites: bool = True
@@ -51,6 +55,17 @@ class Protocol:
 def protocol_names() -> list[str]:
     """The names of all protocols."""
     return [module.name for module in pkgutil.iter_modules(__path__)]
+
+
+def protocol_titles() -> dict[str, str]:
+    """Title of every protocol by name, read off its file: to import all of them takes seconds."""
+    titles = {}
+    for name in protocol_names():
+        tree = ast.parse((Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8"))
+        assigned = {ast.unparse(node.targets[0]): node.value for node in tree.body if isinstance(node, ast.Assign)}
+        made = assigned["PROTOCOL"]
+        titles[name] = ast.literal_eval(made.args[0]) if isinstance(made, ast.Call) else name
+    return titles
 
 
 def get_protocol(name: str) -> Protocol:
@@ -94,10 +109,12 @@ def preset_of(options: Any, features: FeatureOptions) -> str | None:
     return None
 
 
-def on_features(measure: Callable[..., Outcome]) -> Callable[[Inputs, Any], Outcome | None]:
+def on_features(measure: "Callable[..., Outcome]") -> "Callable[[Inputs, Any], Outcome | None]":
     """`evaluate` of a protocol that is a function of (task, options, device) on features in memory."""
 
-    def evaluate(inputs: Inputs, options: Any) -> Outcome | None:
+    def evaluate(inputs: "Inputs", options: Any) -> "Outcome | None":
+        from ..inputs import on_main_process
+
         task = inputs.task()
         return on_main_process(lambda: measure(task, options, inputs.device))
 

@@ -13,6 +13,7 @@ splits.py                        sources, tasks, and whose labels mean what
 metrics.py, intervals.py         scores to numbers; outcome.py puts them together, and makes every choice
 nearest.py, logistic.py          the solvers: kNN, L-BFGS; heads.py is SGD, augmented.py on images
 inputs.py, protocols/            what a protocol is given; one file a protocol
+search.py                        the images that look most like a photo
 run.py, suite.py, frozen.py      a protocol on a data set, on a suite (suite_datasets.py), at the end of a run
 reports/                         result files, tables beside published numbers, pictures
 """

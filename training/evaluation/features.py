@@ -20,6 +20,7 @@ from ..backbones import Backbone
 from ..data import Source
 from ..data.decode import BadImage, RawExample, open_image
 from ..data.skips import SkipLog, skip_record
+from ..progress import tracked
 from ..seeding import torch_generator
 from .options import FeatureOptions
 from .preprocessing import EvaluationTransform, threaded, transform_for
@@ -130,7 +131,8 @@ def extract_features(
     """
     options = options or FeatureOptions(layers=1)
     transform = transform_for(backbone, options.image_size)
-    images = ((number, transform(image), label, name) for number, (image, label, name) in enumerate(examples))
+    counted = enumerate(tracked(examples, None, "features"))
+    images = ((number, transform(image), label, name) for number, (image, label, name) in counted)
     features, positions = extract(backbone, transform, images, options, batch_size)
     if not len(positions):
         raise ValueError("there is no image to take features of")

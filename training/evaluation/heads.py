@@ -17,6 +17,7 @@ from itertools import product
 import torch
 from torch.nn import functional
 
+from ..progress import tracked
 from ..seeding import torch_generator
 from .metrics import macro_auroc
 
@@ -180,7 +181,7 @@ def training_batches(
     """
     generator = torch_generator("heads_order", seed)
     count = len(rows) // batch_size if drop_last else -(-len(rows) // batch_size)
-    for epoch in range(epochs):
+    for epoch in tracked(range(epochs), epochs, "training heads", "epochs"):
         order = rows[torch.randperm(len(rows), generator=generator)]
         if count == 0:
             continue

@@ -21,6 +21,7 @@ from ...backbones import Backbone
 from ...data import MultiCrop, Source
 from ...data.decode import BadImage, open_image
 from ...option import NOT_NEGATIVE, POSITIVE, SHARES, Range, check_options, option
+from ...progress import tracked
 from ...run_folder import Json
 from ...seeding import image_generator, seed_of
 from .. import intervals
@@ -259,7 +260,7 @@ def train_head(backbone: Backbone, train: Masks, classes: int, options: SegmentO
     optimizer = torch.optim.AdamW(head.parameters(), options.learning_rate, weight_decay=options.weight_decay)
     count = -(-len(train) // options.batch_size)
     scheduler = make_scheduler(optimizer, options.epochs * count, options.decay)
-    for epoch in range(options.epochs):
+    for epoch in tracked(range(options.epochs), options.epochs, "training the head", "epochs"):
         for rows in torch.randperm(len(train)).tensor_split(count):
             pixels, targets = training_batch(train, rows.tolist(), classes, epoch)
             tokens = token_map(backbone, train.transform.normalize(pixels.to(backbone.device)), options.layers)

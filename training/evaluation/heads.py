@@ -236,5 +236,5 @@ def head_values(
     for part, truth in zip(heads.scores(features, rows=rows), labels[rows].split(_CHUNK), strict=True):
         wanted = truth.to(part.device)[:, None].expand(-1, part.shape[1])
         right = right + (part.argmax(2) == wanted).sum(0).cpu()
-        loss = loss + functional.cross_entropy(part.transpose(1, 2), wanted, reduction="none").sum(0).double().cpu()
+        loss = loss + functional.cross_entropy(part.transpose(1, 2), wanted, reduction="none").sum(0).cpu().double()
     return (right / len(rows)).tolist(), (loss / len(rows)).tolist()

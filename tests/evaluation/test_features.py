@@ -143,7 +143,7 @@ def test_test_images_that_are_training_images_are_said_whatever_their_names(mode
         result = evaluate(model, open_sources(str(folder)), KnnOptions(), cache=FeatureCache(tmp_path / "cache"))
         assert result["notes"] == ["1 of 5 test images stand among the training images too"]
         assert result["data"]["train_images"] == 40 and result["data"]["test_images"] == 5
-    assert "note: 1 of 5 test images" in summary(result)
+    assert ": 1 of 5 test images stand among the training images too" in summary(result)
 
 
 def test_a_digest_is_equal_for_equal_pixels_only():

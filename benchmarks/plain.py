@@ -22,7 +22,7 @@ def sliced_wasserstein(z: Tensor, directions: Tensor) -> Tensor:
     """Everything at once, by torch.sort and autograd."""
     batch = z.shape[1]
     ranks = torch.arange(1, batch + 1, dtype=torch.float64) / (batch + 1)
-    quantiles = torch.special.ndtri(ranks).to(z.dtype)
+    quantiles = torch.special.ndtri(ranks).to(z)
     ordered = (z @ directions).sort(dim=1).values
     return (ordered - quantiles[:, None]).square().mean()
 

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from .kernels import fused
-from .recorded import Options, Recorder, Recording
 from .slices import gaussian_quantiles
 
 
+Options = tuple[int, float, list[float]]  # num_global, eps, weights
 TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -43,8 +43,7 @@ def merged_terms(
     options = num_global, eps, weights
     if not (z.requires_grad and torch.is_grad_enabled()):
         return operators(z).terms(z, directions, *options, False)[:6]
-    recording = None if in_operators(z) else recorder.recording(z, directions, options)
-    return _Merged.apply(z, directions, options) if recording is None else _Replayed.apply(z, directions, recording)
+    return _Merged.apply(z, directions, options)
 
 
 class Operators(NamedTuple):
@@ -55,18 +54,15 @@ class Operators(NamedTuple):
 
 
 def operators(z: Tensor) -> Operators:
-    """The functions themselves, or as operators of torch where a compiler or a fake tensor has to see one."""
-    return Operators(_terms, _terms_gradient) if in_operators(z) else Operators(compute_terms, compute_gradient)
-
-
-def in_operators(z: Tensor) -> bool:
-    """Whether z is no ordinary tensor, or is looked at by a compiler: a dispatch costs more than a launch."""
-    return torch.compiler.is_compiling() or type(z) not in (Tensor, torch.nn.Parameter)
+    """The functions themselves, or as operators of torch where a compiler or a fake tensor has to see one: their
+    dispatch costs more than a launch.
+    """
+    if torch.compiler.is_compiling() or type(z) not in (Tensor, torch.nn.Parameter):
+        return Operators(_terms, _terms_gradient)
+    return Operators(compute_terms, compute_gradient)
 
 
 class _Merged(torch.autograd.Function):
-    """Terms launched one kernel after the other."""
-
     @staticmethod
     def forward(ctx: Any, z: Tensor, directions: Tensor, options: Options) -> tuple[Tensor, ...]:
         *terms, moments, slope = operators(z).terms(z, directions, *options, True)
@@ -80,28 +76,6 @@ class _Merged(torch.autograd.Function):
         check_once()
         z, moments, slope = ctx.saved_tensors
         return operators(z).gradient(list(upstream), z, moments, slope, ctx.slices, *ctx.options), None, None
-
-
-class _Replayed(torch.autograd.Function):
-    """Terms of a recording, which has the gradient of the total; for that of another term they are computed again."""
-
-    @staticmethod
-    def forward(ctx: Any, z: Tensor, directions: Tensor, recording: Recording) -> tuple[Tensor, ...]:
-        terms, gradient = recording.replay(z, directions)
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(z, directions, gradient)
-        ctx.options = recording.options
-        return tuple(terms.unbind())
-
-    @staticmethod
-    def backward(ctx: Any, *upstream: Tensor | None) -> tuple[Tensor, None, None]:
-        check_once()
-        z, directions, gradient = ctx.saved_tensors
-        if upstream[0] is not None and all(other is None for other in upstream[1:]):
-            return gradient * upstream[0].to(gradient.dtype), None, None
-        *_, moments, slope = compute_terms(z, directions, *ctx.options, True)
-        again = compute_gradient(list(upstream), z, moments, slope, directions.shape[1], *ctx.options)
-        return again, None, None
 
 
 def check_once() -> None:
@@ -173,6 +147,3 @@ _terms_gradient = torch.library.custom_op(
 @_terms_gradient.register_fake
 def _(upstream: Sequence[Tensor | None], z: Tensor, *_: Any) -> Tensor:
     return torch.empty_like(z)
-
-
-recorder = Recorder(compute_terms, compute_gradient)

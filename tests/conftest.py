@@ -5,10 +5,15 @@
 And fixtures of several folders.
 """
 
+import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+
+os.environ.pop("HF_HUB_OFFLINE", None)  # before huggingface_hub reads it: the tests have a Hub of their own
+
+# isort: split
 import numpy as np
 import pytest
 import torch

@@ -13,7 +13,7 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parent.parent
 SETUP = ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))
-OPTIONAL = {"umap", "onnxruntime", "onnx", "onnxscript", "timm", "gradio"}  # behind an extra
+OPTIONAL = {"umap", "onnxruntime", "onnx", "onnxscript", "timm", "gradio", "triton"}  # behind an extra, or torch's own
 
 
 def required() -> dict[str, Version]:

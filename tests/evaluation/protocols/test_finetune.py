@@ -166,6 +166,7 @@ def test_our_recipe_is_read():
     assert FinetuneOptions(**read_recipe("finetune", "vit_base")).layer_decay == 0.65
 
 
+@pytest.mark.cpu
 def test_the_released_protocol_is_that_of_a_loop_written_here(checkpoint, colors, tmp_path, monkeypatch):
     """On the batches that the Trainer saw: optimizer, schedule, layers, head, clipping and the best epoch by hand."""
     seen, collate = [], Collator.__call__

@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """`visreg plan`: what it prints, by known counts."""
 
+import math
+
 import pytest
 from PIL import Image
 
@@ -21,6 +23,7 @@ def test_the_command_prints_counts_and_estimates(capsys):
     [
         (["--gpus", "7"], "cannot be shared by 7 processes: use 126 or 133"),
         (["--utilization", "1.5"], r"utilization in \(0, 1\]"),
+        (["--utilization", "0"], r"utilization in \(0, 1\]"),
         (["--dataset", "my_photos"], "--images is missing: the size of my_photos"),
     ],
 )
@@ -35,3 +38,32 @@ def test_a_local_folder_tells_its_number_of_images(tmp_path, capsys):
     flags = ["--config", "digits", "--dataset", str(tmp_path), "--eval_split", "none", "--epochs", "10"]
     plan.main([*flags, "--global_batch_size", "4"])
     assert "for 70 images" in capsys.readouterr().out
+
+
+def line(printed: str, name: str) -> str:
+    """What a plan says of one thing."""
+    return next(text.split(name)[1].strip() for text in printed.splitlines() if text.strip().startswith(name))
+
+
+@pytest.mark.parametrize(
+    "flags, rate, reason",
+    [
+        (["--gpus", "1"], 609, "33% of the peak, as a ViT-B on an H100 in bf16 with compiled blocks"),
+        (["--gpus", "1", "--compile", "no"], 462, "25% of the peak, as a ViT-B on an H100 in bf16 with no compiled"),
+        (["--gpus", "8"], 8 * 16 / 0.037, "the host enqueues a step in 37 ms, the device needs 26: more images a GPU"),
+        (["--utilization", "0.5"], 923, "50% of the peak, as given"),
+    ],
+)
+def test_the_rate_is_what_was_measured_and_says_what_holds_it_up(flags, rate, reason, capsys):
+    """68.5 TFLOP a step of 128 images, at a share of 989 TFLOP/s; 16 images a GPU wait for the host."""
+    plan.main(["--config", "vit_base_in1k", *flags])
+    printed = capsys.readouterr().out
+    said = line(printed, "rate")
+    assert float(said.split()[0]) == pytest.approx(rate, rel=0.01) and reason in said
+    hours = 400 * 1_281_167 / rate / 3600
+    number, unit = line(printed, "duration").split()[:2]
+    assert float(number) == pytest.approx(hours / 24 if unit == "days" else hours, rel=0.01) and (unit == "days") == (
+        hours >= 48
+    )
+    assert ("communication is not counted" in said) == ("8" in flags)
+    assert line(printed, "worker cores").startswith(f"{math.ceil(float(said.split()[0]) / 100)} at 100")

@@ -18,11 +18,12 @@ def main(argv: list[str]) -> None:
     parser = OneLineParser("plan", __doc__.split("\n")[0])
     parser.add_argument("--gpus", type=int, default=1, help="how many (default: 1)")
     parser.add_argument("--gpu", choices=sorted(GPUS), default="h100", help="which (default: h100)")
-    parser.add_argument("--utilization", type=float, default=0.35, help="share of the peak reached (default: 0.35)")
+    parser.add_argument("--utilization", type=float, help="share of the peak reached (default: what was measured)")
     parser.add_argument(
         "--images", type=int, help="in the data set; known of local ones and of those that our recipes name"
     )
-    parser.add_argument("--worker_rate", type=float, default=150, help="images a second and core (bench: data.py)")
+    rate = "images a second and worker (default: 100, what hyper-threads make of ImageNet's photos)"
+    parser.add_argument("--worker_rate", type=float, default=100, help=rate)
     add_pretrain_options(parser)
     with setting_up():
         options, own = parse_options(parser, argv, needed=())

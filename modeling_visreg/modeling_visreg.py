@@ -329,6 +329,8 @@ class VISRegViTPreTrainedModel(PreTrainedModel):
 class VISRegViTEncoder(VISRegViTPreTrainedModel):
     """The blocks. Stochastic depth rises linearly from 0 in the first block to its rate in the last."""
 
+    drop_path_table: torch.Tensor
+
     def __init__(self, config: VISRegViTConfig):
         super().__init__(config)
         depth = config.num_hidden_layers

@@ -8,13 +8,14 @@ tests/test_compat.py has a canary for each, which names the library whose upgrad
 inside the functions, because the floor is cheap to import.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 
 if TYPE_CHECKING:
     import torch
     import torch.distributed as dist
     from datasets import IterableDataset
+    from torch import nn
     from transformers import PreTrainedModel
 
 
@@ -187,7 +188,7 @@ def is_activation_checkpointing(model: "PreTrainedModel") -> bool:
     return model.is_gradient_checkpointing
 
 
-def checkpoints_in_forward(layer_class: type) -> bool:
+def checkpoints_in_forward(layer_class: "type[nn.Module]") -> bool:
     """Whether activation checkpointing happens in a layer's `forward`, wrapped by transformers; else in `__call__`.
 
     It moved after 5.17, with 5.23 at the latest.
@@ -206,5 +207,5 @@ def install_capturing_hooks(encoder: "PreTrainedModel", attentions: bool = True)
 
     maybe_install_capturing_hooks(encoder)
     if not attentions:
-        for layer in encoder.layer:
-            layer.attention._forward_hooks.clear()
+        for layer in cast("nn.ModuleList", encoder.layer):
+            cast("nn.Module", layer.attention)._forward_hooks.clear()

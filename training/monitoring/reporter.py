@@ -136,12 +136,13 @@ class Reporter:
 
     def draw(self, at_least: float = 0.0) -> None:
         """Bring curves.png up to date, unless it was drawn less than `at_least` seconds ago, or 50 times as long as
-        it takes: a long run has many points.
+        it takes: a long run has many points. A disk that is full ends the checkpoint with a message, not the picture.
         """
         started = time.perf_counter()
         if self.log is None or not self.log.rows or (at_least and started < self.draw_after):
             return
-        draw_curves(self.log.rows, self.run.folder.curves)
+        with contextlib.suppress(OSError):
+            draw_curves(self.log.rows, self.run.folder.curves)
         now = time.perf_counter()
         self.draw_after = now + max(at_least, 50 * (now - started))
 
@@ -151,8 +152,7 @@ class Reporter:
 
     def __exit__(self, *exc_info: object) -> None:
         self.progress.close()
-        with contextlib.suppress(OSError):  # a full disk has been reported, or will be
-            self.draw()
+        self.draw()
 
     def state(self, step: int, position: dict) -> RunState:
         """What a checkpoint after `step` updates says of the run; all ranks call this, each with its position."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 
-from datasets import Image, IterableDataset
+from datasets import ClassLabel, Image, IterableDataset, Value
 
 from ...compat import resolve_features
 from ...retry import with_retries
@@ -101,6 +101,9 @@ def stream_source(
             )
         columns = Columns(columns.image, None, None)
     data = data.select_columns(columns.names).cast_column(columns.image, Image(decode=False))
+    if columns.label and isinstance(data.features[columns.label], ClassLabel):
+        # datasets would end a row group at a number that is no class, without the image's name.
+        data = data.cast_column(columns.label, Value("int64"))
     return StreamSource(
         columns=columns,
         num_examples=_expected_examples(data, opened.num_rows, request.split, subset),

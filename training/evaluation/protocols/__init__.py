@@ -60,8 +60,8 @@ def protocol_names() -> list[str]:
 def protocol_titles() -> dict[str, str]:
     """Title of every protocol by name, read off its file: to import all of them takes seconds."""
     titles = {}
-    for name in protocol_names():
-        tree = ast.parse((Path(__file__).parent / f"{name}.py").read_text(encoding="utf-8"))
+    for finder, name, _is_package in pkgutil.iter_modules(__path__):
+        tree = ast.parse(Path(finder.path, f"{name}.py").read_text(encoding="utf-8"))
         assigned = {ast.unparse(node.targets[0]): node.value for node in tree.body if isinstance(node, ast.Assign)}
         made = assigned["PROTOCOL"]
         titles[name] = ast.literal_eval(made.args[0]) if isinstance(made, ast.Call) else name

@@ -2,12 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """open_stream: every kind of local data, and mistakes in one line."""
 
+import contextlib
 import io
+import pickle
 import tarfile
 
 import numpy as np
 import pytest
+import torch
 from datasets import Dataset, DatasetDict
+from datasets.exceptions import DatasetGenerationError
 
 from visreg_training.data import NoSuchSplit, Subset, open_stream
 
@@ -91,6 +95,40 @@ def test_what_save_to_disk_wrote(five_shards, tmp_path, streaming):
 def test_arrow_files(five_shards, tmp_path, streaming):
     Dataset.from_parquet(str(sorted(five_shards.iterdir())[0])).save_to_disk(tmp_path / "saved")
     assert len(all_of(open_stream(f"{tmp_path}/saved/*.arrow", streaming=streaming))) == 11
+
+
+class Evil:
+    """Makes a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize("streaming", [None, True])
+@pytest.mark.parametrize("suffix", ["pth", "npy", "pkl", "pyd", "pickle"])
+def test_members_of_a_tar_run_no_code(tmp_path, photo, encode_image, suffix, streaming):
+    """Beside an image of the same sample; the tar is refused, or the member is left alone."""
+    if suffix == "pth":
+        content = io.BytesIO()
+        torch.save(Evil(tmp_path / "ran"), content)
+    elif suffix == "npy":
+        content = io.BytesIO()
+        np.save(content, np.array([Evil(tmp_path / "ran")], dtype=object), allow_pickle=True)
+    else:
+        content = io.BytesIO(pickle.dumps(Evil(tmp_path / "ran")))
+    with tarfile.open(tmp_path / "000.tar", "w") as tar:
+        for name, data in (("1.jpg", encode_image(photo[:20, :20])), (f"1.{suffix}", content.getvalue())):
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    with contextlib.suppress(ValueError, OSError, pickle.UnpicklingError, DatasetGenerationError):
+        all_of(open_stream(tmp_path, streaming=streaming))
+    assert not (tmp_path / "ran").exists()
+    pickle.loads(pickle.dumps(Evil(tmp_path / "ran"))).close()
+    assert (tmp_path / "ran").exists()  # it would have
 
 
 @pytest.mark.parametrize("streaming", [None, True])

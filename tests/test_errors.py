@@ -134,6 +134,7 @@ def test_recipes_that_are_no_text_are_one_line(tmp_path, make):
     assert_one_line(done, 2, "r.yaml")
 
 
+@pytest.mark.slow
 def test_a_cached_file_that_was_cut_is_named_and_made_anew(checkpoint, tmp_path):
     def features_in(name: str) -> torch.Tensor:
         return load_file(tmp_path / f"{name}.safetensors")["features"]
@@ -229,6 +230,7 @@ def test_a_background_push_that_outlives_its_parent_leaves_nothing(tmp_path):
         assert not (run / ".pushing").exists() and len(hub.commits("org/first")) <= 1
 
 
+@pytest.mark.slow
 def test_weights_that_are_not_finite_are_named_by_every_command(checkpoint, tmp_path):
     folder = Path(shutil.copytree(checkpoint, tmp_path / "model"))
     weights = load_file(folder / "model.safetensors")

@@ -269,6 +269,7 @@ def test_answers_of_something_else_than_a_hub_are_one_line(hub, api, run, impati
     assert sum(impatient) < 600
 
 
+@pytest.mark.slow
 def test_a_hub_that_never_answers_does_not_keep_a_training(hub, run, tmp_path, monkeypatch, capsys):
     """Neither the push beside it nor the one at its end; both are given up, and said."""
     for name, value in hub.environment(tmp_path / "home").items():

@@ -126,6 +126,7 @@ def test_a_run_that_is_killed_before_its_first_checkpoint_has_drawn_its_curves(r
     assert run.curves.is_file() and run.newest_checkpoint() is None
 
 
+@pytest.mark.slow
 def test_ten_kills_in_a_chain(recipe, tmp_path):
     """kill -9 at random moments, from before the first step to after the last, streamed by two workers."""
     forked.write_shards(tmp_path / "data")

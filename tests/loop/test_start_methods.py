@@ -57,7 +57,7 @@ def forked_runs(tmp_path_factory, data):
     return started_by("fork", tmp_path_factory.mktemp("runs") / "fork", data)
 
 
-@pytest.mark.parametrize("method", ["spawn", "forkserver"])
+@pytest.mark.parametrize("method", ["spawn", pytest.param("forkserver", marks=pytest.mark.slow)])
 def test_a_run_is_the_same_however_its_workers_start(method, tmp_path, data, forked_runs):
     """A stream with colors on the device, and a map-style source colored by torchvision in the worker."""
     runs = started_by(method, tmp_path / method, data)

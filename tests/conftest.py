@@ -26,8 +26,6 @@ HAS_GPU = torch.cuda.is_available()  # asked before CUDA_VISIBLE_DEVICES is ever
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # What takes minutes first: at the end one worker would wait for the other. The sort keeps the order otherwise.
-    items.sort(key=lambda item: item.path.name not in ("test_readme.py", "test_errors.py"))
     if not HAS_GPU:
         for item in items:
             if item.get_closest_marker("gpu"):

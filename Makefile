@@ -73,7 +73,7 @@ bench-step: .venv/benched
 	$(BIN)/python -m benchmarks.step --setting cifar10 --data $(CIFAR10) --output benchmarks/figures
 	$(BIN)/python -m benchmarks.step --setting photos --data $(PHOTOS) --output benchmarks/figures
 
-# One GPU, four minutes: make bench-gpu PHOTOS=folder of photos, in an environment that has torch with CUDA.
+# On one GPU: make bench-gpu PHOTOS=folder of photos, in an environment that has torch with CUDA.
 bench-gpu: .venv/benched
 	$(BIN)/python -m benchmarks.gpu --photos $(PHOTOS) --output benchmarks/figures
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""What a GPU does with this package, beside peers, in one command of under four minutes on an H100:
+"""What a GPU does with this package, beside peers, in one command of some minutes:
 
     python -m benchmarks.gpu --photos FOLDER --output benchmarks/figures [--whole_model] [--small]
 

@@ -1,7 +1,13 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
 # ruff: noqa: F401
-"""What turns images into features, behind one interface; evaluation, analyses and the end of a run use the same.
+"""What turns images into features, behind one interface; evaluation, analyses, the end of a run and its steps use it.
+
+    backbone = wrap_backbone(run.model)      # of a model in training: the network without its projector
+    backbone.module                          # the native network: a VISRegViTModel, a Dinov2Model, timm's ResNet
+    backbone.encode(pixels, probed)          # (B, d), with its gradient, and what the online probe reads
+    backbone.blocks()                        # the L blocks, first to last; [] where they are not known
+    backbone.layer_of(name)                  # of a parameter of `module`: 0 embedding, 1..L blocks, L + 1 final norm
 
 interface.py              Backbone: tokens, features, patch maps, attention, and how they are pooled
 transformers_backbone.py  what AutoModel opens, our checkpoints included

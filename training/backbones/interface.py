@@ -1,8 +1,9 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""What turns images into features: one interface for every vision model.
+"""What turns images into features: one interface for every vision model, to measure it and to train it.
 
-B images, N patches, d width, P prefix tokens (CLS first, then registers). All tokens are taken after the final norm.
+B images, N patches, d width, P prefix tokens (CLS first, then registers), L blocks. All tokens are taken after the
+final norm.
 """
 
 import hashlib
@@ -27,7 +28,8 @@ class Tokens(NamedTuple):
 
 
 class Backbone(ABC):
-    """A vision model on its device. What computes features refuses to run in training mode.
+    """A vision model on its device. `embed` and `patch_map`, which measure, refuse to run in training mode; `encode`,
+    which trains, does not.
 
     Attributes:
         name: as the user gave it.
@@ -51,6 +53,12 @@ class Backbone(ABC):
         self.native_size, self.patch_size = (height, width), patch_size
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
         self._weights_hash: str | None = None
+        self._width: int | None = None
+        self._layers: dict[str, int] | None = None
+
+    @abstractmethod
+    def blocks(self) -> list[nn.Module]:
+        """The blocks in the order in which they compute; empty where this package does not know them."""
 
     @abstractmethod
     def tokens(self, pixels: torch.Tensor, layers: int = 1) -> list[Tokens]:
@@ -99,8 +107,51 @@ class Backbone(ABC):
             ValueError: `pooling` needs a CLS token and there is none.
         """
         self.check_evaluating()
+        if layers == 1 and pooling is None:
+            return self.feature(pixels)
         parts = [pool(tokens, pooling) for tokens in self.tokens(pixels, layers)]
         return torch.cat(parts, dim=1)
+
+    def feature(self, pixels: torch.Tensor) -> torch.Tensor:
+        """The feature (B, d) of normalized pixels (B, C, H, W), in whatever mode the network is.
+
+        CLS after the final norm; where there is none, the mean of the patches, or what the model itself makes of them.
+        """
+        return pool(self.tokens(pixels)[-1], None)
+
+    def encode(self, pixels: torch.Tensor, probed: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+        """For a step of pretraining: the feature (B, d), and what its online probe reads (B, `probe_width`), detached.
+
+        The latter has no columns unless it is `probed`.
+        """
+        feature = self.feature(pixels)
+        return feature, feature.detach() if probed else feature.detach()[:, :0]
+
+    @property
+    def width(self) -> int:
+        """d of `feature`."""
+        if self._width is None:
+            with self.evaluating(), torch.no_grad():
+                zeros = torch.zeros(1, len(self.mean), *self.native_size, device=self.device)
+                self._width = self.feature(zeros).shape[1]
+        return self._width
+
+    @property
+    def probe_width(self) -> int:
+        """Columns of what `encode` gives the online probe."""
+        return self.width
+
+    def layer_of(self, name: str) -> int:
+        """The layer of a parameter of `module`: 0 the embedding, 1 to L the blocks, L + 1 what follows them.
+
+        Raises:
+            ValueError: this package does not know the blocks of the model.
+        """
+        if self._layers is None:
+            self._layers = layer_numbers(self.module, self.blocks())
+        if not self._layers:
+            raise ValueError(f"{self.name}: the blocks of {type(self.module).__name__} are not known")
+        return self._layers[name]
 
     def patch_map(self, pixels: torch.Tensor) -> torch.Tensor:
         """Patch tokens of the last block as a map (B, d, h, w)."""
@@ -159,3 +210,22 @@ def cls_attention(backbone: Backbone, weights: torch.Tensor, prefix: int, pixels
         raise ValueError(f"{backbone.name} has no CLS token whose attention could be shown")
     row = weights[:, :, 0, prefix:]
     return row.unflatten(2, backbone.grid(pixels, row.shape[2]))
+
+
+def layer_numbers(module: nn.Module, blocks: list[nn.Module]) -> dict[str, int]:
+    """The layer of each parameter by its name: 0 before the first block, i in the i-th (from 1), L + 1 after the last.
+
+    What lies between two blocks in the order of registration, such as the convolution that halves the map, counts to
+    the later one. Empty without blocks.
+    """
+    own = {id(parameter): number for number, block in enumerate(blocks, 1) for parameter in block.parameters()}
+    parameters = list(module.named_parameters()) if blocks else []
+    following, numbers = len(blocks) + 1, {}
+    for name, parameter in reversed(parameters):
+        following = own.get(id(parameter), following)
+        numbers[name] = following
+    for name, parameter in parameters:
+        if id(parameter) in own:
+            break
+        numbers[name] = 0
+    return numbers

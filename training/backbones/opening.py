@@ -11,11 +11,10 @@ import re
 
 from transformers import PreTrainedModel
 
-from modeling_visreg import image_processor_for
-
 from .interface import Backbone
 from .timm_backbone import open_timm
-from .transformers_backbone import TransformersBackbone, open_transformers
+from .transformers_backbone import open_transformers
+from .visreg import VISRegBackbone
 
 
 def open_backbone(name: str, trust_remote_code: bool = False) -> Backbone:
@@ -37,8 +36,8 @@ def open_backbone(name: str, trust_remote_code: bool = False) -> Backbone:
     return backbone.freeze()
 
 
-def wrap_backbone(model: PreTrainedModel, name: str = "model") -> TransformersBackbone:
-    """The interface around the backbone of a VISReg model in memory, which is left in its mode and on its device.
+def wrap_backbone(model: PreTrainedModel, name: str = "model") -> Backbone:
+    """The interface around the backbone of a model in memory, which is left in its mode and on its device.
 
     Its input is that of the checkpoint the model would be saved as. Take features inside `with backbone.evaluating()`.
 
@@ -46,6 +45,4 @@ def wrap_backbone(model: PreTrainedModel, name: str = "model") -> TransformersBa
         model: any VISReg ViT class, unwrapped.
         name: what results call it.
     """
-    config = model.config
-    processor = image_processor_for(config)
-    return TransformersBackbone(name, model.base_model, config.native_size, processor.image_mean, processor.image_std)
+    return VISRegBackbone(name, model)

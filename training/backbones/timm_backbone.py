@@ -3,6 +3,7 @@
 """Whatever timm builds."""
 
 import inspect
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from .interface import Backbone, Tokens, cls_attention
 
 
 # Where timm's training scripts keep a state dict in their checkpoints, the averaged one first.
+# What timm calls its blocks; the outermost of them count.
+_BLOCK = re.compile(r"(Block|Bottleneck)$")
 STATE_DICTS = ("state_dict_ema", "model_ema", "state_dict", "model")
 
 
@@ -30,6 +33,21 @@ class TimmBackbone(Backbone):
         super().__init__(name, module, data["input_size"][1:], data["mean"], data["std"], patch[0] if patch else None)
         if not hasattr(module, "forward_intermediates"):
             raise ValueError(f"{name}: timm gives no intermediate features of {type(module).__name__}")
+
+    def blocks(self) -> list[nn.Module]:
+        found: list[nn.Module] = []
+        inside: set[int] = set()
+        for layer in self.module.modules():
+            if id(layer) not in inside and _BLOCK.search(type(layer).__name__):
+                found.append(layer)
+                inside |= {id(child) for child in layer.modules()}
+        return found
+
+    def feature(self, pixels: torch.Tensor) -> torch.Tensor:
+        """CLS after the final norm; of a network without one, what timm pools and normalizes for its classifier."""
+        if getattr(self.module, "num_prefix_tokens", 0):
+            return super().feature(pixels)
+        return self.module.forward_head(self.module.forward_features(pixels), pre_logits=True).flatten(1)
 
     def tokens(self, pixels: torch.Tensor, layers: int = 1) -> list[Tokens]:
         options: dict[str, Any] = {"indices": layers, "intermediates_only": True}

@@ -8,6 +8,7 @@ B images, N patches, d width, P prefix tokens.
 import inspect
 import json
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from huggingface_hub import hf_hub_download
 from torch import nn
 from transformers import AutoConfig, AutoImageProcessor, AutoModel
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from modeling_visreg import VISRegViTConfig, VISRegViTModel  # which also makes the Auto classes know our checkpoints
 from modeling_visreg.loading import HUB_ID, check_finite, load_checkpoint, local_directory, read_config_object
@@ -24,11 +26,15 @@ from modeling_visreg.loading import HUB_ID, check_finite, load_checkpoint, local
 from ..compat import attention_implementation
 from ..errors import one_line
 from ..run_folder import model_directory
-from .interface import Backbone, Tokens, cls_attention
+from .interface import Backbone, Tokens, cls_attention, pool
 
 
 # What vision models in transformers call their final norm.
 _FINAL_NORMS = ("layernorm", "layer_norm", "norm", "post_layernorm")
+# Their first token is the mean of the others; `patch_size`, by which CLS is told, they have none.
+_POOLED_FIRST = ("dinov3_convnext",)
+# The blocks of convolutional networks, which are no `GradientCheckpointingLayer`.
+_BLOCK = re.compile(r"(ConvNextLayer|ConvNextV2Layer|BasicLayer|BottleNeckLayer|BottleneckLayer)$")
 LARGEST_DEPTH = 1024  # blocks; and pixels of a side of what an image processor asks for are bounded too
 LARGEST_SIDE = 4096
 # They say nothing about what a model computes.
@@ -67,6 +73,9 @@ class TransformersBackbone(Backbone):
         if config.model_type == "vit_mae":
             config.mask_ratio = 0.0  # its encoder drops 75 % of the patches, at random, even in evaluation mode
 
+    def blocks(self) -> list[nn.Module]:
+        return transformers_blocks(self.module)
+
     def arguments(self, pixels: torch.Tensor) -> dict[str, Any]:
         if self.module.config.model_type == "vit_mae":
             count = (pixels.shape[-2] // self.patch_size) * (pixels.shape[-1] // self.patch_size)
@@ -89,6 +98,14 @@ class TransformersBackbone(Backbone):
             states = [norm(state) for state in output.hidden_states[-layers:-1]] + states
         return [self.split(state, pixels) for state in states]
 
+    def feature(self, pixels: torch.Tensor) -> torch.Tensor:
+        """As in the interface; a convolutional network pools its map and then normalizes, where it has a norm."""
+        output = self.module(pixel_values=pixels, **self.arguments(pixels))
+        state = output.last_hidden_state
+        if state.ndim == 4 or self.module.config.model_type in _POOLED_FIRST:
+            return output.pooler_output.flatten(1)
+        return pool(self.split(state, pixels), None)
+
     def split(self, state: torch.Tensor, pixels: torch.Tensor) -> Tokens:
         if state.ndim == 4:  # a convolutional network: (B, d, h, w)
             state = state.flatten(2).transpose(1, 2)
@@ -96,6 +113,8 @@ class TransformersBackbone(Backbone):
         if self.patch_size:
             count = (pixels.shape[-2] // self.patch_size) * (pixels.shape[-1] // self.patch_size)
         extra = state.shape[1] - count
+        if self.module.config.model_type in _POOLED_FIRST:
+            extra = 1
         extra = extra if extra >= 0 else 0  # hierarchical models merge patches and have no CLS
         return Tokens(state[:, :extra], state[:, extra:])
 
@@ -119,6 +138,17 @@ class TransformersBackbone(Backbone):
     def architecture(self) -> str:
         config = {key: value for key, value in self.module.config.to_dict().items() if key not in _VOLATILE_CONFIG}
         return json.dumps(config, sort_keys=True, default=str)
+
+
+def transformers_blocks(module: nn.Module) -> list[nn.Module]:
+    """The blocks of a model: the innermost layers that transformers can checkpoint, else those with a block's name."""
+    layers = [layer for layer in module.modules() if isinstance(layer, GradientCheckpointingLayer)]
+    innermost = [
+        layer
+        for layer in layers
+        if not any(isinstance(child, GradientCheckpointingLayer) for child in layer.modules() if child is not layer)
+    ]
+    return innermost or [layer for layer in module.modules() if _BLOCK.search(type(layer).__name__)]
 
 
 def open_transformers(name: str, trust_remote_code: bool = False) -> TransformersBackbone:

@@ -1,13 +1,58 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""The model that is pretrained: a backbone with its projector, built anew or continued from a checkpoint."""
+"""Our own ViT in training: with its projector, built anew or continued from a checkpoint.
 
-from transformers import PretrainedConfig
+d width of the backbone.
+"""
 
-from modeling_visreg import VISRegViTForPreTraining, VISRegViTModel
+from typing import Any
+
+import torch
+from transformers import PretrainedConfig, PreTrainedModel
+
+from modeling_visreg import VISRegViTForPreTraining, VISRegViTModel, image_processor_for
 from modeling_visreg.loading import load_checkpoint, local_directory, read_config
 
 from ..run_folder import model_directory
+from .transformers_backbone import TransformersBackbone
+
+
+class VISRegBackbone(TransformersBackbone):
+    """The interface around the backbone of a VISReg model in memory, which is left in its mode and on its device.
+
+    Its input is that of the checkpoint the model would be saved as.
+
+    Args:
+        name: what results call it.
+        model: any VISReg ViT class, unwrapped.
+    """
+
+    def __init__(self, name: str, model: PreTrainedModel):
+        config = model.config
+        processor = image_processor_for(config)
+        super().__init__(name, model.base_model, config.native_size, processor.image_mean, processor.image_std)
+
+    @property
+    def width(self) -> int:
+        return self.module.config.hidden_size
+
+    @property
+    def probe_width(self) -> int:
+        return 2 * self.width
+
+    def encode(self, pixels: torch.Tensor, probed: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
+        """As in the interface; the probe of the paper reads the CLS tokens of the last two blocks."""
+        output = self.module(pixels, output_hidden_states=probed)
+        feature = output.pooler_output
+        return feature, last_blocks(output) if probed else feature.detach()[:, :0]
+
+
+def last_blocks(output: Any) -> torch.Tensor:
+    """(rows, 2d), detached: the CLS tokens of the last two blocks, before the final norm; the last one twice if there
+    is one block only.
+    """
+    states = output.hidden_states[1:][-2:]
+    return torch.cat([states[0][:, 0], states[-1][:, 0]], dim=1).detach()
 
 
 def build_pretraining_model(config: PretrainedConfig) -> VISRegViTForPreTraining:

@@ -10,12 +10,13 @@ the whole batch without SyncBN, on any device, and each rank takes its part of t
 repeated.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from ..backbones import wrap_backbone
 from ..objective import VISRegObjective, VISRegTerms, gather_batch
 from .packed import encode_packed
 
@@ -62,6 +63,7 @@ class PretrainingStep(nn.Module):
         self.probed = probed
         self.packed = packed
         self.model = model
+        self.backbone = wrap_backbone(model)
         self.objective = objective
         self.micro_batch_size = micro_batch_size
 
@@ -111,16 +113,4 @@ class PretrainingStep(nn.Module):
 
     def encode_rows(self, rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Features (rows, d) and `blocks` (rows, 2d, or 0) of crops (rows, C, H, W) of one resolution."""
-        output = self.model.vit(rows, output_hidden_states=self.probed)
-        features = output.pooler_output
-        if not self.probed:
-            return features, features.detach()[:, :0]
-        return features, last_blocks(output)
-
-
-def last_blocks(output: Any) -> torch.Tensor:
-    """(rows, 2d), detached: the CLS tokens of the last two blocks, before the final norm; the last one twice if there
-    is one block only.
-    """
-    states = output.hidden_states[1:][-2:]
-    return torch.cat([states[0][:, 0], states[-1][:, 0]], dim=1).detach()
+        return self.backbone.encode(rows, self.probed)

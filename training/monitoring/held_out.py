@@ -8,14 +8,12 @@ n held-out images, d width of the backbone. Measuring draws nothing and leaves n
 from collections.abc import Iterator
 
 import torch
-from torch import nn
 
-from ..backbones import wrap_backbone
+from ..backbones import Backbone, wrap_backbone
 from ..evaluation.preprocessing import transform_for
 from ..evaluation.splits import label_map
 from ..loop.checkpoint import full_model
 from ..loop.run import Run
-from ..loop.step import last_blocks
 from .probes import OnlineProbes
 
 
@@ -49,14 +47,9 @@ class HeldOut:
             self.read()
         if not len(self.labels):
             return {}
-        backbone = model.base_model.to(accelerator.device)
-        training = backbone.training
-        backbone.eval()  # no drop path, so that nothing is drawn
-        try:
-            with torch.no_grad():
-                right = torch.stack([self.right(backbone, probes, rows) for rows in self.rows()]).sum(0)
-        finally:
-            backbone.train(training)
+        backbone = wrap_backbone(model).to(accelerator.device)
+        with backbone.evaluating(), torch.no_grad():  # no drop path, so that nothing is drawn
+            right = torch.stack([self.right(backbone, probes, rows) for rows in self.rows()]).sum(0)
         linear, nearest = (right / len(self.labels)).tolist()
         return {"held_out_linear": linear, "held_out_knn": nearest}
 
@@ -75,14 +68,14 @@ class HeldOut:
         """Batches of the sample."""
         return (slice(start, start + self.batch_size) for start in range(0, len(self.labels), self.batch_size))
 
-    def right(self, backbone: nn.Module, probes: OnlineProbes, rows: slice) -> torch.Tensor:
+    def right(self, backbone: Backbone, probes: OnlineProbes, rows: slice) -> torch.Tensor:
         """How many of some images the linear probe and the kNN classify right: (2,)."""
         device = self.run.accelerator.device
         pixels = self.transform.normalize(self.pixels[rows].to(device, non_blocking=True))
         # Another batch and size than the steps': not worth compiling for.
         with self.run.accelerator.autocast(), torch.compiler.set_stance("force_eager"):
-            output = backbone(pixels, output_hidden_states=True)
-        answers = probes.answer(last_blocks(output), output.pooler_output)
+            features, blocks = backbone.encode(pixels, probed=True)
+        answers = probes.answer(blocks, features)
         labels = self.labels[rows].to(device, non_blocking=True)
         return torch.stack([(answer == labels).sum() for answer in answers])
 

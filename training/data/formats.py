@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which files are images where the suffix does not say so: by their first bytes, and by formats that are optional.
 
-Every scan goes by the suffix first (`decode.has_image_suffix`), so that a folder of 100,000 photos is listed and no file
-of it opened. Only a suffix that is known for nothing, or none at all, makes a scan look at a file's first bytes.
+Every scan goes by the suffix first (`decode.has_image_suffix`), so that a folder of 100,000 photos is listed and none
+of its files opened. Only a suffix that is known for nothing, or none at all, makes a scan read a file's first bytes.
 """
 
 import os
@@ -21,13 +21,19 @@ _FIRST_BYTES = 32  # that tell a format
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _AVIF_BRANDS = (b"avif", b"avis")
 # Known for something else than images that are read: not opened. Raw files of cameras begin like TIFF.
-_OTHER_SUFFIXES = frozenset(
-    ".txt .text .md .rst .html .htm .xml .json .jsonl .yaml .yml .toml .ini .cfg .csv .tsv .xls .xlsx .doc .docx .pdf .log "
-    ".py .ipynb .sh .js .css .db .sqlite .lock .md5 .sha256 .url .lnk .svg .eps .ai .psd .xcf .tga .dds .exr .hdr .dcm "
-    ".npy .npz .mat .h5 .hdf5 .pkl .pickle .pt .pth .ckpt .bin .safetensors .onnx .parquet .arrow .tfrecord .idx "
-    ".zip .rar .7z .tar .tgz .gz .bz2 .xz .zst .mp4 .m4v .mov .avi .mkv .webm .mpg .mp3 .m4a .wav .flac .aae .xmp .thm "
-    ".dng .cr2 .cr3 .nef .nrw .arw .orf .rw2 .raf .pef .srw .3fr .iiq".split()
-)
+_OTHER_SUFFIXES = """
+    .txt .text .md .rst .html .htm .xml .json .jsonl .yaml .yml .toml .ini .cfg .csv .tsv .xls .xlsx .doc .docx .pdf
+    .py .ipynb .sh .js .css .db .sqlite .lock .log .md5 .sha256 .url .lnk .aae .xmp .thm
+    .svg .eps .ai .psd .xcf .tga .dds .exr .hdr .dcm .dng .cr2 .cr3 .nef .nrw .arw .orf .rw2 .raf .pef .srw .3fr .iiq
+    .npy .npz .mat .h5 .hdf5 .pkl .pickle .pt .pth .ckpt .bin .safetensors .onnx .parquet .arrow .tfrecord .idx
+    .zip .rar .7z .tar .tgz .gz .bz2 .xz .zst .mp4 .m4v .mov .avi .mkv .webm .mpg .mp3 .m4a .wav .flac
+"""
+
+
+@cache
+def other_suffixes() -> frozenset[str]:
+    """Lower-case suffixes of files that are no images, so that nobody has to open them to know."""
+    return frozenset(_OTHER_SUFFIXES.split())
 
 
 @cache
@@ -44,11 +50,6 @@ def register_optional_formats() -> tuple[str, ...]:
     pillow_heif.register_heif_opener()
     Image.register_extensions("HEIF", list(HEIF_SUFFIXES))
     return ("HEIF",)
-
-
-def unknown_suffix(suffix: str) -> bool:
-    """Whether a lower-case suffix, which is none of an image, leaves open what the file is."""
-    return suffix not in _OTHER_SUFFIXES
 
 
 def is_image_start(first: bytes) -> bool:

@@ -8,6 +8,7 @@
     quality.py        accuracy of the features after the same steps
     micro_batches.py  exact micro-batches against the undivided batch
     data.py           images a second that one core prepares
+    packing.py        the same of a data set that was packed
     evaluation.py     all learning rates of a linear classifier as one product
     measuring.py      a fresh process a side; peak memory
 

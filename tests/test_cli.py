@@ -20,6 +20,7 @@ LINES = [
     "pretrain --dataset photos --output_dir out --epoch 3",  # a mistake
     "plan --help",
     "preview --help",
+    "pack --help",
     "features --help",
     "search --help",
     "visualize --help",

@@ -37,6 +37,7 @@ TINY = (
 SHORTER = {
     "--initialize_from out": "--global_size 32 --local_size 16 --num_workers 0 --max_steps 1 --global_batch_size 4",
     "pretrain --dataset my_photos": f"{TINY} --max_steps 1 --global_batch_size 4",
+    "pretrain --dataset packed": f"{TINY} --max_steps 1 --global_batch_size 4",
     "continue_from_a_checkpoint": "--epochs 1",
     "objective_in_your_own_loop": "2",
     "evaluate finetune": "--batch_size 4",

@@ -16,6 +16,7 @@ COMMANDS = {
     "pretrain": ("commands.pretrain", "train a ViT on images with the VISReg objective"),
     "plan": ("commands.plan", "memory, time and workers that a recipe will need"),
     "preview": ("commands.preview", "write a contact sheet of a recipe's views"),
+    "pack": ("commands.pack", "write a data set as parquet files of smaller images"),
     "evaluate": ("commands.evaluate", "measure a checkpoint on labeled images"),
     "features": ("commands.features", "write the features of a data set"),
     "search": ("commands.search", "find the images that look most like a photo"),

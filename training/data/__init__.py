@@ -19,6 +19,7 @@ loader.py                     `PretrainingLoader`: worker processes, position, e
 color/                        `DeviceAugment`: a uint8 batch -> normalized float, on the device
 reference.py                  the same views by torchvision
 preview.py                    a sheet of views to look at
+pack.py, pack_image.py        a source as parquet files of smaller images
 """
 
 from typing import TYPE_CHECKING
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from .crops import MultiCrop
     from .decode import BadImage
     from .loader import MultiViewBatch, PretrainingLoader
-    from .options import ColorOptions, CropOptions, LoaderOptions, SourceOptions, SubsetOptions
+    from .options import ColorOptions, CropOptions, LoaderOptions, PackOptions, SourceOptions, SubsetOptions
     from .preview import preview
     from .reference import TorchvisionReference
     from .skips import BadDataError
@@ -52,6 +53,7 @@ _NAMES = {
         "ColorOptions",
         "CropOptions",
         "LoaderOptions",
+        "PackOptions",
         "SourceOptions",
         "SubsetOptions",
     ),

@@ -14,7 +14,7 @@ import os
 import stat
 import struct
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -115,11 +115,13 @@ class OpenedImage:
         image: the lazy PIL image.
         size: (width, height) in pixels once upright, at full resolution.
         orientation: EXIF orientation, 1 (upright) to 8.
+        content: of the image file.
     """
 
     image: Image.Image
     size: tuple[int, int]
     orientation: int
+    content: bytes = field(repr=False)
 
     def load(self, reduction: int = 1) -> Image.Image:
         """Pixels as upright RGB.
@@ -194,7 +196,7 @@ def open_image(data: bytes | None, path: str | None = None, max_pixels: int = MA
         if width * height > max_pixels:
             raise BadImage("too_large", f"{width} x {height} pixels, allowed are {max_pixels}")
         orientation = _orientation(image)
-        return OpenedImage(image, (height, width) if orientation >= 5 else (width, height), orientation)
+        return OpenedImage(image, (height, width) if orientation >= 5 else (width, height), orientation, data)
     except Exception as error:
         raise _bad(error) from error
 

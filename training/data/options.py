@@ -3,13 +3,13 @@
 """The options of the data path: defaults, ranges and sources, declared once.
 
 "paper" is arXiv 2606.02572, "released recipe" the one published with it. `MultiCrop`, `Subset`, `DeviceAugment` and
-the command line take them from here. The groups are inherited into one flat set of options, so they do not check
-themselves: the parts that use them do.
+the command line take them from here. The groups of a run are inherited into one flat set of options, so they do not
+check themselves: the parts that use them do.
 """
 
 from dataclasses import dataclass
 
-from ..option import NOT_NEGATIVE, POSITIVE, SHARE, SHARES, Range, option
+from ..option import NOT_NEGATIVE, POSITIVE, SHARE, SHARES, Range, check_options, option
 
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -18,6 +18,8 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 _FRACTION = Range(lambda value: 0 < value <= 1, "lie in (0, 1]")
 _FACTOR = Range(lambda value: value >= 1, "be 1 or above")
 _DEGREES = Range(lambda value: 0 <= value <= 180, "lie in [0, 180]")
+_QUALITY = Range(lambda value: 1 <= value <= 100, "lie in [1, 100]")
+_SHARD_SIZE = Range(lambda value: 1 <= value <= 1024, "lie in [1, 1024]")
 _HUE = Range(lambda value: 0 <= value <= 0.5, "lie in [0, 0.5]")
 
 
@@ -110,3 +112,21 @@ class LoaderOptions:
         SHARE,
         free_on_resume=True,
     )
+
+
+@dataclass(frozen=True)
+class PackOptions:
+    """How `visreg pack` writes images.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    size: int = option(256, "pixels of an image's shorter side; smaller images keep their size", POSITIVE)
+    image_format: str = option("jpeg", "format of images that are encoded anew", ("jpeg", "webp"))
+    quality: int = option(90, "of the encoder, 1 to 100", _QUALITY)
+    copy_fitting: bool = option(True, "keep the bytes of JPEG, PNG and WebP files that are small enough already")
+    shard_mb: int = option(128, "megabytes of images in a parquet file", _SHARD_SIZE)
+
+    def __post_init__(self):
+        check_options(self)

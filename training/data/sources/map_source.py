@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`MapSource`: any image by its number."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -51,6 +51,12 @@ class MapSource(Source):
         count = self.num_examples
         order = range(count) if seed is None else permutation(count, "sample", seed, 0).tolist()
         return (self.example(index) for index in order)
+
+    def raw_examples_after(
+        self, key: tuple[int, ...] | None, on_lost: Callable[[list[dict]], None]
+    ) -> Iterator[RawExample]:
+        start = 0 if key is None else int(np.searchsorted(self.rows, key[0], side="right"))  # rows ascend
+        return (self.example(index) for index in range(start, self.num_examples))
 
 
 def map_source(

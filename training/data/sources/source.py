@@ -8,7 +8,7 @@ Both yield undecoded images as `RawExample`; `examples` decodes them, in plain o
 import hashlib
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from datasets import ClassLabel
@@ -105,6 +105,17 @@ class Source:
 
     def raw_examples(self, seed: int | None = None) -> Iterator[RawExample]:
         """All images once, undecoded; in plain order, or shuffled by a seed (streams: shards and rows of a block)."""
+        raise TypeError(f"{type(self).__name__} does not say how its images are read")
+
+    def raw_examples_after(
+        self, key: tuple[int, ...] | None, on_lost: Callable[[list[dict]], None]
+    ) -> Iterator[RawExample]:
+        """The images after the one with this key (None: all), undecoded, in plain order.
+
+        Args:
+            key: `RawExample.key` of an image.
+            on_lost: takes the records of row groups that cannot be read, which are left out.
+        """
         raise TypeError(f"{type(self).__name__} does not say how its images are read")
 
     def check_label(self, raw: RawExample) -> None:

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`StreamSource`: shards read in sequence."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 
@@ -56,6 +56,22 @@ class StreamSource(Source):
             for raw in filter(self.keeps, block):
                 self.check_label(raw)
                 yield raw
+
+    def raw_examples_after(
+        self, key: tuple[int, ...] | None, on_lost: Callable[[list[dict]], None]
+    ) -> Iterator[RawExample]:
+        shard, row_group, row = key or (0, 0, -1)
+        for number in range(shard, self.num_shards):
+            cursor = self.cursor(number, row_group, row + 1)
+            block: list[RawExample] | None = None
+            while block is None or block:
+                block = cursor.read(_READ_ROWS)
+                on_lost(cursor.lost)
+                cursor.lost = []
+                for raw in filter(self.keeps, block):
+                    self.check_label(raw)
+                    yield raw
+            row_group, row = 0, -1
 
     def _blocks(self, seed: int | None) -> Iterator[list[RawExample]]:
         """Rows of one shard after the other; with a seed of several at a time, as a shard may hold one class only."""

@@ -16,6 +16,7 @@ ROOTS = {
 
 
 EXPORT = ["onnx>=1.23", "onnxscript>=0.7", "onnxruntime>=1.23.2"]  # the last onnxruntime for Python 3.10
+LORA = ["peft>=0.18"]  # the first for transformers 5
 
 
 def packages() -> list[str]:
@@ -65,6 +66,7 @@ setup(
     ],
     extras_require={
         "export": EXPORT,
+        "lora": LORA,
         "visualize": ["umap-learn>=0.5.9"],
         "test": [
             "pytest>=9.2",
@@ -77,6 +79,7 @@ setup(
             "selenium>=4.51",
             "tensorboardX>=2.6.5",
             *EXPORT,
+            *LORA,
         ],
         "space": ["gradio>=6.31"],
         "bench": ["lightly==1.6.0"],

@@ -11,12 +11,23 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from visreg_training.run_folder import CODE_FILES, MODEL_FILES, RunFolder, model_directory, read_object, write_json
+from visreg_training.run_folder import (
+    ADAPTER_FILES,
+    CODE_FILES,
+    MODEL_FILES,
+    RunFolder,
+    model_directory,
+    read_object,
+    write_json,
+)
+
+from .license import is_hub_id
 
 
 CARD = "README.md"
 MODEL = MODEL_FILES
-CHECKPOINT = (*MODEL, "optimizer.pt", "probe.pt", "state.json")
+CHECKPOINT = (*MODEL, "unmerged.safetensors", "optimizer.pt", "probe.pt", "state.json")
+ADAPTER = ADAPTER_FILES
 # Remote code is sent as this package has it: what lies in the folder could be anybody's.
 CODE = CODE_FILES
 
@@ -51,7 +62,7 @@ def refuse_linked_records(folder: RunFolder) -> None:
     """Raises ValueError for a link in the place of what a card is made of: its content would be shown or sent."""
     model = Path(model_directory(folder.path))
     records = [*folder.files(), *folder.evaluation.glob("*.json"), model / CARD, model / "config.json"]
-    for path in (*records, folder.evaluation, folder.model, folder.pretraining, folder.checkpoints):
+    for path in (*records, *folder.folders()):
         if path.is_symlink():
             raise ValueError(f"{path} is a link, which is not followed: put the file itself there.")
 
@@ -77,6 +88,19 @@ def write_code(directory: Path) -> None:
     for name in CODE:
         source = Path(modeling_visreg.__file__).parent / name
         (directory / name).write_text(source.read_text(encoding="utf-8"), encoding="utf-8", newline="\n")
+
+
+def clean_adapter(directory: Path) -> None:
+    """Takes out of an adapter's configuration what names code, or weights that are not on the Hub.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    path = directory / ADAPTER[0]
+    content = {key: value for key, value in read_object(path).items() if key != "auto_mapping"}
+    base = content.get("base_model_name_or_path")
+    path.unlink(missing_ok=True)
+    write_json(path, content | {"base_model_name_or_path": base if is_hub_id(str(base)) else None})
 
 
 def _is_dangerous(key: str) -> bool:

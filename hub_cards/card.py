@@ -152,6 +152,7 @@ def render_card(
         recipe=fenced(yaml.safe_dump(metadata.recipe, sort_keys=False, allow_unicode=True), "yaml"),
         architecture=architecture(metadata),
         classes=class_count(metadata),
+        adapter=metadata.recipe.get("lora_rank") is not None and not metadata.unfinished,
     )
     header = card_header(metadata, origin, license, results, title(metadata, repo_id)).to_yaml(line_break="\n")
     content = f"---\n{header}\n---\n\n{body.strip()}\n"

@@ -28,7 +28,7 @@ from .staging import stage
 # push deletes those of them that it does not write, and nothing else.
 REPLACED = (
     "model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json", "timm/model.safetensors",
-    "timm/config.json", "evaluation/*.json",
+    "timm/config.json", "adapter/adapter_*", "evaluation/*.json",
 )  # fmt: skip
 REPLACED_CHECKPOINTS = "checkpoints/step-*/*"
 _STAGING = ".push-"

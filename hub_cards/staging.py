@@ -5,6 +5,7 @@
     README.md, *.png                                  the card and its figures
     config.json, model*.safetensors, *.py             what AutoModel reads, remote code included
     preprocessor_config.json                          what AutoImageProcessor reads
+    adapter/                                          of --lora_rank, as PEFT reads it
     evaluation/*.json                                 results of `visreg evaluate`
     training/{recipe.yaml, run.json, summary.json, metrics.jsonl}
     pretraining/, checkpoints/step-*/                 on request: the projector; optimizer and position to go on from
@@ -23,7 +24,16 @@ import yaml
 
 from visreg_training.run_folder import RunFolder, model_directory, write_json, write_text
 
-from .allowlist import CHECKPOINT, MODEL, is_regular, refuse_linked_records, sendable, write_code
+from .allowlist import (
+    ADAPTER,
+    CHECKPOINT,
+    MODEL,
+    clean_adapter,
+    is_regular,
+    refuse_linked_records,
+    sendable,
+    write_code,
+)
 from .card import read_card, render_card, weights_origin
 from .figures import copy_figures, figures_of
 from .license import chosen_license
@@ -55,6 +65,7 @@ def stage(
     refuse_linked_records(folder)
     left_out = _add_model(folder, staging)
     write_code(staging)
+    left_out += _add_adapter(folder, staging)
     metadata = read_metadata(folder, staging)
     _add_records(metadata, staging)
     if include_pretraining:
@@ -132,6 +143,16 @@ def _add_model(folder: RunFolder, staging: Path) -> list[Path]:
         raise ValueError(f"{folder} has nothing to push: neither model/, nor checkpoints/, nor config.json.")
     write_checkpoint(load_checkpoint(VISRegViTModel, checkpoint, dtype=None), staging)
     return []
+
+
+def _add_adapter(folder: RunFolder, staging: Path) -> list[Path]:
+    """The adapters of a finished run that learned nothing else. Returns what lies beside them and was left out."""
+    if not (folder.finished() and folder.adapter.is_dir()):
+        return []
+    target = RunFolder(staging).adapter
+    left_out = link_files(folder.adapter, target, ADAPTER)
+    clean_adapter(target)
+    return left_out
 
 
 def _add_records(metadata: RunMetadata, staging: Path) -> None:

@@ -75,6 +75,7 @@ def training_rows(metadata: RunMetadata) -> list[tuple[str, str]]:
         ("Regularizer", name),
         ("λ (weight of the regularizer)", recipe.get("regularization_weight")),
         ("Slices a step", plan.get("slices") or recipe.get("num_slices") if sliced else None),
+        ("What learned", learned(recipe)),
         ("Global views", views(recipe, "global")),
         ("Local views", views(recipe, "local")),
         ("Images a batch", readable_integer(plan.get("global_batch_size"))),
@@ -85,6 +86,17 @@ def training_rows(metadata: RunMetadata) -> list[tuple[str, str]]:
         ("Seed", recipe.get("seed")),
     ]
     return [(label, in_line(value)) for label, value in rows if value is not None]
+
+
+def learned(recipe: dict[str, Any]) -> str | None:
+    """What of a network that started from weights was trained on; None where it was all of it, at one rate."""
+    rank, frozen, decay = (recipe.get(name) for name in ("lora_rank", "freeze_blocks", "layer_decay"))
+    parts = [
+        f"adapters of rank {rank} beside the linear layers of the blocks, merged into them" if rank else None,
+        f"not the embedding and the first {frozen} blocks" if frozen else None,
+        f"each block at {decay} of the rate of the one above it" if decay not in (None, 1, 1.0) else None,
+    ]
+    return "; ".join(part for part in parts if part) or None
 
 
 def cost_rows(metadata: RunMetadata) -> list[tuple[str, str]]:

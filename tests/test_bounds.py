@@ -13,7 +13,8 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parent.parent
 SETUP = ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))
-OPTIONAL = {"umap", "onnxruntime", "onnx", "onnxscript", "timm", "gradio", "triton"}  # behind an extra, or torch's own
+# Behind an extra, or torch's own.
+OPTIONAL = {"umap", "onnxruntime", "onnx", "onnxscript", "timm", "peft", "gradio", "triton"}
 
 
 def required() -> dict[str, Version]:

@@ -96,3 +96,11 @@ def test_a_torch_that_cannot_trace_is_named(monkeypatch):
     monkeypatch.setattr(torch, "__version__", TorchVersion("2.6.0+cu124"))
     with pytest.raises(ValueError, match=r"--compile needs torch 2\.8 or newer, this is 2\.6"):
         compat.check_tracing("--compile")
+
+
+def test_torch_takes_a_limit_of_graphs():
+    before = torch._dynamo.config.recompile_limit
+    compat.allow_graphs(before + 1)
+    compat.allow_graphs(1)
+    assert torch._dynamo.config.recompile_limit == before + 1
+    torch._dynamo.config.recompile_limit = before

@@ -119,6 +119,16 @@ def compile_without_ddp_splits() -> None:
     torch._dynamo.config.optimize_ddp = False
 
 
+def allow_graphs(count: int) -> None:
+    """Lets dynamo make so many graphs of one function, 8 by default: frozen and adapted blocks have their own.
+
+    Privately, because `torch.compile` takes no such limit.
+    """
+    import torch._dynamo
+
+    torch._dynamo.config.recompile_limit = max(count, torch._dynamo.config.recompile_limit)
+
+
 def empty_shared(shape: tuple[int, ...], dtype: "torch.dtype") -> "torch.Tensor":
     """A tensor in shared memory from the start, as torch's own `default_collate` makes it in a worker.
 

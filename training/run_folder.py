@@ -6,6 +6,7 @@
     run.json      what follows from it   summary.json                how it ended       pretraining/  and projector
     checkpoints/  to go on from          skipped.jsonl               unreadable images  before.json   first accuracies
     evaluation/   results of `visreg evaluate`                       pca.png            what the patches see
+    adapter/      of --lora_rank, for PEFT
 
 Of the floor only, so that the loop, the evaluation and the model cards all read a run through it.
 """
@@ -37,6 +38,7 @@ MODEL_FILES = (
     "README.md", "config.json", "preprocessor_config.json", "model.safetensors", "model-*-of-*.safetensors",
     "model.safetensors.index.json", "curves.png", "pca.png",
 )  # fmt: skip
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")  # names that PEFT reads
 CODE_FILES = ("configuration_visreg.py", "modeling_visreg.py")
 _PART = re.compile(r"\..*\.[0-9a-f]{16}\.part(\..*)?")  # of `atomic_file`
 _CHECKPOINT_NAME = re.compile(r"step-(\d{8,12})")
@@ -63,6 +65,7 @@ class RunFolder:
         self.model = self.path / "model"
         self.pretraining = self.path / "pretraining"
         self.checkpoints = self.path / "checkpoints"
+        self.adapter = self.path / "adapter"
         self.evaluation = self.path / "evaluation"
         self.pushing = self.path / ".pushing"  # what a push under way sends
         self.lock = Lock(self.path / ".lock")
@@ -103,7 +106,7 @@ class RunFolder:
 
     def folders(self) -> list[Path]:
         """The folders that a run writes into."""
-        return [self.checkpoints, self.model, self.pretraining, self.evaluation]
+        return [self.checkpoints, self.model, self.pretraining, self.adapter, self.evaluation]
 
     def is_run(self) -> bool:
         """Whether a run wrote into this folder: its record or its recipe is there, and no project's."""
@@ -120,7 +123,8 @@ class RunFolder:
         if not self.is_run():
             return [path for path in (*self.files(), *self.folders()) if path.exists()]
         found = []
-        for folder, names in ((self.model, MODEL_FILES), (self.pretraining, MODEL_FILES)):
+        expected = {self.model: MODEL_FILES, self.pretraining: MODEL_FILES, self.adapter: ADAPTER_FILES}
+        for folder, names in expected.items():
             known = (*names, *CODE_FILES)
             found += [path for path in _entries(folder) if not any(fnmatch.fnmatch(path.name, one) for one in known)]
         return found
@@ -167,7 +171,7 @@ class RunFolder:
         for path in _entries(self.checkpoints):
             if path.is_dir() and (_CHECKPOINT_NAME.fullmatch(path.name) or path.name.startswith(f".{CHECKPOINT}")):
                 shutil.rmtree(path)
-        for folder in (self.model, self.pretraining, self.evaluation):
+        for folder in (self.model, self.pretraining, self.adapter, self.evaluation):
             if folder.exists():
                 shutil.rmtree(folder)
         for file in self.files():

@@ -12,7 +12,8 @@
 interface.py              Backbone: tokens, features, patch maps, attention, and how they are pooled
 transformers_backbone.py  what AutoModel opens, our checkpoints included
 timm_backbone.py          what timm builds
-options.py                which model
+options.py                which model, and how much of it learns
+adapting.py               rates by depth, frozen blocks, adapters of low rank
 opening.py                a Backbone from a name, or around a model in memory
 visreg.py                 the model that is pretrained: built anew, or continued from a checkpoint
 """
@@ -23,27 +24,52 @@ from ..lazy import face
 
 
 if TYPE_CHECKING:
-    from .interface import Backbone, Tokens
+    from .adapting import (
+        adapt,
+        add_lora,
+        depth_rates,
+        freeze_blocks,
+        has_lora,
+        layer_rates,
+        merged,
+        plain_name,
+        unmerged,
+        write_adapter,
+    )
+    from .interface import Backbone, Tokens, layer_numbers
     from .opening import open_backbone, wrap_backbone
-    from .options import POOLINGS, BackboneOptions
+    from .options import POOLINGS, AdaptOptions, BackboneOptions
     from .timm_backbone import TimmBackbone
-    from .transformers_backbone import TransformersBackbone
+    from .transformers_backbone import TransformersBackbone, transformers_blocks
     from .visreg import build_pretraining_model, continue_pretraining_model
 
 
 # File -> its public names, imported when they are used: what only reads options needs no torch.
 _NAMES = {
+    "adapting": (
+        "adapt",
+        "add_lora",
+        "depth_rates",
+        "freeze_blocks",
+        "has_lora",
+        "layer_rates",
+        "merged",
+        "plain_name",
+        "unmerged",
+        "write_adapter",
+    ),
     "interface": (
         "Backbone",
         "Tokens",
+        "layer_numbers",
     ),
-    "options": ("POOLINGS", "BackboneOptions"),
+    "options": ("POOLINGS", "AdaptOptions", "BackboneOptions"),
     "opening": (
         "open_backbone",
         "wrap_backbone",
     ),
     "timm_backbone": ("TimmBackbone",),
-    "transformers_backbone": ("TransformersBackbone",),
+    "transformers_backbone": ("TransformersBackbone", "transformers_blocks"),
     "visreg": (
         "build_pretraining_model",
         "continue_pretraining_model",

@@ -147,7 +147,7 @@ class Backbone(ABC):
         Raises:
             ValueError: this package does not know the blocks of the model.
         """
-        if self._layers is None:
+        if self._layers is None or name not in self._layers:  # adapters may have come since
             self._layers = layer_numbers(self.module, self.blocks())
         if not self._layers:
             raise ValueError(f"{self.name}: the blocks of {type(self.module).__name__} are not known")

@@ -77,6 +77,7 @@ def step_cost(
     if micro < images:
         flops += count_forward(model, make_views(model, resolutions, 1)) * images  # features are computed twice
     count = sum(parameter.numel() for parameter in model.parameters())
+    learning = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     dimension, slices = model.config.projection_size, objective.num_slices
     all_views = sum(number for number, _side in resolutions)
     sliced = 6 * all_views * images * dimension * slices  # two products, the second in the gradient, both 2 FLOPs
@@ -88,7 +89,7 @@ def step_cost(
         parameters=count,
         tokens=tokens * images,
         flops=flops + sliced + projected,
-        state_bytes=16 * count,  # weight, gradient, two moments, 4 bytes each
+        state_bytes=4 * count + 12 * learning,  # weight; gradient and two moments of what learns; 4 bytes each
         activation_bytes=round((saved + checkpointed(model, tokens) * micro) * bytes_each / 4),
         objective_bytes=features + 4 * dimension * slices,
         view_bytes=bytes_of_views(resolutions, images, model.config.num_channels),

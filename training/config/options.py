@@ -17,6 +17,7 @@ from typing import Any
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
+from ..backbones.options import AdaptOptions
 from ..data.options import ColorOptions, CropOptions, LoaderOptions, SourceOptions, SubsetOptions
 from ..errors import UserError
 from ..objective.options import ObjectiveOptions
@@ -196,6 +197,7 @@ class PretrainOptions(
     EvalOptions,
     SubsetOptions,
     SourceOptions,
+    AdaptOptions,
     ModelOptions,
 ):
     """The options of one run.
@@ -274,6 +276,9 @@ def checked(options: PretrainOptions, needed: Iterable[str] = NEEDED) -> Pretrai
             validate_repo_id(options.repo_id)
         except HFValidationError as error:
             raise UserError(f"repo_id: {error}") from error
+    for spec in declared(AdaptOptions):
+        if getattr(options, spec.name) != spec.default and not options.initialize_from:
+            raise UserError(f"{spec.name} is for a run that starts from weights: give --initialize_from")
     for name in needed:
         if not getattr(options, name):
             raise UserError(f"--{name} is missing: it has no default")

@@ -4,6 +4,7 @@
 
     checkpoints/step-00001200/
         config.json, model.safetensors   VISRegViTForPreTraining, readable by from_pretrained
+        unmerged.safetensors             with --lora_rank: adapters, and the layers beside them as they were
         optimizer.pt                     moments by parameter name; read with weights_only=True
         probe.pt                         state of the online probes, if there are any
         state.json                       step, scores, position of every rank in the data, recipe
@@ -22,7 +23,7 @@ import torch
 import yaml
 from accelerate import Accelerator
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.distributed.checkpoint import state_dict as distributed_state
 from torch.distributed.tensor import DTensor
@@ -31,7 +32,7 @@ from modeling_visreg import VISRegViTForPreTraining
 from modeling_visreg.checkpoint import atomic_directory, remove_leftovers
 from modeling_visreg.loading import read_header, weight_files
 
-from ..backbones import build_pretraining_model
+from ..backbones import build_pretraining_model, has_lora, merged, plain_name, unmerged
 from ..bounded import LARGEST_LOG
 from ..config import PretrainOptions, free_on_resume
 from ..distributed import all_gather_object, broadcast_object
@@ -40,6 +41,7 @@ from ..run_folder import STATE, Json, RunFolder, read_object, write_text
 from .run import Run
 
 
+UNMERGED = "unmerged.safetensors"
 FULL = distributed_state.StateDictOptions(full_state_dict=True, cpu_offload=True)
 
 # keep_best -> the scores that rank checkpoints, with their signs; the first one there is counts.
@@ -103,7 +105,7 @@ class Checkpoints:
         if self.accelerator.is_main_process:
             try:
                 with atomic_directory(target, overwrite=True, durable=True) as part:
-                    model.save_pretrained(part, state_dict=weights)
+                    write_weights(model, weights, part)
                     torch.save(moments, part / "optimizer.pt")
                     if state.probe is not None:
                         torch.save(state.probe, part / "probe.pt")
@@ -148,6 +150,14 @@ def _scores(path: Path) -> dict[str, float]:
         return {}
 
 
+def write_weights(model: nn.Module, weights: dict[str, torch.Tensor], folder: Path) -> None:
+    """A state dict as `from_pretrained` reads it. Adapters are merged into their layers, and lie beside them too."""
+    apart = unmerged(weights)
+    model.save_pretrained(folder, state_dict=merged(weights) if apart else weights)
+    if apart:
+        save_file({name: tensor.contiguous() for name, tensor in apart.items()}, folder / UNMERGED)
+
+
 def restore(path: Path | None, model: nn.Module, optimizer: torch.optim.Optimizer) -> RunState:
     """Load a checkpoint into model and optimizer; returns its state, or that of a beginning if there is no path.
 
@@ -178,12 +188,14 @@ def read_weights(path: Path, model: nn.Module) -> dict[str, torch.Tensor]:
     Raises:
         ValueError: a file is cut or missing, or a name or shape is not the model's.
     """
-    files = weight_files(path)
+    files = [*weight_files(path), *([path / UNMERGED] if (path / UNMERGED).is_file() else [])]
     stored = {name: shape for file in files for name, (shape, _dtype) in read_header(file).items()}
+    doubled = {plain_name(name) for name in unmerged(stored)}  # what was merged
+    stored = {name: shape for name, shape in stored.items() if name not in doubled}
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     if wrong := sorted(name for name in stored.keys() | wanted.keys() if stored.get(name) != wanted.get(name)):
         raise ValueError(f"{path} does not fit the model: {', '.join(wrong[:3])} ({len(wrong)} of its tensors)")
-    return {name: tensor for file in files for name, tensor in load_file(file).items()}
+    return {name: tensor for file in files for name, tensor in load_file(file).items() if name in wanted}
 
 
 def read_tensors(path: Path) -> Json:
@@ -233,16 +245,25 @@ def read_state(path: Path) -> RunState:
 def full_model(model: VISRegViTForPreTraining, accelerator: Accelerator) -> VISRegViTForPreTraining | None:
     """The model to save or measure, on the main process; all ranks call this.
 
-    It is the model itself, unless FSDP keeps its parameters in shards: then an unsharded copy.
+    It is the model itself, unless FSDP keeps its parameters in shards, or it has adapters: then an unsharded copy
+    into which they are merged.
     """
-    if not any(isinstance(parameter, DTensor) for parameter in model.parameters()):
+    if not any(isinstance(parameter, DTensor) for parameter in model.parameters()) and not has_lora(model):
         return model
     weights = distributed_state.get_model_state_dict(model, options=FULL)
     if not accelerator.is_main_process:
         return None
     full = build_pretraining_model(model.config)
-    full.load_state_dict(weights)
+    full.load_state_dict(merged(weights))
     return full
+
+
+def adapter_weights(network: nn.Module) -> dict[str, torch.Tensor]:
+    """State dict of a backbone that has adapters, unsharded, on the CPU of the main process; all ranks call this.
+
+    Empty for one without.
+    """
+    return distributed_state.get_model_state_dict(network, options=FULL) if has_lora(network) else {}
 
 
 def claim_folder(run: Run) -> Path | None:

@@ -21,6 +21,7 @@ from torch import nn
 from modeling_visreg import VISRegViTModel
 
 from ..compat import (
+    allow_graphs,
     check_tracing,
     checkpoints_in_forward,
     compile_without_ddp_splits,
@@ -29,6 +30,11 @@ from ..compat import (
 )
 from ..errors import one_line
 from .packed import Packing, packed_block, patch_products
+
+
+# Of a block: 2 resolutions, a last micro-batch of another size, and blocks that are frozen, the first after them, or
+# whose inputs have a gradient: 12.
+MOST_GRAPHS = 16
 
 
 def compile_mode(wanted: str, device: torch.device) -> str:
@@ -59,7 +65,7 @@ def compile_backbone(vit: VISRegViTModel, wanted: str, device: torch.device, ann
     mode = compile_mode(wanted, device)
     if mode == "no":
         return
-    torch.compiler.reset()  # graphs of an earlier run of this program count towards dynamo's limit of 8
+    torch.compiler.reset()  # graphs of an earlier run of this program count towards dynamo's limit
     if mode == "model":
         # Hooks that collect hidden states would be installed at the first forward, under a lock that breaks the graph.
         install_capturing_hooks(vit.encoder)
@@ -67,6 +73,7 @@ def compile_backbone(vit: VISRegViTModel, wanted: str, device: torch.device, ann
         return
     install_capturing_hooks(vit.encoder, attentions=False)  # those would be traced with the blocks
     compile_without_ddp_splits()
+    allow_graphs(MOST_GRAPHS)
     blocks = list(vit.encoder.layer)
     # Without what transformers wraps around it, which checkpoints.
     forward = partial(either_forward, inspect.unwrap(type(blocks[0]).forward))

@@ -5,24 +5,41 @@
 Sources: AdamW, weight decay 0.05, clipping 1.0 (method: recipes table).
 """
 
+from collections.abc import Mapping
+
 import torch
 from accelerate import Accelerator
 from torch import nn
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """Two groups: matrices decay; biases, norms and every one-dimensional parameter do not.
+def parameter_groups(
+    model: nn.Module, weight_decay: float, rates: Mapping[nn.Parameter, float] | None = None
+) -> list[dict]:
+    """Two groups for each share of the rate: matrices decay; biases, norms and every one-dimensional parameter do not.
 
     The position embedding and the CLS token do decay, as in the released recipe; timm's own list spares them.
+
+    Args:
+        model: parameters of it that ask for no gradient are in no group.
+        weight_decay: of matrices.
+        rates: share of the learning rate of a parameter, its group's "rate"; those that are not in it have all of it.
     """
-    decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
-    spared = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0}]
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    shares = {parameter: (rates or {}).get(parameter, 1.0) for parameter in learning}
+    groups = []
+    for share in sorted({1.0, *shares.values()}, reverse=True):
+        own = [parameter for parameter in learning if shares[parameter] == share]
+        decayed, spared = [p for p in own if p.ndim > 1], [p for p in own if p.ndim <= 1]
+        groups.append({"params": decayed, "weight_decay": weight_decay, "rate": share})
+        groups.append({"params": spared, "weight_decay": 0.0, "rate": share})
+    return [group for group in groups if group["params"]]
 
 
-def build_optimizer(model: nn.Module, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """Fused AdamW, the one kernel that can skip a bad update on the device."""
-    return torch.optim.AdamW(parameter_groups(model, weight_decay), lr=learning_rate, fused=True)
+def build_optimizer(
+    model: nn.Module, learning_rate: float, weight_decay: float, rates: Mapping[nn.Parameter, float] | None = None
+) -> torch.optim.AdamW:
+    """Fused AdamW, the one kernel that can skip a bad update on the device; arguments as for the groups."""
+    return torch.optim.AdamW(parameter_groups(model, weight_decay, rates), lr=learning_rate, fused=True)
 
 
 class Updater:
@@ -59,7 +76,7 @@ class Updater:
         both = norm + loss.detach()
         skipped = (both - both).nan_to_num_(nan=1.0)  # 0 where it is finite, else NaN
         for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group.get("rate", 1.0)  # a checkpoint of before has none
         self.optimizer.found_inf = skipped
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)

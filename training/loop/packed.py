@@ -17,6 +17,8 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 
 from modeling_visreg import VISRegViTModel
 
+from ..backbones import has_lora
+
 
 class Packing(NamedTuple):
     """What a block has to know of the tokens.
@@ -36,10 +38,12 @@ class Packing(NamedTuple):
 
 
 def packs(vit: VISRegViTModel) -> bool:
-    """Whether the blocks of a backbone can be computed so: SDPA, and no dropout within the blocks."""
+    """Whether the blocks of a backbone can be computed so: SDPA, no dropout within the blocks, and no adapters, which
+    are more than a weight and a bias.
+    """
     config = vit.config
     plain = config.hidden_dropout_prob == 0 and config.attention_probs_dropout_prob == 0
-    return plain and config._attn_implementation == "sdpa"
+    return plain and not has_lora(vit) and config._attn_implementation == "sdpa"
 
 
 def encode_packed(vit: VISRegViTModel, groups: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -16,7 +16,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from modeling_visreg import VISRegViTConfig, VISRegViTForPreTraining
 
-from ..backbones import build_pretraining_model, continue_pretraining_model
+from ..backbones import AdaptOptions, adapt, build_pretraining_model, continue_pretraining_model, wrap_backbone
 from ..compat import enable_activation_checkpointing, reset_accelerate
 from ..config import (
     PretrainOptions,
@@ -122,6 +122,7 @@ def build_step_on_meta(options: PretrainOptions, config: VISRegViTConfig) -> Pre
     """The step of a run without memory behind it, for estimates."""
     with torch.device("meta"):
         model = build_pretraining_model(config)
+    adapt(wrap_backbone(model), take(AdaptOptions, options))
     if options.activation_checkpointing:
         enable_activation_checkpointing(model)
     return PretrainingStep(model, build_objective(options), options.num_global)
@@ -204,6 +205,7 @@ def build_model(options: PretrainOptions) -> VISRegViTForPreTraining:
     else:
         model = build_pretraining_model(config_from(options))
     check_crops(model.config.patch_size, options)
+    adapt(wrap_backbone(model), take(AdaptOptions, options))
     if options.activation_checkpointing:
         enable_activation_checkpointing(model)
     return model

@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import nn
 
+from ..backbones import depth_rates, wrap_backbone
 from ..data import MultiViewBatch
 from ..seeding import seed_of
 from .compiling import compile_mode
@@ -58,7 +59,8 @@ def prepare(run: Run) -> Trainer:
     """The step and the optimizer of a run, prepared by Accelerate for its processes."""
     options, accelerator = run.options, run.accelerator
     step = build_step(run)
-    optimizer = build_optimizer(step, run.schedule.learning_rate, options.weight_decay)
+    rates = depth_rates(wrap_backbone(run.model), options.layer_decay)
+    optimizer = build_optimizer(step, run.schedule.learning_rate, options.weight_decay, rates)
     module, prepared = accelerator.prepare(step, optimizer)
     return Trainer(module, optimizer, Updater(accelerator, prepared, module, options.clip_norm))
 

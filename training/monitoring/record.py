@@ -9,15 +9,17 @@ from pathlib import Path
 import torch
 
 from modeling_visreg import VISRegViTForPreTraining, save_checkpoint
+from modeling_visreg.checkpoint import atomic_directory
+from modeling_visreg.loading import HUB_ID
 from visreg_hub_cards import recorded_origin, write_card
 
-from ..backbones import open_backbone, wrap_backbone
+from ..backbones import open_backbone, wrap_backbone, write_adapter
 from ..config import architecture_name
 from ..errors import one_line
 from ..evaluation.frozen import Measured, frozen_accuracy
 from ..evaluation.reports.pictures import write_pca
 from ..evaluation.splits import label_map
-from ..loop.checkpoint import full_model
+from ..loop.checkpoint import adapter_weights, full_model
 from ..loop.run import Run
 from ..progress import clock
 from ..run_folder import Json, RunFolder, read_json, read_object, read_rows, write_json
@@ -47,7 +49,9 @@ def announce(run: Run, resumed: Path | None) -> None:
     size = f"{config.num_hidden_layers} blocks of width {config.hidden_size}, patch {config.patch_size}"
     images = run.source.num_examples or "an unknown number of"
     print(f"data     {run.options.dataset}, {run.options.split}: {images} images")
-    print(f"model    ViT, {size}, {parameters:,} parameters")
+    learning = sum(parameter.numel() for parameter in run.model.base_model.parameters() if parameter.requires_grad)
+    share = "" if learning == parameters else f", of which {learning:,} learn"
+    print(f"model    ViT, {size}, {parameters:,} parameters{share}")
     print("\n".join(schedule.lines()))
     print(f"device   {run.accelerator.device}, {run.accelerator.mixed_precision} mixed precision")
     if resumed:
@@ -87,10 +91,13 @@ def held_out_accuracy(run: Run, model: VISRegViTForPreTraining) -> Measured:
 def finish(run: Run, before: dict[str, float], seconds: float) -> Json:
     """Write the models, the summary and the card; print how it ended. Returns the summary, on every rank."""
     model = full_model(run.model, run.accelerator)
+    adapters = adapter_weights(wrap_backbone(run.model).module)
     if run.is_main:
         # model/ is the backbone, pretraining/ has the projector too.
         save_checkpoint(model.base_model, run.folder.model, overwrite=True)
         save_checkpoint(model, run.folder.pretraining, overwrite=True)
+        if adapters:
+            save_adapter(run, adapters)
         summary = {f"{name}_before": value for name, value in before.items()}
         if run.held_out is not None:
             after = held_out_accuracy(run, model)
@@ -102,6 +109,14 @@ def finish(run: Run, before: dict[str, float], seconds: float) -> Json:
         print("\n".join(closing_lines(run.folder, summary)))
     run.accelerator.wait_for_everyone()
     return read_json(run.folder.summary)
+
+
+def save_adapter(run: Run, weights: dict[str, torch.Tensor]) -> None:
+    """adapter/, beside the model into which the same adapters are merged."""
+    start = str(run.options.initialize_from)
+    on_hub = HUB_ID.fullmatch(start) and "/" in start and not Path(start).exists()
+    with atomic_directory(run.folder.adapter, overwrite=True) as part:
+        write_adapter(weights, part, start if on_hub else None)
 
 
 def describe(run: Run) -> None:
@@ -155,6 +170,8 @@ def closing_lines(folder: RunFolder, summary: Json) -> list[str]:
         if f"{name}_after" in summary:
             before, after = summary[f"{name}_before"], summary[f"{name}_after"]
             lines.append(f"{title:<16} on held-out images: {before:.3f} before, {after:.3f} after")
+    if folder.adapter.is_dir():
+        lines.append(f"adapter  {folder.adapter}, merged into the model")
     lines.append(f"curves   {folder.curves}")
     if (card := folder.model / "README.md").is_file():
         lines.append(f"card     {card}")

@@ -6,7 +6,6 @@ B images, C classes. Nothing is chosen by default: the weights of the last epoch
 """
 
 import math
-import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -24,7 +23,7 @@ from transformers import TrainerCallback
 
 from modeling_visreg import save_checkpoint
 
-from ...backbones import TransformersBackbone
+from ...backbones import TransformersBackbone, layer_numbers, layer_rates, transformers_blocks
 from ...data import MultiCrop
 from ...data.decode import open_image
 from ...distributed import process_state, raise_on_all_ranks
@@ -42,7 +41,6 @@ from ..splits import Sources, label_map, overlap_note
 from . import Protocol
 
 
-_BLOCK = re.compile(r"\.layers?\.(\d+)\.")
 _SPARED = ("cls_token", "position_embeddings", "mask_token", "register_tokens")  # of weight decay, as 1-D ones are
 _NORMS = ("none", "batch")
 _FIRST = 8  # images that have to give numbers before anything is trained
@@ -413,22 +411,17 @@ def learning_rate_factor(warmup: int, total: int, least: float) -> Callable[[int
 
 def parameter_groups(network: nn.Module, options: FinetuneOptions, learning_rate: float) -> list[Json]:
     """One group for each depth and weight decay: embeddings are depth 0, block i is i + 1, norm and head the last."""
-    blocks = [int(found[1]) for name, _ in network.named_parameters() if (found := _BLOCK.search(name))]
-    top = max(blocks, default=-1) + 2
+    layers = layer_numbers(network, transformers_blocks(network))
+    top = max(layers.values(), default=0)
+    shares = layer_rates({top, *layers.values()}, options.layer_decay, top - (options.undecayed == "last_block"))
     groups: dict[tuple[int, bool], Json] = {}
     for name, parameter in network.named_parameters():
         decays = parameter.ndim > 1 and not name.endswith(_SPARED)
-        depth = depth_of(name, top)
+        depth = layers.get(name, top)
         group = groups.setdefault((depth, decays), {"params": [], "weight_decay": options.weight_decay * decays})
-        group["lr"] = learning_rate * options.layer_decay ** max(0, top - depth - (options.undecayed == "last_block"))
+        group["lr"] = learning_rate * shares[depth]
         group["params"].append(parameter)
     return list(groups.values())
-
-
-def depth_of(name: str, top: int) -> int:
-    if found := _BLOCK.search(name):
-        return int(found[1]) + 1
-    return 0 if "embeddings" in name or name.endswith(_SPARED) else top
 
 
 def tested(trainer: Any, test: Images, options: FinetuneOptions) -> Outcome:

@@ -9,11 +9,12 @@ import pytest
 import torch
 from transformers import ConvNextConfig, ConvNextModel, Dinov2Config, Dinov2Model, ResNetConfig, ResNetModel
 
-from modeling_visreg import VISRegViTConfig, VISRegViTForPreTraining
+from modeling_visreg import VISRegViTConfig, VISRegViTForPreTraining, image_processor_for
 from visreg_training.backbones import (
     AdaptOptions,
     TransformersBackbone,
     adapt,
+    change_native_size,
     depth_rates,
     merged,
     unmerged,
@@ -148,3 +149,21 @@ def test_adapters_learn_alone_and_merged_they_compute_the_same(family, tmp_path)
     assert (wanted - start).abs().max() > 1e-2
     torch.testing.assert_close(features, wanted, rtol=1e-4, atol=1e-4)
     assert peft.PeftConfig.from_pretrained(tmp_path).base_model_name_or_path == "organization/name"
+
+
+def test_at_its_new_size_a_network_computes_what_it_computed():
+    """And the checkpoint, with its processor, is one for the new size."""
+    model, larger = pretraining_model().eval(), torch.randn(2, 3, 24, 24)
+    with torch.no_grad():
+        before, small = model.vit(larger).pooler_output, model.vit(PIXELS).pooler_output
+        change_native_size(model, 24)
+        torch.testing.assert_close(model.vit(larger).pooler_output, before)
+        assert 0 < (model.vit(PIXELS).pooler_output - small).abs().max() < 0.05
+    assert model.vit.embeddings.position_embeddings.shape == (1, 37, 16)
+    assert model.config.image_size == model.vit.config.image_size == 24
+    assert image_processor_for(model.config).crop_size["height"] == 24
+    assert type(model)(model.config).load_state_dict(model.state_dict()).missing_keys == []
+    with pytest.raises(ValueError, match="image_size 30 is not divisible by the patch of 4: use 28 or 32"):
+        change_native_size(model, 30)
+    with pytest.raises(ValueError, match="another family"):
+        change_native_size(resnet().module, 24)

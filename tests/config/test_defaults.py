@@ -84,3 +84,23 @@ def test_the_micro_batch_follows_from_the_memory_of_the_device(source):
     assert chosen(1000, *sizes, processes=4)[0] == 16
     assert "will not fit" in chosen(0.1, *sizes)[2]
     assert chosen(4, *sizes, "--micro_batch_size", "3")[::2] == (3, "")
+
+
+def test_a_start_and_few_images_make_a_gentler_and_shorter_run(source, tmp_path):
+    config_from(
+        parse(["--dataset", "photos", "--output_dir", "out", "--global_size", "16", "--patch_size", "2"])
+    ).save_pretrained(tmp_path)
+    fresh, _lines = filled(source)
+    start = ("--initialize_from", str(tmp_path))
+    gentle, lines = filled(source, *start)
+    assert (gentle.learning_rate, gentle.layer_decay, gentle.epochs) == (
+        pytest.approx(fresh.learning_rate / 10),
+        0.75,
+        10,
+    )
+    assert any("1,437 images and a start" in line for line in lines) and len(
+        {line.split()[0] for line in lines}
+    ) == len(lines)
+    adapters, lines = filled(source, *start, "--lora_rank", "8")
+    assert (adapters.learning_rate, adapters.layer_decay) == (fresh.learning_rate, 1.0)
+    assert filled(source, *start, "--learning_rate", "0.3", "--epochs", "2")[0].learning_rate == 0.3

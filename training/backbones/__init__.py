@@ -14,6 +14,7 @@ transformers_backbone.py  what AutoModel opens, our checkpoints included
 timm_backbone.py          what timm builds
 options.py                which model, and how much of it learns
 adapting.py               rates by depth, frozen blocks, adapters of low rank
+resolution.py             the position embedding for another size of images
 opening.py                a Backbone from a name, or around a model in memory
 visreg.py                 the model that is pretrained: built anew, or continued from a checkpoint
 """
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from .interface import Backbone, Tokens, layer_numbers
     from .opening import open_backbone, wrap_backbone
     from .options import POOLINGS, AdaptOptions, BackboneOptions
+    from .resolution import change_native_size
     from .timm_backbone import TimmBackbone
     from .transformers_backbone import TransformersBackbone, transformers_blocks
     from .visreg import build_pretraining_model, continue_pretraining_model
@@ -68,6 +70,7 @@ _NAMES = {
         "open_backbone",
         "wrap_backbone",
     ),
+    "resolution": ("change_native_size",),
     "timm_backbone": ("TimmBackbone",),
     "transformers_backbone": ("TransformersBackbone", "transformers_blocks"),
     "visreg": (

@@ -33,7 +33,7 @@ ARCHITECTURES: dict[str, Json] = {
 }
 
 # Options that say what a fresh backbone looks like: a checkpoint to start from brings them.
-SHAPE_OPTIONS = ("hidden_size", "image_size", "model", "num_attention_heads", "num_hidden_layers", "patch_size")
+SHAPE_OPTIONS = ("hidden_size", "model", "num_attention_heads", "num_hidden_layers", "patch_size")
 
 
 def model_config(name: str, image_size: int, **overrides: Any) -> "VISRegViTConfig":

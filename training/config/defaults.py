@@ -26,6 +26,7 @@ from .options import PretrainOptions
 from .schedule import divided_batch
 
 
+FEW = 50_000  # images up to which a start is held on to; from there a fresh run is shorter too
 SAMPLE = 32  # images whose size is looked at
 
 # Makes the step of a run on the meta device, from its options and the model's configuration.
@@ -67,6 +68,8 @@ def fill_defaults(
     start = options.initialize_from
     config = read_config(local_directory(model_directory(start))) if start else None
     choices = choose(source, device, processes, config.patch_size if config else None)
+    choices = [*choices, *choose_for_start(options, choices, source.num_examples, device.type == "cuda")]
+    choices = list({choice.option: choice for choice in choices}.values())  # the later takes the place of the earlier
     epochs = next((choice.value for choice in choices if choice.option == "epochs"), options.epochs)
     options, lines = _take(options, choices)
     options, more = _take(options, choose_intervals(options, epochs, source.num_examples, device.type == "cuda"))
@@ -122,6 +125,29 @@ def choose(source: Source, device: torch.device, processes: int, patch_size: int
         *lengths(count, on_gpu),
         Choice("num_workers", min(8, max(1, (os.cpu_count() or 2) - 1)), f"{os.cpu_count()} CPU cores here"),
         *([] if on_gpu else [Choice("log_every", 3, "a CPU is slow: a sign of life within seconds")]),
+    ]
+
+
+def choose_for_start(options: PretrainOptions, choices: list[Choice], count: int | None, on_gpu: bool) -> list[Choice]:
+    """What takes the place of `choices` for a run that starts from weights and has few images; [] for any other.
+
+    What the weights know of more images is easily lost: the rate is a tenth of a fresh run's, as in the recipe
+    continue_from_released, and falls with depth, and the run is shorter. Adapters take the rate of a fresh run: beside
+    them the weights stay.
+    """
+    if not options.initialize_from or count is None or count >= FEW:
+        return []
+    fresh = next(choice.value for choice in choices if choice.option == "learning_rate")
+    few = f"{count:,} images and a start that has seen more"
+    length = Choice(
+        "epochs", 100 if on_gpu else 10, f"{few}: an eighth of a fresh run's" if on_gpu else f"{few}; no GPU"
+    )
+    if options.lora_rank is not None:
+        return [Choice("learning_rate", fresh, "adapters take a fresh run's: the weights beside them stay"), length]
+    return [
+        Choice("learning_rate", fresh / 10, f"{few}: a tenth of a fresh run's {fresh:g}"),
+        Choice("layer_decay", 0.75, "the lower blocks move least, as BEiT and MAE are fine-tuned"),
+        length,
     ]
 
 

@@ -39,7 +39,11 @@ class ModelOptions:
 
     model: str = option("vit_base", "architecture by name (paper: models table)", tuple(ARCHITECTURES))
     patch_size: int | None = option(None, "pixels of a patch's side; default: the architecture's", POSITIVE)
-    image_size: int | None = option(None, "pixels of the native position grid; default: global_size", POSITIVE)
+    image_size: int | None = option(
+        None,
+        "pixels of the native position grid; default: global_size, or initialize_from's, which another resamples",
+        POSITIVE,
+    )
     hidden_size: int | None = option(None, "width of the backbone; default: the architecture's", POSITIVE)
     num_hidden_layers: int | None = option(None, "number of blocks; default: the architecture's", POSITIVE)
     num_attention_heads: int | None = option(None, "attention heads a block; default: the architecture's", POSITIVE)

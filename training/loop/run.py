@@ -16,7 +16,14 @@ from transformers.utils.logging import disable_progress_bar
 
 from modeling_visreg import VISRegViTConfig, VISRegViTForPreTraining
 
-from ..backbones import AdaptOptions, adapt, build_pretraining_model, continue_pretraining_model, wrap_backbone
+from ..backbones import (
+    AdaptOptions,
+    adapt,
+    build_pretraining_model,
+    change_native_size,
+    continue_pretraining_model,
+    wrap_backbone,
+)
 from ..compat import enable_activation_checkpointing, reset_accelerate
 from ..config import (
     PretrainOptions,
@@ -202,6 +209,8 @@ def build_model(options: PretrainOptions) -> VISRegViTForPreTraining:
         sizes = options.projection_size, options.projector_hidden_size
         start = model_directory(options.initialize_from)
         model = continue_pretraining_model(start, *sizes, options.drop_path_rate, options.projector_act)
+        if options.image_size is not None:
+            change_native_size(model, options.image_size)
     else:
         model = build_pretraining_model(config_from(options))
     check_crops(model.config.patch_size, options)

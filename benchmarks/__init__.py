@@ -5,6 +5,7 @@
     objective.py      time and memory of the objective: ours, lightly's, plain.py's, and the arithmetic floor
     gpu/              all of it on a GPU: objective, colors, steps, features, `visreg pretrain`
     step.py           images a second and memory of whole steps; lightly_loop.py is the peer's loop
+    adapt.py          a pretrained backbone on other images: as it is, adapted, by adapters, from scratch
     quality.py        accuracy of the features after the same steps
     micro_batches.py  exact micro-batches against the undivided batch
     data.py           images a second that one core prepares

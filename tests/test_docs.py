@@ -33,9 +33,11 @@ TINY = (
     "--hidden_size 16 --num_hidden_layers 4 --num_attention_heads 2 --projector_hidden_size 8 --num_slices 8 "
     "--global_size 32 --local_size 16 --num_workers 0"
 )
+CONTINUED = "--global_size 32 --local_size 16 --num_workers 0 --max_steps 1 --global_batch_size 4"
 # What a command is completed with, by a part of it.
 SHORTER = {
-    "--initialize_from out": "--global_size 32 --local_size 16 --num_workers 0 --max_steps 1 --global_batch_size 4",
+    "--initialize_from released": CONTINUED,
+    "--initialize_from out": CONTINUED,
     "pretrain --dataset my_photos": f"{TINY} --max_steps 1 --global_batch_size 4",
     "pretrain --dataset packed": f"{TINY} --max_steps 1 --global_batch_size 4",
     "continue_from_a_checkpoint": "--epochs 1",

@@ -76,6 +76,8 @@ def test_pretraining_examples_train(run):
     said = run("continue_from_a_checkpoint.py", "--checkpoint", "model", "--epochs", "0.2")
     assert "chosen for these images" in said and 0 < last_number(said) < 50
     assert AutoModel.from_pretrained("adapted/model").config.hidden_size == 48
+    said = run("adapt_a_backbone.py", "--start", "model", "--output_dir", "both", "--epochs", "0.1")
+    assert "learning_rate" in said and 0.5 < last_number(said) < 1.001
 
 
 def test_first_hour(tmp_path):

@@ -9,7 +9,7 @@ from datasets import ClassLabel, Features, Image, List, Value
 
 # In order of preference, where several columns would do.
 _IMAGE_NAMES = ("image", "img", "jpg", "jpeg", "png", "webp", "picture", "photo")
-_LABEL_NAMES = ("label", "labels", "fine_label", "cls", "class", "target", "category")
+LABEL_NAMES = ("label", "labels", "fine_label", "cls", "class", "target", "category")
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,6 @@ def _find_label(features: Features, image: str) -> str | None:
         if isinstance(feature, ClassLabel) or (isinstance(feature, List) and isinstance(feature.feature, ClassLabel))
     ]
     if classes:
-        return _preferred(classes, _LABEL_NAMES)
-    named = [name for name in _LABEL_NAMES if name in features and name != image and _may_be_label(features[name])]
+        return _preferred(classes, LABEL_NAMES)
+    named = [name for name in LABEL_NAMES if name in features and name != image and _may_be_label(features[name])]
     return named[0] if named else None

@@ -8,18 +8,21 @@ import os
 from pathlib import Path
 
 import pyarrow.parquet as parquet
-from datasets import DatasetBuilder
+from datasets import DatasetBuilder, Features
 from pyarrow.dataset import ParquetFragmentScanOptions
 
 from ...errors import one_line
 from ..skips import UNREADABLE_FILE, skip_record
 from .builder import open_builder, read_split
+from .columns import find_columns
 from .opened import NoSuchSplit, OpenedSplit, SplitRequest
+from .scan import BUILDERS, Scan, builder_of, in_short
+from .split_names import split_of_file
+from .tars import as_tars, refuse_several
 
 
 logger = logging.getLogger(__name__)
 
-BUILDERS = {".parquet": "parquet", ".arrow": "arrow", ".tar": "webdataset"}
 _PARQUET_ROWS = 64  # rows of a local parquet file that are held decoded while it is streamed
 
 
@@ -29,37 +32,121 @@ def open_named_files(path: Path, request: SplitRequest) -> OpenedSplit:
     Raises:
         ValueError: there are none, or they are of another kind.
     """
-    files = sorted(glob.glob(str(path), recursive=True)) if glob.has_magic(str(path)) else [str(path)]
+    files = [str(path)] if path.exists() else sorted(glob.glob(str(path), recursive=True))
     if not files:
         raise ValueError(f"dataset: no file matches {path}.")
-    suffix = Path(files[0]).suffix.lower()
-    if suffix not in BUILDERS:
-        raise ValueError(f"dataset: {files[0]} is none of {', '.join(BUILDERS)}; for images name their folder.")
-    kind = BUILDERS[suffix]
-    builder = open_builder(kind, request.config, data_files={request.split: files})
-    return _open_files(builder, kind, path.name, request)
+    found = Scan()
+    for file in filter(os.path.isfile, files):
+        if kind := builder_of(file):
+            found.files.setdefault(kind, []).append((Path(file).name, file))
+        else:
+            found.others[Path(file).suffix.lower()] += 1
+    if not found.files:
+        raise ValueError(
+            f"dataset: {files[0]} is none of {', '.join(BUILDERS)}; for images name their folder, and unpack archives "
+            "of other kinds."
+        )
+    kind = largest_kind(found.files)
+    builder = open_files(kind, {request.split: [file for _, file in found.files[kind]]}, request.config)
+    return _open_files(builder, kind, path.name, request, found.left_out(kind))
 
 
-def open_files_below(folder: Path, suffix: str, request: SplitRequest) -> OpenedSplit:
-    """The split's files in a folder."""
-    return _open_files(open_builder(str(folder), request.config), BUILDERS[suffix], folder.name, request)
+def open_files_below(folder: Path, found: Scan, kind: str, request: SplitRequest) -> OpenedSplit:
+    """The split's files in a folder: as `datasets` finds them, if it finds all of them and tells their splits."""
+    files = found.files[kind]
+    builder = None
+    if not glob.has_magic(str(folder)):
+        try:
+            builder = open_builder(str(folder), request.config)
+        except ValueError:
+            if request.config is not None:
+                raise
+    groups, notes = split_groups(files), found.left_out(kind)
+    declared = request.config is not None or (builder is not None and builder.config.name != "default")
+    if builder is None or not (declared or _finds_all(builder, files, len(groups))):
+        known = {name for names in groups.values() for name in names}
+        if lost := [name for name, file in files if file not in known]:
+            notes.append(f"{len(lost)} files of no split left out: {in_short(lost)}")
+        builder = open_files(kind, groups, request.config)
+    return _open_files(builder, kind, folder.name, request, notes)
 
 
-def _open_files(builder: DatasetBuilder, kind: str, name: str, request: SplitRequest) -> OpenedSplit:
+def _finds_all(builder: DatasetBuilder, files: list[tuple[str, str]], splits: int) -> bool:
+    """Whether a builder has exactly these files, and no fewer splits than their names say."""
+    data_files = builder.config.data_files or {}
+    have = {os.path.realpath(file) for names in data_files.values() for file in names}
+    return have == {os.path.realpath(file) for _, file in files} and len(data_files) >= splits
+
+
+def split_groups(files: list[tuple[str, str]]) -> dict[str, list[str]]:
+    """Files by the split that their names say; those that say none are of the training split, if no other is."""
+    groups: dict[str, list[str]] = {}
+    rest = []
+    for name, file in files:
+        if split := split_of_file(name):
+            groups.setdefault(split, []).append(file)
+        else:
+            rest.append(file)
+    if rest and "train" not in groups:
+        groups["train"] = rest
+    return groups
+
+
+def largest_kind(files: dict[str, list[tuple[str, str]]]) -> str:
+    """The kind whose files have the most bytes."""
+    return max(files, key=lambda kind: sum(os.path.getsize(file) for _, file in files[kind]))
+
+
+def open_files(kind: str, groups: dict[str, list[str]], config: str | None) -> DatasetBuilder:
+    """A builder of files that are named as they are: a bracket in a name is no pattern."""
+    data_files = {split: [glob.escape(os.path.abspath(file)) for file in files] for split, files in groups.items()}
+    return open_builder(kind, config, data_files=data_files)
+
+
+def _open_files(builder: DatasetBuilder, kind: str, name: str, request: SplitRequest, notes: list[str]) -> OpenedSplit:
     files = [str(file) for file in _split_files(builder, request.split)]
     readable, unreadable, num_rows = files, [], None
     if kind == "parquet":
+        files = without_features(files, notes)
         readable, unreadable, num_rows = _check_parquet(files, request.max_bad_share)
-    if unreadable:
-        builder = open_builder(kind, data_files={request.split: readable})
+    if kind == "parquet" and len(readable) < len(_split_files(builder, request.split)):
+        builder = open_files(kind, {request.split: readable}, None)
+    builder = as_tars(builder)
     if kind == "parquet" and request.streaming:  # by default each open file keeps a whole row group, twice
         builder.config.batch_size = _PARQUET_ROWS
         builder.config.fragment_scan_options = ParquetFragmentScanOptions(
             pre_buffer=False, use_buffered_stream=True, buffer_size=1 << 20
         )
     data = read_split(builder, request.split, bool(request.streaming), name)
-    opened = OpenedSplit(data, name, num_rows=num_rows, unreadable=unreadable)
+    refuse_several(builder, name, request)
+    opened = OpenedSplit(data, name, num_rows=num_rows, unreadable=unreadable, left_out=notes)
     return opened.add_files([(Path(file).name, file) for file in readable])
+
+
+def without_features(files: list[str], notes: list[str]) -> list[str]:
+    """Without the files that `visreg features` wrote, unless there are no others."""
+    own = [file for file in files if _wrote_features(file)]
+    if own and len(own) < len(files):
+        notes.append(f"{len(own)} files of features left out: {in_short(list(map(os.path.basename, own)))}")
+        return [file for file in files if file not in own]
+    return files
+
+
+def _wrote_features(file: str) -> bool:
+    try:
+        return b"visreg" in (parquet.read_metadata(file).metadata or {})
+    except (OSError, ValueError):
+        return False
+
+
+def holds_images(file: str, column: str | None) -> bool:
+    """Whether a parquet file may be a table of images, by its columns."""
+    try:
+        features = Features.from_arrow_schema(parquet.read_schema(file))
+        find_columns(features, column, None)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _split_files(builder: DatasetBuilder, split: str) -> list:

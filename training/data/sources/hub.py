@@ -12,6 +12,7 @@ from ...errors import one_line
 from ...retry import is_unreachable, with_retries
 from .builder import gated, open_builder, read_split
 from .opened import OpenedSplit, SplitRequest
+from .tars import as_tars, refuse_several
 
 
 _HUB_ID = re.compile(r"^[A-Za-z0-9][\w.-]*(/[\w.-]+)?$")
@@ -28,8 +29,9 @@ def open_hub(request: SplitRequest) -> OpenedSplit:
     if not _HUB_ID.match(name) or name.startswith("."):
         raise ValueError(f"dataset: there is no folder or file {name!r}, and it is no Hub id (owner/name) either.")
     revision = _pinned_revision(name, request.revision)
-    builder = open_builder(name, request.config, revision)
+    builder = as_tars(open_builder(name, request.config, revision))
     data = read_split(builder, request.split, request.streaming is not False, name)
+    refuse_several(builder, name, request)
     return OpenedSplit(data, name, revision=revision, remote=True)
 
 

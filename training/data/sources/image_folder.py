@@ -1,69 +1,60 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""Folders of images; the folders just below the root are the classes, if no image lies beside them."""
+"""Folders of images. Labels come from a metadata table, or from the folders just below the root.
 
+A few images beside class folders have no class; where they are many, the folders are no classes.
+"""
+
+import logging
 import os
-from pathlib import Path
 
 from datasets import ClassLabel, Dataset, Features, Image
 
-from ..decode import has_image_suffix
-from .opened import NoSuchSplit, OpenedSplit
+from .metadata import read_metadata
+from .opened import OpenedSplit
+from .scan import Scan, in_short
 
 
-_SPLIT_FOLDERS = {
-    "validation": ("validation", "valid", "val", "dev"),
-    "test": ("test", "testing"),
-    "train": ("train", "training"),
-}
+logger = logging.getLogger(__name__)
+
+_STRAY_SHARE = 0.1  # of the images, that may lie beside class folders
 
 
-def open_image_folder(root: Path, split: str) -> OpenedSplit:
-    """Images below `root`, or below its folder for the split.
+def open_image_folder(folder: str, name: str, found: Scan, tables: list[tuple[str, str]]) -> OpenedSplit:
+    """The images of a scan.
 
-    Raises:
-        NoSuchSplit: it has no folder for the split.
-        ValueError: it holds no images.
+    Args:
+        folder: of the split.
+        name: of the data set.
+        found: the scan of the folder.
+        tables: (folder that its names start from, path) of the metadata tables.
     """
-    folder = _split_folder(root, split)
-    files = _image_files(folder)
-    if not files:
-        raise ValueError(f"dataset: {folder} holds no images.")
-    return OpenedSplit(_dataset(files), root.name).add_files(files)
+    notes = found.left_out("images")
+    columns, features = read_metadata(tables, [path for _, path in found.images], notes)
+    if "label" not in columns:
+        labels = _class_folders([name for name, _ in found.images], notes)
+        if labels is not None:
+            columns["label"], features["label"] = labels
+    images = [{"bytes": None, "path": path} for _, path in found.images]
+    data = Dataset.from_dict(
+        {"image": images, **columns}, features=Features({"image": Image(decode=False), **features})
+    )
+    opened = OpenedSplit(data, name, unreadable=found.closed, left_out=notes)
+    return opened.add_files(found.images)
 
 
-def _split_folder(root: Path, split: str) -> Path:
-    for name in _SPLIT_FOLDERS.get(split, (split,)):
-        if (root / name).is_dir():
-            return root / name
-    others = [name for names in _SPLIT_FOLDERS.values() for name in names if (root / name).is_dir()]
-    if others or split != "train":
-        have = "it has no folders for splits, so all is train"
-        if others:
-            have = f"the folders for splits are {', '.join(others)}"
-        raise NoSuchSplit(f"split: {root} has no folder for the split {split!r}; {have}.")
-    return root
-
-
-def _image_files(folder: Path) -> list[tuple[str, str]]:
-    """(path below the folder, path) of every image that is not hidden, in order."""
-    found = []
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            if has_image_suffix(name) and not name.startswith("."):
-                path = os.path.join(parent, name)
-                found.append((os.path.relpath(path, folder), path))
-    return found
-
-
-def _dataset(files: list[tuple[str, str]]) -> Dataset:
-    """The images by path, with a label where they lie in class folders."""
-    images = [{"bytes": None, "path": path} for _, path in files]
-    parts = [Path(name).parts for name, _ in files]
-    if any(len(part) == 1 for part in parts):
-        return Dataset.from_dict({"image": images}, features=Features({"image": Image(decode=False)}))
-    names = sorted({part[0] for part in parts})
-    number = {name: index for index, name in enumerate(names)}
-    features = Features({"image": Image(decode=False), "label": ClassLabel(names=names)})
-    return Dataset.from_dict({"image": images, "label": [number[part[0]] for part in parts]}, features=features)
+def _class_folders(names: list[str], notes: list[str]) -> tuple[list[int], ClassLabel] | None:
+    """The class of each image, -1 for none, by the folder below the root that it lies in."""
+    folders = [name.split(os.sep, 1)[0] if os.sep in name else None for name in names]
+    stray = [name for name, folder in zip(names, folders, strict=True) if folder is None]
+    classes = sorted({folder for folder in folders if folder is not None})
+    if not classes:
+        return None
+    beside = f"{len(stray)} image{'s' if len(stray) > 1 else ''} beside the class folders: {in_short(stray)}"
+    if len(stray) > max(1, _STRAY_SHARE * len(names)):
+        notes.append(f"no labels, as there are {beside}")
+        return None
+    if stray:
+        notes.append(f"no label for {beside}")
+    number: dict[str | None, int] = {name: index for index, name in enumerate(classes)} | {None: -1}
+    return [number[folder] for folder in folders], ClassLabel(names=classes)

@@ -22,6 +22,7 @@ class SplitRequest:
     streaming: bool | None
     revision: str | None
     max_bad_share: float
+    image_column: str | None = None
 
 
 @dataclass
@@ -37,6 +38,7 @@ class OpenedSplit:
         files: (name, size) of the local files behind it.
         modified: when they were last changed, in ns.
         unreadable: records of files that were left out because they cannot be read.
+        left_out: sentences about files that are there and not read.
     """
 
     data: Dataset | IterableDataset
@@ -47,6 +49,7 @@ class OpenedSplit:
     files: list[tuple[str, int]] = field(default_factory=list)
     modified: list[int] = field(default_factory=list)
     unreadable: list[dict] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
     def add_files(self, files: list[tuple[str, str]]) -> "OpenedSplit":
         """Records the size and the time of (name, path) of each local file, for the fingerprints."""

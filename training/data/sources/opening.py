@@ -10,22 +10,28 @@ open_stream("saved/")                                   what Dataset.save_to_dis
 """
 
 import glob
+import logging
 import os
 from pathlib import Path
 
 from datasets import Dataset
 
-from ..decode import has_image_suffix
+from ..formats import is_text, shown
 from ..subsets import Subset
 from .digits import open_digits
-from .files import BUILDERS, open_files_below, open_named_files
+from .files import holds_images, largest_kind, open_files_below, open_named_files
 from .hub import open_hub
 from .image_folder import open_image_folder
 from .map_source import map_source
-from .opened import OpenedSplit, SplitRequest, refuse_options
+from .opened import NoSuchSplit, OpenedSplit, SplitRequest, refuse_options
 from .saved import is_saved, open_saved
+from .scan import METADATA, Scan, in_short, scan
 from .source import Source
+from .split_names import beside_splits, split_folder
 from .stream_source import as_stream, stream_source
+
+
+logger = logging.getLogger(__name__)
 
 
 def open_stream(
@@ -61,8 +67,10 @@ def open_stream(
         NoSuchSplit: a ValueError; the data have no such split.
         ValueError: one line: what is missing, and what there is instead.
     """
-    request = SplitRequest(os.fspath(dataset), dataset_config, split, streaming, revision, max_bad_share)
+    request = SplitRequest(os.fspath(dataset), dataset_config, split, streaming, revision, max_bad_share, image_column)
     opened, subset = _open(request), subset or Subset()
+    for note in opened.left_out:
+        logger.warning("%s, %s: %s", opened.name, split, note)
     if streaming and isinstance(opened.data, Dataset):
         opened = as_stream(opened)
     make = map_source if isinstance(opened.data, Dataset) else stream_source
@@ -74,28 +82,61 @@ def _open(request: SplitRequest) -> OpenedSplit:
     if name == "digits":
         refuse_options("the embedded digits", dataset_config=request.config, revision=request.revision)
         return open_digits(request.split)
-    if not glob.has_magic(name) and not path.exists():
+    if not is_text(name):
+        raise ValueError(f"dataset: the path {shown(name)} is not UTF-8: rename the folder.")
+    there = path.exists()
+    if not there and not glob.has_magic(name):
         return open_hub(request)
     refuse_options("local data", revision=request.revision)
-    if glob.has_magic(str(path)) or path.is_file():
+    if not there or path.is_file():
         return open_named_files(path, request)
     if is_saved(path):
         return open_saved(path, request.split)
-    suffix = _first_suffix(path)
-    if suffix is None:
-        raise ValueError(f"dataset: {path} holds no images and no parquet, arrow or tar files.")
-    if suffix in BUILDERS:
-        return open_files_below(path, suffix, request)
+    return _open_folder(path, request)
+
+
+def _open_folder(path: Path, request: SplitRequest) -> OpenedSplit:
+    """The kind of data that most of a folder's bytes are; what else lies there is said."""
+    try:
+        folder, splits = split_folder(str(path), request.split)
+        found = scan(folder or str(path))
+        kind = _kind_of(found, request.image_column)
+        if folder is not None and kind != "images":
+            found = scan(str(path))
+            kind = _kind_of(found, request.image_column)
+    except OSError as error:
+        raise ValueError(f"dataset: {path} cannot be read: {error.strerror}.") from error
+    if kind is None:
+        others = "; ".join(found.left_out("images"))
+        inside = f" ({others})" if others else ""
+        raise ValueError(f"dataset: {folder or path} holds no images and no parquet, arrow or tar files{inside}.")
+    if kind != "images":
+        return open_files_below(path, found, kind, request)
     refuse_options("a folder of images", dataset_config=request.config)
-    return open_image_folder(path, request.split)
+    if folder is None and (splits or request.split != "train"):
+        have = (
+            f"the folders for splits are {', '.join(splits)}"
+            if splits
+            else "it has no folders for splits, so all is train"
+        )
+        raise NoSuchSplit(f"split: {path} has no folder for the split {request.split!r}; {have}.")
+    opened = open_image_folder(folder or str(path), path.name, found, _tables(path, found))
+    if folder is not None and (beside := beside_splits(os.path.dirname(folder))):
+        opened.left_out.append(f"beside the folders of the splits there are {in_short(beside)}: not read")
+    return opened
 
 
-def _first_suffix(folder: Path) -> str | None:
-    """The suffix of the first image, parquet, arrow or tar file below a folder."""
-    for _, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(files):
-            suffix = os.path.splitext(name)[1].lower()
-            if suffix in BUILDERS or has_image_suffix(name):
-                return suffix
-    return None
+def _tables(path: Path, found: Scan) -> list[tuple[str, str]]:
+    """(folder, path) of the metadata tables: of the data folder itself, then of the folders below it."""
+    outer = [(str(path), str(path / name)) for name in METADATA if (path / name).is_file()]
+    return outer + [(os.path.dirname(file), file) for _, file in found.metadata if (str(path), file) not in outer]
+
+
+def _kind_of(found: Scan, image_column: str | None) -> str | None:
+    """ "images" or a builder: the one with the most bytes of those that hold images; None where there is none."""
+    kinds = dict(found.files)
+    if found.images:
+        kinds["images"] = found.images
+    if len(kinds) > 1 and "parquet" in kinds and not holds_images(kinds["parquet"][0][1], image_column):
+        del kinds["parquet"]
+    return None if not kinds else largest_kind(kinds) if len(kinds) > 1 else next(iter(kinds))

@@ -11,7 +11,9 @@ from .opened import NoSuchSplit, OpenedSplit
 
 def is_saved(folder: Path) -> bool:
     """Whether `save_to_disk` wrote this folder."""
-    return (folder / "dataset_dict.json").exists() or (folder / "state.json").exists()
+    return (folder / "dataset_dict.json").exists() or all(
+        (folder / name).exists() for name in ("state.json", "dataset_info.json")
+    )
 
 
 def open_saved(folder: Path, split: str) -> OpenedSplit:

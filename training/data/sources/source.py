@@ -41,6 +41,7 @@ class Source:
         files: (name, size) of the local files behind it, for the fingerprint.
         modified: when they were last changed, in ns, for the content fingerprint.
         unreadable: records of files that were left out because they cannot be read.
+        left_out: sentences about files that are there and not read.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Source:
     files: list[tuple[str, int]] = field(default_factory=list)
     modified: list[int] = field(default_factory=list)
     unreadable: list[dict] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
 
     is_map_style = False
 
@@ -85,6 +87,7 @@ class Source:
             "num_shards": self.num_shards,
             "subset": self.subset.description() if self.subset else None,
             "unreadable_files": [record["path"] for record in self.unreadable],
+            "left_out": self.left_out,
         }
 
     @property
@@ -179,6 +182,7 @@ def common_fields(opened: OpenedSplit, request: SplitRequest, subset: Subset) ->
         "files": opened.files,
         "modified": opened.modified,
         "unreadable": opened.unreadable,
+        "left_out": opened.left_out,
     }
 
 

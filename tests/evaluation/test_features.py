@@ -199,6 +199,7 @@ def test_saved_features_can_be_read_by_others(model, shared_cache, tmp_path):
         assert json.loads(file.metadata()["ids"]) == found.ids
     save_features(tmp_path / "f.parquet", found, "{}")
     table = parquet.read_table(tmp_path / "f.parquet")
+    assert found.paths[0].startswith("digit_") and table.column("path").to_pylist() == found.paths
     assert table.column("id").to_pylist() == found.ids and table.column("label").to_pylist() == found.labels.tolist()
     assert torch.equal(torch.tensor(table.column("features").to_pylist()), found.features)
     save_features(tmp_path / "f.npz", found, '{"model": 1}')
@@ -208,6 +209,7 @@ def test_saved_features_can_be_read_by_others(model, shared_cache, tmp_path):
     save_features(tmp_path / "f.csv", found, "{}")
     with (tmp_path / "f.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
+    assert [row["path"] for row in rows] == found.paths
     assert [row["id"] for row in rows] == found.ids and [int(row["label"]) for row in rows] == found.labels.tolist()
     numbers = [[float(row[f"f{column}"]) for column in range(found.features.shape[1])] for row in rows]
     assert torch.equal(torch.tensor(numbers), found.features)

@@ -68,3 +68,16 @@ def test_images_in_train_and_test_are_counted(blobs):
     train, test = (part._replace(digests=some) for part, some in zip((task.train, task.test), digests, strict=True))
     assert make_task(train, test).notes() == ["13 of 151 test images stand among the training images too"]
     assert make_task(train, test._replace(digests=digests[1] + 500)).notes() == []
+
+
+def test_sparse_numbers_of_classes_are_numbered_by_what_occurs():
+    """In any split: 20231107 is no reason for a head of twenty million classes. A class that is missing stays one."""
+
+    def part(labels: list[int]) -> Features:
+        return Features(torch.rand(len(labels), 2), torch.tensor(labels), [str(label) for label in labels])
+
+    task = make_task(part([5, 1001, 20231107, 5]), part([1001, 77]))
+    assert task.num_classes == 4 and task.label_names == ["5", "77", "1001", "20231107"]
+    assert task.train.labels.tolist() == [0, 2, 3, 0] and task.test.labels.tolist() == [2, 1]
+    task = make_task(part([0, 1, 3]), part([3, 1]))
+    assert task.num_classes == 4 and task.label_names is None and task.train.labels.tolist() == [0, 1, 3]

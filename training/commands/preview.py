@@ -24,9 +24,11 @@ def main(argv: list[str]) -> None:
 
         from ..config.defaults import fill_defaults
         from ..data.preview import facts, preview
+        from ..data.sources import check_output
         from ..loop.run import open_training_source
         from ..loop.views import build_augment, build_multi_crop
 
+        check_output(own.output, options.dataset)
         source = open_training_source(options)
         if "config" not in options.given:
             options, _lines = fill_defaults(options, source, torch.device("cpu"), processes=1)

@@ -94,6 +94,7 @@ def facts(metadata: dict) -> list[tuple[str, str]]:
         ("rate", f"{metadata['images_per_second']:g} images a second, by one worker"),
         ("sheet", metadata["path"]),
     ]
+    lines += [("left out", note) for note in metadata["left_out"]]
     lost = metadata["unreadable_files"]
     return lines + ([("files lost", f"{len(lost)} that cannot be read: {', '.join(lost[:3])}")] if lost else [])
 

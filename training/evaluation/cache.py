@@ -39,7 +39,7 @@ from .preprocessing import EvaluationTransform, transform_for
 
 logger = logging.getLogger(__name__)
 
-_FORMAT = 4  # of the cached files
+_FORMAT = 5  # of the cached files
 
 
 class FeatureCache:
@@ -105,13 +105,15 @@ def cached_features(
         rank, world = state.process_index, state.num_processes
         parts = [path.with_suffix(f".{index}of{world}.part") for index in range(world)]
         with raise_on_all_ranks():
-            images = readable(transform, source, options, rank, world)
+            paths: dict[str, str] = {}
+            images = readable(transform, source, options, rank, world, paths)
             total = min(source.num_examples or options.limit or 0, options.limit or source.num_examples or 0) // world
             what = f"features of {source.name}, {source.split}"
             images = tracked(images, total or None, what, shown=state.is_main_process)
             found, positions = extract(backbone, transform, images, options, batch_size, source.label_names)
             if not len(positions) and world == 1:
                 raise ValueError(f"{source.name}, split {source.split}: there is no image to take features of")
+            found = found._replace(paths=[paths[name] for name in found.ids])
             _write(parts[rank], found, positions, key)
         with raise_on_all_ranks():
             if state.is_main_process:
@@ -121,45 +123,52 @@ def cached_features(
 
 
 def save_features(path: Path, features: Features, record: str) -> None:
-    """Features, labels and ids for a user's own work, whole or absent.
+    """Features, labels, ids and paths for a user's own work, whole or absent.
 
-    A .safetensors file has the tensors `features`, `labels` and, in its metadata, `ids` (JSON) and `record`; a
-    .parquet file one row an image with the columns `id`, `label` and `features`; a .csv file the same with a column
-    for each number, f0, f1, ..., and no record; a .npz file the arrays `features`, `labels`, `ids` and `record`.
+    A path is below the data folder, or what a table or a tar calls the image. A .safetensors file has the tensors
+    `features`, `labels` and, in its metadata, `ids`, `paths` (JSON) and `record`; a .parquet file one row an image
+    with the columns `id`, `path`, `label` and `features`; a .csv file the same with a column for each number, f0, f1,
+    ..., and no record; a .npz file the arrays `features`, `labels`, `ids`, `paths` and `record`.
 
     Args:
         path: its suffix is one of `SAVED_AS`.
         record: JSON that says which model and data they are of.
     """
+    paths = features.paths or [""] * len(features.ids)
     with atomic_file(path) as part:
         if path.suffix == ".parquet":
-            rows = {"id": features.ids, "label": features.labels.tolist(), "features": list(features.features.numpy())}
+            rows = {"id": features.ids, "path": paths, "label": features.labels.tolist()}
+            rows["features"] = list(features.features.numpy())
             table = pyarrow.table(rows).replace_schema_metadata({"visreg": record})
             parquet.write_table(table, part)
         elif path.suffix == ".csv":
             _write_csv(part, features)
         elif path.suffix == ".npz":
             arrays = {"features": features.features.numpy(), "labels": features.labels.numpy()}
-            np.savez(part, **arrays, ids=np.array(features.ids), record=np.array(record))
+            np.savez(part, **arrays, ids=np.array(features.ids), paths=np.array(paths), record=np.array(record))
         else:
             tensors = {"features": features.features.contiguous(), "labels": features.labels.contiguous()}
             with disk_errors(path):
-                save_file(tensors, part, {"ids": json.dumps(features.ids), "record": record})
+                names = {"ids": json.dumps(features.ids), "paths": json.dumps(paths)}
+                save_file(tensors, part, names | {"record": record})
 
 
 def _write_csv(path: Path, features: Features) -> None:
     """Numbers to nine digits, which give a float32 back; several classes of an image with spaces between them."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["id", "label", *(f"f{column}" for column in range(features.features.shape[1]))])
-        for name, label, row in zip(features.ids, features.labels, features.features.tolist(), strict=True):
+        writer.writerow(["id", "path", "label", *(f"f{column}" for column in range(features.features.shape[1]))])
+        paths = features.paths or [""] * len(features.ids)
+        columns = (features.ids, paths, features.labels, features.features.tolist())
+        for name, file, label, row in zip(*columns, strict=True):
             classes = " ".join(map(str, label.nonzero().flatten().tolist())) if label.ndim else label.item()
-            writer.writerow([name, classes, *(f"{value:.9g}" for value in row)])
+            writer.writerow([name, file, classes, *(f"{value:.9g}" for value in row)])
 
 
 def _write(path: Path, features: Features, positions: torch.Tensor, key: Json) -> None:
-    names = torch.frombuffer(bytearray(json.dumps(features.ids).encode()), dtype=torch.uint8)
-    tensors = {"features": features.features, "labels": features.labels, "places": positions, "ids": names}
+    tensors = {"features": features.features, "labels": features.labels, "places": positions}
+    for field, names in (("ids", features.ids), ("paths", features.paths)):
+        tensors[field] = torch.frombuffer(bytearray(json.dumps(names).encode()), dtype=torch.uint8)
     tensors["digests"] = features.digests
     with atomic_file(path) as part, disk_errors(path):
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part, {"key": _canonical(key)})
@@ -179,11 +188,11 @@ def is_whole(path: Path) -> bool:
 
 def _read(path: Path) -> Features:
     with safe_open(path, "pt") as file:
-        ids = parse_json(bytes(file.get_tensor("ids").numpy()).decode())
+        ids, paths = (parse_json(bytes(file.get_tensor(name).numpy()).decode()) for name in ("ids", "paths"))
         features, labels, digests = (file.get_tensor(name) for name in ("features", "labels", "digests"))
-    if not len(ids) == len(features) == len(labels) == len(digests):
+    if not len(ids) == len(paths) == len(features) == len(labels) == len(digests):
         raise ValueError(f"{len(ids)} images have {len(features)} rows of features and {len(labels)} labels")
-    return Features(features, labels, ids, digests)
+    return Features(features, labels, ids, digests, paths)
 
 
 def _merge(parts: list[Path], path: Path, key: Json) -> None:
@@ -204,11 +213,13 @@ def _merge(parts: list[Path], path: Path, key: Json) -> None:
     positions = torch.cat([positions for _features, positions in shares])
     order = positions.argsort()
     ids = [name for features, _positions in shares for name in features.ids]
+    paths = [name for features, _positions in shares for name in features.paths or ()]
     merged = Features(
         torch.cat([features.features for features, _ in shares])[order],
         torch.cat(_same_width([features.labels for features, _ in shares]))[order],
         [ids[index] for index in order.tolist()],
         torch.cat([features.digests for features, _ in shares])[order],
+        [paths[index] for index in order.tolist()],
     )
     _write(path, merged, positions[order], key)
     for part in parts:

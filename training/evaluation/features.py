@@ -33,12 +33,14 @@ _CHUNK = 1024  # images checked at once
 
 class Features(NamedTuple):
     """`features`: (n, L * d) float32 on the CPU; `labels`: (n,), -1 where an image has none, or (n, C) of 0 and 1;
-    `ids`: n strings; `digests`: (n,) of the prepared pixels (`digest`), None where they are not known."""
+    `ids`: n strings; `digests`: (n,) of the prepared pixels (`digest`), None where they are not known; `paths`: n
+    names of the images' files (`Source.file_name`), "" where one has none; None where they are not known."""
 
     features: torch.Tensor
     labels: torch.Tensor
     ids: list[str]
     digests: torch.Tensor | None = None
+    paths: list[str] | None = None
 
 
 @torch.no_grad()
@@ -147,9 +149,17 @@ def batches(examples: Iterable, size: int) -> Iterator[tuple[list, ...]]:
 
 
 def readable(
-    transform: EvaluationTransform, source: Source, options: FeatureOptions, rank: int = 0, world: int = 1
+    transform: EvaluationTransform,
+    source: Source,
+    options: FeatureOptions,
+    rank: int = 0,
+    world: int = 1,
+    paths: dict[str, str] | None = None,
 ) -> Iterator[tuple[int, torch.Tensor, Any, str]]:
     """(position, uint8 pixels, label, id) of a rank's share of a source; unreadable images are left out and counted.
+
+    Args:
+        paths: gets the file's name of each id.
 
     Raises:
         BadDataError: more than a hundredth of the images cannot be read.
@@ -169,6 +179,8 @@ def readable(
             log.add(1, [skip_record(pixels.kind, raw.id, raw.path, pixels.detail)])
             continue
         log.add(1, [])
+        if paths is not None:
+            paths[raw.id] = source.file_name(raw)
         yield position, pixels, raw.label, raw.id
 
 
@@ -202,7 +214,8 @@ def subset(features: Features, rows: torch.Tensor) -> Features:
     """The images of the given numbers."""
     digests = None if features.digests is None else features.digests[rows]
     ids = [features.ids[row] for row in rows.tolist()]
-    return Features(features.features[rows], features.labels[rows], ids, digests)
+    paths = None if features.paths is None else [features.paths[row] for row in rows.tolist()]
+    return Features(features.features[rows], features.labels[rows], ids, digests, paths)
 
 
 def image_numbers(source: Source) -> dict[str, int]:

@@ -15,6 +15,7 @@ from PIL import Image
 from ..backbones import Backbone, open_backbone
 from ..data import BadImage, MapSource, Source
 from ..data.decode import open_image
+from ..data.sources import check_output
 from ..distributed import process_state
 from .cache import cached_features
 from .features import embed_batch, image_numbers
@@ -42,6 +43,7 @@ def search(options: SearchOptions) -> list[Found]:
     """
     if options.output.suffix.lower() != ".png":
         raise ValueError(f"--output ends in .png, not {options.output.name!r}")
+    check_output(options.output, options.dataset)
     source = options.open()
     if not isinstance(source, MapSource):
         raise ValueError("images that were found are read at random: use --streaming false")

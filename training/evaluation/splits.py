@@ -28,6 +28,7 @@ from .options import FeatureOptions
 
 TESTED = ("test", "validation")  # splits that are tested on where none is named: the first there is
 SELECTIONS = ("validation", "test")
+_SPARSE = 2  # the highest class over the number of classes, from which on they are numbered anew
 VALIDATION_SHARE = 0.1  # of the training images, where the data set has no validation split
 
 
@@ -282,7 +283,30 @@ def make_task(train: Features, test: Features, validation: Features | None = Non
         return Task(train, test, held[0] if held else None, width, label_names)
     if len(train.labels.unique()) < 2:
         raise ValueError("all training images are of one class: there is nothing to tell apart")
-    return Task(train, test, validation, max(named, *(int(part.labels.max()) + 1 for part in parts)), label_names)
+    if not named:
+        parts, label_names = numbered(parts)
+        train, test, *held = parts
+        validation = held[0] if held else None
+    classes = max(named, *(int(part.labels.max()) + 1 for part in parts))
+    return Task(train, test, validation, classes, label_names)
+
+
+def numbered(parts: list[Features]) -> tuple[list[Features], list[str] | None]:
+    """Labels that are sparse numbers (5, 1001, 20231107) numbered by what occurs in any split, and their names.
+
+    Classes that are numbered without large gaps stay as they are: a split may lack one.
+    """
+    values = sparse_values(torch.cat([part.labels for part in parts]))
+    if values is None:
+        return parts, None
+    parts = [part._replace(labels=torch.searchsorted(values, part.labels)) for part in parts]
+    return parts, [str(value) for value in values.tolist()]
+
+
+def sparse_values(labels: torch.Tensor) -> torch.Tensor | None:
+    """The classes that occur, ascending, where most numbers up to the highest do not; else None."""
+    values = labels.unique()
+    return None if int(values.min()) < 0 or int(values.max()) < _SPARSE * len(values) else values
 
 
 def widened(features: Features, width: int) -> Features:

@@ -4,8 +4,10 @@
 
 opening.py        `open_stream`: finds out the kind, then the columns
 digits.py         the embedded digits
-image_folder.py   folders of images, with class folders or without
-files.py          parquet, arrow and tar files
+scan.py           what lies below a folder, and what of it is not read
+split_names.py    which split a folder or a file is named after
+image_folder.py   folders of images, with class folders or without; metadata.py reads tables of labels
+files.py          parquet, arrow and tar files; tars.py reads WebDataset
 saved.py          what Dataset.save_to_disk wrote
 hub.py            data sets on the Hub, pinned to a commit
 opened.py         what each of them returns; `NoSuchSplit`
@@ -16,9 +18,9 @@ source.py         what `MapSource` (map_source.py) and `StreamSource` (stream_so
 
 from .map_source import MapSource
 from .opened import NoSuchSplit
-from .opening import open_stream
+from .opening import check_output, open_stream
 from .source import Source
 from .stream_source import StreamSource
 
 
-__all__ = ["MapSource", "NoSuchSplit", "Source", "StreamSource", "open_stream"]
+__all__ = ["MapSource", "NoSuchSplit", "Source", "StreamSource", "check_output", "open_stream"]

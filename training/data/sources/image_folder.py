@@ -30,7 +30,7 @@ def open_image_folder(folder: str, name: str, found: Scan, tables: list[tuple[st
         tables: (folder that its names start from, path) of the metadata tables.
     """
     notes = found.left_out("images")
-    columns, features = read_metadata(tables, [path for _, path in found.images], notes)
+    columns, features = read_metadata(tables, folder, [path for _, path in found.images], notes)
     if "label" not in columns:
         labels = _class_folders([name for name, _ in found.images], notes)
         if labels is not None:

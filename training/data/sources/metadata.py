@@ -22,12 +22,13 @@ _FILE_COLUMNS = ("file_name", "image_file_name")
 
 
 def read_metadata(
-    tables: list[tuple[str, str]], images: list[str], notes: list[str]
+    tables: list[tuple[str, str]], folder: str, images: list[str], notes: list[str]
 ) -> tuple[dict[str, list], dict[str, Any]]:
     """The columns of numbers and text of tables, in the order of some images.
 
     Args:
         tables: (folder that its names start from, path) of each; of two rows of an image the later table's counts.
+        folder: of the images; a table may have rows about those of other splits too.
         images: paths.
         notes: gets sentences about rows and images that do not match, and about tables that cannot be used.
 
@@ -35,7 +36,7 @@ def read_metadata(
         columns, None where an image has no row; their features. Text in a column of labels is numbered.
     """
     rows: dict[str, dict] = {}
-    for folder, path in tables:
+    for base, path in tables:
         try:
             table = _read(path)
         except (OSError, ValueError, pyarrow.ArrowException) as error:
@@ -45,11 +46,11 @@ def read_metadata(
             notes.append(f"{path} has no column file_name, so it is not read")
             continue
         for row in table.to_pylist():
-            rows[os.path.normpath(os.path.join(folder, str(row.pop(column))))] = row
+            rows[os.path.normpath(os.path.join(base, str(row.pop(column))))] = row
     if not rows:
         return {}, {}
     found = [rows.get(os.path.normpath(path)) for path in images]
-    _say_what_is_missing(rows, images, found, notes)
+    _say_what_is_missing(rows, folder, images, found, notes)
     names = sorted({name for row in rows.values() for name in row} - {"image"})
     columns = {name: [None if row is None else row.get(name) for row in found] for name in names}
     typed = {name: _feature(name, values) for name, values in columns.items()}
@@ -66,11 +67,12 @@ def _read(path: str) -> pyarrow.Table:
     return json.read_json(path) if path.endswith(".jsonl") else parquet.read_table(path)
 
 
-def _say_what_is_missing(rows: dict, images: list[str], found: list, notes: list[str]) -> None:
+def _say_what_is_missing(rows: dict, folder: str, images: list[str], found: list, notes: list[str]) -> None:
     without = [os.path.basename(path) for path, row in zip(images, found, strict=True) if row is None]
     if without:
         notes.append(f"{len(without)} images have no row in the metadata: {in_short(without)}")
-    gone = sorted(rows.keys() - {os.path.normpath(path) for path in images})
+    inside = os.path.join(os.path.normpath(folder), "")
+    gone = sorted(name for name in rows.keys() - set(map(os.path.normpath, images)) if name.startswith(inside))
     if gone:
         notes.append(f"{len(gone)} rows of the metadata name no image: {in_short(list(map(os.path.basename, gone)))}")
 

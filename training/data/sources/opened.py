@@ -39,6 +39,7 @@ class OpenedSplit:
         modified: when they were last changed, in ns.
         unreadable: records of files that were left out because they cannot be read.
         left_out: sentences about files that are there and not read.
+        root: the folder of images that was opened, None for other data.
     """
 
     data: Dataset | IterableDataset
@@ -50,6 +51,7 @@ class OpenedSplit:
     modified: list[int] = field(default_factory=list)
     unreadable: list[dict] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    root: str | None = None
 
     def add_files(self, files: list[tuple[str, str]]) -> "OpenedSplit":
         """Records the size and the time of (name, path) of each local file, for the fingerprints."""

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from datasets import Dataset
 
+from ..decode import has_image_suffix
 from ..formats import is_text, shown
 from ..subsets import Subset
 from .digits import open_digits
@@ -121,9 +122,21 @@ def _open_folder(path: Path, request: SplitRequest) -> OpenedSplit:
         )
         raise NoSuchSplit(f"split: {path} has no folder for the split {request.split!r}; {have}.")
     opened = open_image_folder(folder or str(path), path.name, found, _tables(path, found))
+    opened.root = str(path)
     if folder is not None and (beside := beside_splits(os.path.dirname(folder))):
         opened.left_out.append(f"beside the folders of the splits there are {in_short(beside)}: not read")
     return opened
+
+
+def check_output(output: Path, *folders: str | os.PathLike | None) -> None:
+    """Raises ValueError for a picture that is to be written into a folder of images: it would be one of them later."""
+    place = output.expanduser().resolve()
+    for folder in folders:
+        root = None if folder is None else Path(folder).expanduser().resolve()
+        if root is not None and root.is_dir() and place.is_relative_to(root) and has_image_suffix(place):
+            raise ValueError(
+                f"--output {output} lies in the data folder {folder}, where it would be read as an image."
+            )
 
 
 def _tables(path: Path, found: Scan) -> list[tuple[str, str]]:

@@ -105,6 +105,21 @@ def _suffix(name: str) -> str:
     return ".tar" + suffix if stem.endswith(".tar") else suffix
 
 
+def is_folder(entry: os.DirEntry) -> bool:
+    """Whether an entry is a folder, or a link to one; a link that leads in circles is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _is_regular(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
+
+
 def scan(folder: str) -> Scan:
     """Goes through a folder once. Files whose suffix says what they are are not opened.
 
@@ -177,13 +192,9 @@ class _Scanner:
         if not is_text(entry.name):
             self.found.unnamed.append(name)
             return True
-        try:
-            if entry.is_dir():
-                return False
-            regular = entry.is_file()
-        except OSError:  # links in a circle
-            regular = False
-        if not regular:
+        if is_folder(entry):
+            return False
+        if not _is_regular(entry):
             self.found.special.append(name)
             return True
         if entry.name in METADATA:
@@ -202,7 +213,7 @@ class _Scanner:
         suffix = _suffix(entry.name)
         if suffix not in self.kinds:
             self.kinds[suffix] = "images" if has_image_suffix(entry.name) else BUILDERS.get(suffix, "unknown")
-            if self.kinds[suffix] == "unknown" and os.path.splitext(suffix)[1] in other_suffixes():
+            if self.kinds[suffix] == "unknown" and f".{suffix.rpartition('.')[2]}" in other_suffixes():
                 self.kinds[suffix] = None
         kind = self.kinds[suffix]
         if kind != "unknown":

@@ -8,6 +8,7 @@ Both yield undecoded images as `RawExample`; `examples` decodes them, in plain o
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -42,6 +43,7 @@ class Source:
         modified: when they were last changed, in ns, for the content fingerprint.
         unreadable: records of files that were left out because they cannot be read.
         left_out: sentences about files that are there and not read.
+        root: the folder of images that was opened, None for other data.
     """
 
     name: str
@@ -56,6 +58,7 @@ class Source:
     modified: list[int] = field(default_factory=list)
     unreadable: list[dict] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
+    root: str | None = None
 
     is_map_style = False
 
@@ -121,6 +124,16 @@ class Source:
         """
         raise TypeError(f"{type(self).__name__} does not say how its images are read")
 
+    def file_name(self, raw: RawExample) -> str:
+        """The path of an image below the folder that was opened, or what a table or a tar calls it; "" for nothing.
+
+        The same on any copy of a folder.
+        """
+        path = raw.path or ""
+        if raw.data is None and self.root and path.startswith(os.path.join(self.root, "")):
+            return os.path.relpath(path, self.root)
+        return path
+
     def check_label(self, raw: RawExample) -> None:
         """Raises BadDataError for a class that the column does not declare: whoever counts by it would fail later."""
         names, labels = self.label_names, raw.label if isinstance(raw.label, list) else [raw.label]
@@ -183,6 +196,7 @@ def common_fields(opened: OpenedSplit, request: SplitRequest, subset: Subset) ->
         "modified": opened.modified,
         "unreadable": opened.unreadable,
         "left_out": opened.left_out,
+        "root": opened.root,
     }
 
 

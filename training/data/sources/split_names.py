@@ -8,6 +8,7 @@ import re
 from ...run_folder import RunFolder
 from ..decode import has_image_suffix
 from .opened import NoSuchSplit
+from .scan import is_folder
 
 
 SPLIT_NAMES = {
@@ -69,7 +70,7 @@ def split_folder(root: str, split: str) -> tuple[str | None, list[str]]:
 def beside_splits(root: str) -> list[str]:
     """The folders beside those of the splits, and the images: what a user may believe to be read."""
     with os.scandir(root) as entries:
-        found = [(entry.name, entry.is_dir()) for entry in entries if not entry.name.startswith(".")]
+        found = [(entry.name, is_folder(entry)) for entry in entries if not entry.name.startswith(".")]
     return sorted(
         f"{name}{os.sep}" if folder else name
         for name, folder in found
@@ -79,9 +80,9 @@ def beside_splits(root: str) -> list[str]:
 
 def _folders(root: str) -> list[str]:
     with os.scandir(root) as entries:
-        return sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+        return sorted(entry.name for entry in entries if not entry.name.startswith(".") and is_folder(entry))
 
 
 def _has_files(root: str) -> bool:
     with os.scandir(root) as entries:
-        return any(not entry.name.startswith(".") and not entry.is_dir() for entry in entries)
+        return any(not entry.name.startswith(".") and not is_folder(entry) for entry in entries)

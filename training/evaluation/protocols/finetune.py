@@ -37,7 +37,7 @@ from ..inputs import Inputs
 from ..options import AT_LEAST_ONE, FeatureOptions
 from ..outcome import Outcome, score, select
 from ..preprocessing import EvaluationTransform, transform_for
-from ..splits import Sources, label_map, overlap_note
+from ..splits import Sources, label_map, overlap_note, sparse_values
 from . import Protocol
 
 
@@ -116,8 +116,9 @@ def finetune(inputs: Inputs, options: FinetuneOptions) -> Outcome | None:
     extract_features(backbone, first, FeatureOptions(layers=1, image_size=options.image_size))
     torch.manual_seed(seed_of("finetune", options.seed))  # of the new head; the Trainer seeds what follows
     network = open_classifier(backbone, options, names)
-    train = Images(sources.train, transform, options.seed, augmented=True, randaugment=options.randaugment)
-    test = Images(sources.test, transform, options.seed, label_map(names, sources.test.label_names))
+    numbers = None if sources.train.label_names else {int(name): number for number, name in enumerate(names)}
+    train = Images(sources.train, transform, options.seed, numbers, augmented=True, randaugment=options.randaugment)
+    test = Images(sources.test, transform, options.seed, numbers or label_map(names, sources.test.label_names))
     with tempfile.TemporaryDirectory() as scratch:  # the Trainer wants a folder, and may write nothing into it
         kept = inputs.folder / "checkpoints" if inputs.folder is not None else None
         newest = None if kept is None else claim(kept, inputs, options)
@@ -184,10 +185,12 @@ def class_names(sources: Sources) -> list[str]:
     """
     if sources.train.label_names:
         return sources.train.label_names
-    labels = [sources.train.example(index).label for index in range(sources.train.num_examples)]
+    labels = [source.example(n).label for source in (sources.train, sources.test) for n in range(source.num_examples)]
     if any(isinstance(label, list) for label in labels) or all(label is None for label in labels):
         raise ValueError("fine-tuning needs one class an image; name its column with --label_column")
-    return [str(number) for number in range(max(label for label in labels if label is not None) + 1)]
+    values = torch.tensor([label for label in labels if label is not None and label >= 0])
+    sparse = sparse_values(values)
+    return [str(number) for number in (range(int(values.max()) + 1) if sparse is None else sparse.tolist())]
 
 
 def open_classifier(backbone: TransformersBackbone, options: FinetuneOptions, names: list[str]) -> nn.Module:

@@ -10,6 +10,7 @@ from PIL import Image
 from ...backbones import Backbone, open_backbone
 from ...data import BadImage, Source
 from ...data.decode import has_image_suffix, open_image
+from ...data.sources import check_output
 from ...distributed import process_state
 from ..features import image_numbers
 from ..options import FeatureOptions
@@ -77,6 +78,8 @@ def draw(kind: str, options: ShownOptions, taken: FeatureOptions) -> Path:
     Raises:
         ValueError: a model, the images or an option is not what the picture needs.
     """
+    if not getattr(options, "frames", None):
+        check_output(options.output, getattr(options, "dataset", None), *(getattr(options, "images", None) or ()))
     device = process_state().device
     names, trust = options.model or (), options.trust_remote_code
     backbones = [open_backbone(name, trust).to(device) for name in names]

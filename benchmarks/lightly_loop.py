@@ -134,12 +134,13 @@ class LightlyLoop:
         files: glob of parquet files.
         options: one of `SETTINGS`.
         seed: of everything.
+        device: of the model; on CUDA in bf16 autocast, the objective in float32.
     """
 
-    def __init__(self, files: str, options: dict[str, Any], seed: int = 0):
+    def __init__(self, files: str, options: dict[str, Any], seed: int = 0, device: str = "cpu"):
         torch.manual_seed(seed)
-        self.options = options
-        self.backbone, self.projector = make_backbone(options), make_projector(options)
+        self.options, self.device = options, device
+        self.backbone, self.projector = make_backbone(options).to(device), make_projector(options).to(device)
         self.loss = VISRegLoss(lambda_param=options["regularization_weight"], num_slices=options["num_slices"])
         self.module = nn.ModuleList([self.backbone, self.projector])
         groups = parameter_groups(self.module, options["weight_decay"])
@@ -152,6 +153,7 @@ class LightlyLoop:
             drop_last=True,
             num_workers=workers,
             persistent_workers=workers > 0,
+            pin_memory=device != "cpu",
         )
         self.batches = self.endless()
 
@@ -164,13 +166,17 @@ class LightlyLoop:
         count = self.options["num_global"]
         views = next(self.batches)
         mark("data")
+        views = [view.to(self.device, non_blocking=True) for view in views]
         groups = [torch.cat(views[:count]), torch.cat(views[count:])]
         mark("views")
-        features = [self.backbone(group) for group in groups]
+        autocast = torch.autocast("cuda", torch.bfloat16, enabled=self.device == "cuda")
+        with autocast:
+            features = [self.backbone(group) for group in groups]
         mark("backbone")
         for rows in features:  # in backward the projector is done with both before the backbone begins
             rows.register_hook(lambda _gradient: mark("objective"))
-        projections = [self.projector(rows).unflatten(0, (-1, len(views[0]))) for rows in features]
+        with autocast:
+            projections = [self.projector(rows).unflatten(0, (-1, len(views[0]))).float() for rows in features]
         loss = self.loss(global_proj=projections[0], local_proj=projections[1])
         loss.backward()
         mark("backbone")

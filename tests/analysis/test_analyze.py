@@ -7,7 +7,7 @@ import json
 import pytest
 from PIL import Image
 
-from visreg_training.analysis import cost, figures, hard_data, pool, records, runs
+from visreg_training.analysis import comparison, cost, figures, hard_data, pool, records, runs
 from visreg_training.analysis.comparison import Outcomes, trainings_of
 from visreg_training.analysis.options import ANALYSES, AnalysisOptions, module_of
 from visreg_training.cli import main
@@ -70,7 +70,7 @@ def test_another_analysis_reuses_equal_runs(folder, monkeypatch):
 def test_the_report_shows_figure_tables_and_verdicts(folder):
     report = (folder / "report.md").read_text()
     assert "![ablation](ablation.png)" in report and "| full VISReg |" in report
-    assert report.count("| not settled |") + report.count("| holds |") + report.count("| does not hold |") >= 4
+    assert report.count("| not settled") + report.count("| holds |") + report.count("| does not hold |") >= 4
     assert Image.open(folder / "ablation.png").size[0] > 600
 
 
@@ -158,3 +158,24 @@ def test_mistakes_end_in_one_line(arguments, words, tmp_path, capsys):
         main(["analyze", *arguments, "--output_dir", str(tmp_path)])
     said = capsys.readouterr().err
     assert stopped.value.code == 2 and words in said and said.strip().count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    "epochs, gain, verdict",
+    [(10, 0.2, records.HOLDS), (9.9, 0.2, records.SHORT), (10, 0.04, records.SHORT)],
+)
+def test_short_trainings_settle_nothing_about_each_other(epochs, gain, verdict):
+    options = AnalysisOptions(seeds=3)
+    entries = [comparison.Entry("VISReg", {}), comparison.untrained()]
+    results = {}
+    for entry, level in zip(entries, (0.3 + gain, 0.3), strict=True):
+        for seed in options.all_seeds:
+            accuracies = dict.fromkeys(("knn", "linear", "validation"), level + seed / 1000)
+            more = {"feature_rank": 2.0, "seconds": 1.0, "epochs": epochs}
+            results[entry.run(options, seed).key] = accuracies | more
+    claims = [
+        records.claim("one is above another", [1.0, 1.1, 0.9]),
+        records.claim("above untrained", [1.0, 1.1, 0.9]),
+    ]
+    found = comparison.Outcomes(options, entries, results).record([], claims)
+    assert [one["verdict"] for one in found["claims"]] == [verdict, records.HOLDS]

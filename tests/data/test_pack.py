@@ -9,6 +9,7 @@ from dataclasses import fields
 import numpy as np
 import pyarrow.parquet as parquet
 import pytest
+from datasets import load_dataset
 from PIL import Image
 
 from visreg_training.cli import main as visreg
@@ -62,6 +63,8 @@ def test_what_is_read_back_is_what_was_packed(photos, tmp_path, capsys):
     assert [one.path for one in raw] == ["cat/1.jpg", "cat/2.jpg", "cat/3.jpg", "dog/4.png", "dog/5.bmp"]
     assert [size_of(one.data) for one in raw] == [(85, 64), (64, 85), (85, 64), (50, 40), (50, 40)]
     assert raw[3].data == (photos / "dog" / "4.png").read_bytes()
+    plain = load_dataset("parquet", data_files=str(tmp_path / "data" / "*.parquet"), split="train")
+    assert plain[0]["image"].size == (85, 64)  # what other users of `datasets` see
     listed = [json.loads(line) for line in (tmp_path / "skipped-train.jsonl").read_text().splitlines()]
     assert [(one["kind"], one["path"]) for one in listed] == [("truncated", "dog/6.jpg")]
 

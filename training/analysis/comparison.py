@@ -8,12 +8,16 @@ from typing import Any
 from ..run_folder import Json
 from . import figures
 from .options import AnalysisOptions
-from .records import percent, table
+from .records import FAILS, HOLDS, SHORT, percent, spread, table
 from .runs import Training, base_recipe, training
 
 
 UNTRAINED = "untrained"
 MARGIN = 0.01  # accuracy: what counts as a loss where the paper says that something does no harm
+# A verdict between trainings needs so many passes over the data, and one of them so far above the untrained model,
+# with its whole interval: what a shorter one shows is how fast something starts.
+FEWEST_EPOCHS = 10
+LEFT_BEHIND = 0.05  # accuracy, linear
 # lambda of the peers where each has its own: LeJEPA's for SIGReg, and for VICReg, whose 25 : 25 of variance and
 # invariance is 1 : 25 for a regularizer that holds the 25. The others take the recipe's.
 OWN_LAMBDA = {"sigreg": 0.05, "vicreg": 0.05}
@@ -77,9 +81,24 @@ class Outcomes:
             "values": {name: self.values(name) for name in names},
             **more,
             "tables": tables,
-            "claims": claims,
+            "claims": claims if self.long_enough() else [without_verdict(one) for one in claims],
             "seconds": seconds,
         }
+
+    def long_enough(self) -> bool:
+        """Whether verdicts between these trainings mean anything; results of before epochs were recorded: no."""
+        trained = [row for label, rows in self.results.items() if label != UNTRAINED for row in rows]
+        if any(row.get("epochs", 0) < FEWEST_EPOCHS for row in trained):
+            return False
+        if UNTRAINED not in self.results:
+            return True
+        floor = self.linear[UNTRAINED]
+        gains = [
+            spread(one - other for one, other in zip(values, floor, strict=True))
+            for label, values in self.linear.items()
+            if label != UNTRAINED
+        ]
+        return any(gain["interval"] is not None and gain["interval"][0] > LEFT_BEHIND for gain in gains)
 
     def accuracy_table(self, title: str) -> Json:
         """Mean and standard deviation over seeds of both accuracies, and the effective rank of the features."""
@@ -95,6 +114,12 @@ class Outcomes:
         ]
         columns = ["", "20-NN, %", "linear, %", "effective rank of features"]
         return table(f"{title} ({len(self.options.all_seeds)} seeds; mean ± standard deviation)", columns, rows)
+
+
+def without_verdict(claim: Json) -> Json:
+    """A claim between trainings that are too short; that one is above the untrained model stays what it is."""
+    settled = claim["verdict"] in (HOLDS, FAILS) and UNTRAINED not in claim["claim"]
+    return {**claim, "verdict": SHORT} if settled else claim
 
 
 def draw_entries(record: Json, message: str, path: Any, colors: dict[str, str] | None = None) -> list[str]:

@@ -4,7 +4,8 @@
 
 A verdict is computed from an interval and a bound, and from nothing else: `holds` where the whole 95 % interval
 (Student's t over seeds) lies on the claimed side of the bound, `does not hold` where it lies on the other, else `not
-settled`.
+settled`. Accuracies of trainings that are too short to tell (comparison.py) give no verdict: `not settled at this
+length`.
 """
 
 import math
@@ -20,6 +21,7 @@ from ..run_folder import Json, read_json, write_json
 
 FORMAT = 1  # of the records
 HOLDS, FAILS, OPEN = "holds", "does not hold", "not settled"
+SHORT = "not settled at this length"
 
 
 def spread(values: Iterable[float]) -> Json:

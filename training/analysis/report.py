@@ -8,7 +8,7 @@ from ..evaluation.reports.results import markdown
 from ..progress import clock
 from ..run_folder import Json, read_json, write_text
 from .options import ANALYSES
-from .records import FAILS, FORMAT, HOLDS, OPEN
+from .records import FAILS, FORMAT, HOLDS, OPEN, SHORT
 
 
 HEAD = """# What holds of the paper's claims here
@@ -16,8 +16,9 @@ HEAD = """# What holds of the paper's claims here
 Each verdict is computed from numbers of this folder: a claim `holds` where the whole 95 % interval (Student's t over
 seeds) lies on the claimed side of its bound, `does not hold` where it lies on the other side, and is `not settled` by
 these seeds where the interval holds the bound. Accuracies of compared runs are paired by seed, and the intervals are
-about seeds (first weights, order, crops, slices), with the test images fixed. Among this many intervals of 95 % some
-will be wrong by chance."""
+about seeds (first weights, order, crops, slices), with the test images fixed. Trainings of fewer than 10 epochs, or
+none of which leaves the untrained model 5 points behind, settle nothing about each other, whatever their interval:
+`not settled at this length`. Among this many intervals of 95 % some will be wrong by chance."""
 
 
 def write_report(folder: Path) -> Path:
@@ -40,10 +41,10 @@ def summary(records: list[Json]) -> str:
             [
                 record["analysis"],
                 ANALYSES[record["analysis"]],
-                *(str(verdicts.count(one)) for one in (HOLDS, FAILS, OPEN)),
+                *(str(verdicts.count(one)) for one in (HOLDS, FAILS, OPEN, SHORT)),
             ]
         )
-    return markdown(["analysis", "", HOLDS, FAILS, OPEN], rows)
+    return markdown(["analysis", "", HOLDS, FAILS, OPEN, SHORT], rows)
 
 
 def section(record: Json, folder: Path) -> str:

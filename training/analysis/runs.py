@@ -127,6 +127,8 @@ def perform(one: Training, folder: Path) -> Json:
         **found,
         **found["evaluations"][-1],
     }
+    seen = run.schedule.total_steps * run.schedule.global_batch_size
+    result |= {"epochs": seen / run.source.num_examples if run.source.num_examples else 0.0}
     result |= {"seconds": time.perf_counter() - started, "environment": environment()}
     if run.is_main:
         write_json(folder / f"{one.key}.json", result)

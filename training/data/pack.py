@@ -330,7 +330,7 @@ def _in_order(
 
 def _features(source: Source) -> Features:
     """The columns of a pack: an image, and the label where the source has one."""
-    features = Features({"image": Image(decode=False)})
+    features = Features({"image": Image()})
     if source.label_column is None:
         return features
     label = ClassLabel(names=source.label_names) if source.label_names else Value("int64")

@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ..bounded import without_waiting
+from .formats import register_optional_formats
 
 
 # Decoded RGB of this size takes 180 MB. Larger ones are refused from their header, before memory is touched.
@@ -32,7 +33,7 @@ MAX_PIXELS = 60_000_000
 MAX_BYTES = 1 << 30
 
 # Raster formats only: Pillow would otherwise also start Ghostscript for an EPS file.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "ICO")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "ICO", *register_optional_formats())
 
 _ORIENTATION = 0x0112
 _UPRIGHT = {

@@ -4,8 +4,8 @@
 
     python examples/adapt_a_backbone.py my_photos --start runs/digits/model --output_dir adapted --epochs 3
 
-Adapters (LoRA) need PEFT: pip install '.[lora]'; without it only the whole network is adapted. A similarity near 1 says
-that little changed, which is no merit: measure with labels (`visreg evaluate knn`) before one takes the start's place.
+Adapters (LoRA) need PEFT: pip install '.[lora]'; without it only the whole network is adapted. A similarity near 1
+says that little changed, which is no merit: measure with labels (`visreg evaluate knn`) before one of them is used.
 """
 
 import argparse

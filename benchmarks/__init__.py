@@ -7,6 +7,7 @@
     step.py           images a second and memory of whole steps; lightly_loop.py is the peer's loop
     adapt.py          a pretrained backbone on other images: as it is, adapted, by adapters, from scratch
     resolution.py     segmentation before and after a run goes on at twice the resolution
+    resnet.py         ResNet-18 on CIFAR-10 beside lightly's loop with the same network
     quality.py        accuracy of the features after the same steps
     imagenette.py     accuracy on Imagenette against minutes of training
     micro_batches.py  exact micro-batches against the undivided batch

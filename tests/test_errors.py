@@ -3,7 +3,6 @@
 """What a machine does to a command (disk, memory, a killed worker) is one line and code 3, never a traceback."""
 
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -15,25 +14,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from helpers import forked
+from helpers import fork_server, forked
 
 
 pytestmark = pytest.mark.cpu
 
 
-def visreg(*arguments: str, file_size: int | None = None, memory: int | None = None) -> subprocess.CompletedProcess:
-    """A command under the limits of a machine: a file that may grow no further is what a full disk is to write()."""
-
-    def limit() -> None:
-        if file_size is not None:
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
-        if memory is not None:
-            resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-
-    command = [sys.executable, "-m", "visreg_training.cli", *map(str, arguments)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run(command, env=environment, preexec_fn=limit, capture_output=True, text=True, timeout=300)
+visreg = fork_server.run
 
 
 def assert_one_line(done: subprocess.CompletedProcess, code: int, words: str) -> None:
@@ -98,14 +85,14 @@ def test_a_full_disk_at_the_end_of_a_run_leaves_its_checkpoints(tmp_path):
 
 
 def test_memory_that_is_full_is_one_line(tmp_path):
-    code = (
+    (tmp_path / "script.py").write_text(
         "from visreg_training.errors import exit_codes, setting_up\nimport torch, numpy, sys\n"
         "with exit_codes('visreg x'), setting_up():\n"
         "    {'torch': lambda: torch.empty(1 << 50), 'numpy': lambda: numpy.empty(1 << 50), "
         "'python': lambda: bytearray(1 << 50)}[sys.argv[1]]()"
     )
     for library in ("torch", "numpy", "python"):
-        done = subprocess.run([sys.executable, "-c", code, library], capture_output=True, text=True, timeout=120)
+        done = fork_server.run(library, script=tmp_path / "script.py")
         assert_one_line(done, 3, "the memory of this machine is full")
 
 

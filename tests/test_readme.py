@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
+from helpers import fork_server
 from modeling_visreg import VISRegViTConfig, VISRegViTModel, to_timm_state_dict
 
 
@@ -62,7 +63,10 @@ def folder(tmp_path_factory):
 
 
 def run(command, folder):
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
+    if Path(command[0]).name == "visreg":
+        done = fork_server.run(*command[1:], cwd=folder)
+    else:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-1500:]}\n{done.stderr[-1500:]}"
     return done.stdout
 

@@ -4,8 +4,6 @@
 
 import csv
 import json
-import subprocess
-import sys
 import zlib
 from pathlib import Path
 
@@ -17,7 +15,7 @@ from PIL import Image as PILImage
 from pyarrow import parquet
 from safetensors import safe_open
 
-from helpers import evaluate_on_ranks, suite_on_ranks
+from helpers import evaluate_on_ranks, fork_server, suite_on_ranks
 from modeling_visreg import VISRegViTModel
 from visreg_training.backbones import open_backbone, wrap_backbone
 from visreg_training.data import BadDataError, NoSuchSplit, open_stream
@@ -246,10 +244,9 @@ def test_what_is_tested_on_needs_no_name_where_there_is_one(tmp_path):
     assert open_sources("digits").test.split == "test"
 
 
-def torchrun(script: Path, *arguments: str) -> str:
+def on_two_processes(script: str, *arguments: str) -> str:
     """What two real processes print."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(script)]
-    finished = subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=300)
+    finished = fork_server.run(*arguments, script=script, ranks=2)
     assert finished.returncode == 0, finished.stderr[-2000:]
     return finished.stdout
 
@@ -262,7 +259,7 @@ def test_a_failure_on_one_of_two_processes_ends_the_data_set_on_both(checkpoint,
     DatasetDict({"train": one, "test": one}).save_to_disk(tmp_path / "single")
     images = {f"train/a/{number:04d}.png": b"no image" if number % 2 else None for number in range(2000)}
     folder_of(tmp_path / "broken", images | {"test/a/0.png": None})
-    said = torchrun(suite_on_ranks.__file__, checkpoint, str(tmp_path)).splitlines()
+    said = on_two_processes(suite_on_ranks.__file__, checkpoint, str(tmp_path)).splitlines()
     assert [line[0] for line in sorted(said)] == ["0", "1"]  # results: the main process has that of the digits
     for line in said:
         assert "'dtd', 'one training image cannot be split" in line
@@ -275,7 +272,7 @@ def test_a_failure_on_one_of_two_processes_ends_the_data_set_on_both(checkpoint,
 def test_one_and_two_processes_give_the_same_results(checkpoint, tmp_path):
     """Two real processes, batch sizes that divide nothing; cached features, and augmented images."""
     evaluate_on_ranks.run(checkpoint, tmp_path / "one")
-    torchrun(evaluate_on_ranks.__file__, checkpoint, str(tmp_path / "two"))
+    on_two_processes(evaluate_on_ranks.__file__, checkpoint, str(tmp_path / "two"))
     names = sorted(path.name for path in (tmp_path / "one").glob("*.json"))
     assert len(names) == 3 and names == sorted(path.name for path in (tmp_path / "two").glob("*.json"))
     for name in names:

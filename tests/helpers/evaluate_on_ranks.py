@@ -1,6 +1,6 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""Run by torchrun: kNN, linear on features and linear on augmented images, with batch sizes that divide nothing."""
+"""Run on several ranks: kNN, linear on features and on augmented images, with batch sizes that divide nothing."""
 
 import sys
 from pathlib import Path

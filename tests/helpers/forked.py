@@ -34,6 +34,7 @@ import yaml
 from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 
+from helpers import fork_server
 from visreg_training.config import from_keywords
 from visreg_training.data.sources.digits import load_digits_dataset
 from visreg_training.pretrain import main as pretrain
@@ -112,11 +113,14 @@ def work_off(folder: Path, jobs: list[dict], limit: float = 300, **environment: 
     Raises:
         AssertionError: it ended before they were done.
     """
-    outer = (
-        os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""} | environment
-    )
-    command = [sys.executable, __file__, str(folder), json.dumps(jobs)]
-    done = subprocess.run(command, env=outer, capture_output=True, text=True, check=False, timeout=limit)
+    arguments, cpu = [str(folder), json.dumps(jobs)], {"CUDA_VISIBLE_DEVICES": ""}
+    if environment:  # of a Hub, which huggingface_hub reads when it is imported
+        outer = os.environ | fork_server.THREADS | cpu | environment
+        outer["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")])
+        command = [sys.executable, __file__, *arguments]
+        done = subprocess.run(command, env=outer, capture_output=True, text=True, check=False, timeout=limit)
+    else:
+        done = fork_server.run(*arguments, script=__file__, environment=cpu, limit=limit)
     assert done.returncode == 0, done.stderr[-2000:]
     return [json.loads(line) for line in done.stdout.splitlines()]
 

@@ -5,6 +5,7 @@
 It takes its part of the batch that FOLDER/case.pt describes, trains nothing, and writes what it saw.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -35,8 +36,9 @@ def trained(case: dict, rank: int, world: int) -> dict:
     return {"terms": torch.stack(terms).detach(), "grad": layer.weight.grad}
 
 
-def main(folder: Path, rank: int, world: int) -> None:
+def main(folder: Path) -> None:
     torch.set_num_threads(1)
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world)
     case = torch.load(folder / "case.pt")
     results = [{"gather": gathered, "train": trained}[job["job"]](job, rank, world) for job in case]
@@ -45,4 +47,4 @@ def main(folder: Path, rank: int, world: int) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+    main(Path(sys.argv[1]))

@@ -1,6 +1,6 @@
 # Copyright 2026 The VISReg package authors. Licensed under the Apache License, Version 2.0.
 # SPDX-License-Identifier: Apache-2.0
-"""Run by torchrun: a suite in which one data set fails on the main process, one on another; a third works."""
+"""Run on several ranks: a suite in which one data set fails on the main process, one on another; a third works."""
 
 import sys
 from pathlib import Path

@@ -3,6 +3,7 @@
 """Invariants 3, 4 and 6, with real runs, real kills and a real full disk: interrupted runs end like unbroken ones."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from helpers import forked
+from helpers import fork_server, forked
 from visreg_training.config import from_keywords
 from visreg_training.errors import RunStopped, UserError
 from visreg_training.loop.checkpoint import Checkpoints, RunState, check_same_run
@@ -25,13 +26,14 @@ from visreg_training.run_folder import RunFolder
 pytestmark = [pytest.mark.cpu, pytest.mark.timeout(900)]
 
 
-def command(options):
-    return [sys.executable, "-m", "visreg_training.pretrain", *forked.flags(options)]
+def started(options):
+    command = [sys.executable, "-m", "visreg_training.pretrain", *forked.flags(options)]
+    return subprocess.Popen(command, env=os.environ | fork_server.THREADS, stderr=subprocess.PIPE, text=True)
 
 
 def finished(options):
     """A whole run in its own process: bits depend on the number of threads, which other tests may have changed."""
-    subprocess.run(command(options), check=True, capture_output=True, timeout=300)
+    fork_server.run("pretrain", *forked.flags(options)).check_returncode()
 
 
 def weights(folder):
@@ -92,7 +94,7 @@ def test_two_stops_and_two_resumes_end_with_the_same_weights(recipe, unbroken, t
     """SIGTERM in the middle of an epoch, twice: exit code 75 each time, then the same weights, bit for bit."""
     options = {"config": recipe, "output_dir": tmp_path / "run", "resume": "auto", "num_workers": 1, "log_every": 1}
     for stops in (1, 2):
-        process = subprocess.Popen(command(options), stderr=subprocess.PIPE, text=True)
+        process = started(options)
         seen = 0
         for line in process.stderr:
             seen += line.startswith("step ")
@@ -118,7 +120,7 @@ def test_checkpoints_are_due_by_time_too_and_change_nothing(recipe, tmp_path):
 def test_a_run_that_is_killed_before_its_first_checkpoint_has_drawn_its_curves(recipe, tmp_path):
     run = RunFolder(tmp_path / "run")
     options = {"config": recipe, "output_dir": run, "log_every": 1, "save_every": 1000, "epochs": 1000}
-    process = subprocess.Popen(command(options), stderr=subprocess.PIPE, text=True)
+    process = started(options)
     lines = (line for line in process.stderr if line.startswith("step "))
     next(lines), next(lines)  # the second comes after the first was drawn
     process.kill()

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from benchmarks.measuring import allocated_peak
+from helpers import fork_server
 from helpers import step_on_ranks as ranks
 from modeling_visreg import VISRegViTConfig, VISRegViTForPreTraining
 from visreg_training.loop.optimizer import Updater, build_optimizer
@@ -42,8 +43,7 @@ def on_processes(tmp_path_factory):
     results = {}
     for world, cases in CASES.items():
         folder = tmp_path_factory.mktemp("ranks")
-        command = [sys.executable, ranks.__file__, str(world), str(folder), json.dumps(cases)]
-        subprocess.run(command, check=True, timeout=300)
+        fork_server.run(world, folder, json.dumps(cases), script=ranks.__file__).check_returncode()
         for number, options in enumerate(cases):
             files = [folder / f"{number}-{rank}.pt" for rank in range(world)]
             results[world, json.dumps(options)] = [torch.load(file, weights_only=True) for file in files]
@@ -107,8 +107,11 @@ def test_one_rank_gives_what_no_rank_gives(device, sharded, tmp_path, monkeypatc
     """DDP and FSDP2 over gloo, and over NCCL on one GPU, against a step without them on the same device: a seed draws
     other directions on another one.
     """
-    command = [sys.executable, ranks.__file__, "1", str(tmp_path), json.dumps([{"sharded": sharded}]), device]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    words = ["1", str(tmp_path), json.dumps([{"sharded": sharded}]), device]
+    if device == "cpu":
+        done = fork_server.run(*words, script=ranks.__file__)
+    else:
+        done = subprocess.run([sys.executable, ranks.__file__, *words], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-4000:]
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     alone = ranks.take_step(ranks.make_step().to(device), [group.to(device) for group in ranks.make_views()])

@@ -2,13 +2,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Real processes over gloo: the gather with its gradient, and N processes against one with the whole batch."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 
-from helpers import objective_on_ranks
+from helpers import fork_server, objective_on_ranks
 from helpers.objective_on_ranks import trained
 from visreg_training.objective import VISRegObjective, draw_directions, gather_batch
 
@@ -38,9 +35,7 @@ def ranks(request, tmp_path_factory) -> list:
     """What each of N processes returned for each job of CASE."""
     folder, world = tmp_path_factory.mktemp("ranks"), request.param
     torch.save(CASE, folder / "case.pt")
-    command = [sys.executable, objective_on_ranks.__file__, str(folder)]
-    processes = [subprocess.Popen([*command, str(rank), str(world)]) for rank in range(world)]
-    assert [process.wait(timeout=120) for process in processes] == [0] * world
+    fork_server.run(folder, script=objective_on_ranks.__file__, ranks=world).check_returncode()
     return [torch.load(folder / f"rank{rank}.pt") for rank in range(world)]
 
 

@@ -74,7 +74,7 @@ def write_code(directory: Path) -> None:
         ValueError: config.json is not that of a VISReg ViT, or cannot be read.
     """
     import modeling_visreg
-    from modeling_visreg.configuration_visreg import AUTO_MAP
+    from modeling_visreg.configuration_visreg import AUTO_MAP, custom_pipelines
     from modeling_visreg.loading import read_config, read_config_object
 
     config = directory / "config.json"
@@ -82,9 +82,10 @@ def write_code(directory: Path) -> None:
     content: dict[str, Any] = {
         key: value for key, value in read_config_object(config).items() if not _is_dangerous(key)
     }
-    if content | {"auto_map": AUTO_MAP} != read_object(config):
+    code = {"auto_map": AUTO_MAP, "custom_pipelines": custom_pipelines(content.get("architectures"))}
+    if content | code != read_object(config):
         config.unlink()  # a snapshot may share it with the run
-        write_json(config, content | {"auto_map": AUTO_MAP})
+        write_json(config, content | code)
     for name in CODE:
         source = Path(modeling_visreg.__file__).parent / name
         (directory / name).write_text(source.read_text(encoding="utf-8"), encoding="utf-8", newline="\n")

@@ -12,8 +12,9 @@ from transformers import (
 
 # Not from `transformers` itself: there, up to 5.17, it is a stand-in that asks for torchvision even for PIL's classes.
 from transformers.models.auto.image_processing_auto import AutoImageProcessor
+from transformers.pipelines import PIPELINE_REGISTRY
 
-from .checkpoint import IMAGE_PROCESSORS, image_processor_for, save_checkpoint
+from .checkpoint import image_processor_for, save_checkpoint
 from .configuration_visreg import VISRegViTConfig
 from .conversion import (
     config_from_timm_state_dict,
@@ -23,6 +24,7 @@ from .conversion import (
     to_released,
     to_timm_state_dict,
 )
+from .image_processing_visreg import PIPELINES, VISRegViTImageProcessor
 from .modeling_visreg import (
     VISRegViTBackbone,
     VISRegViTForImageClassification,
@@ -38,7 +40,15 @@ AutoModel.register(VISRegViTConfig, VISRegViTModel, exist_ok=True)
 AutoBackbone.register(VISRegViTConfig, VISRegViTBackbone, exist_ok=True)
 AutoModelForPreTraining.register(VISRegViTConfig, VISRegViTForPreTraining, exist_ok=True)
 AutoModelForImageClassification.register(VISRegViTConfig, VISRegViTForImageClassification, exist_ok=True)
-AutoImageProcessor.register(VISRegViTConfig, image_processor_classes=IMAGE_PROCESSORS, exist_ok=True)
+# One class for both of transformers' backends: what it gives must not depend on what is installed.
+AutoImageProcessor.register(
+    VISRegViTConfig,
+    image_processor_classes=dict.fromkeys(("torchvision", "pil"), VISRegViTImageProcessor),
+    exist_ok=True,
+)
+# The pipelines of two tasks, which for models of other families do what they did. `register_pipeline` would warn.
+for task, pipeline_class in PIPELINES.items():
+    PIPELINE_REGISTRY.supported_tasks[task] = PIPELINE_REGISTRY.supported_tasks[task] | {"impl": pipeline_class}
 
 __all__ = [
     "VISRegViTBackbone",
@@ -46,6 +56,7 @@ __all__ = [
     "VISRegViTForImageClassification",
     "VISRegViTForPreTraining",
     "VISRegViTForPreTrainingOutput",
+    "VISRegViTImageProcessor",
     "VISRegViTModel",
     "VISRegViTPreTrainedModel",
     "config_from_timm_state_dict",

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checkpoint directories that the Auto classes read, with or without this package installed.
 
-A directory holds config.json, model.safetensors, the two modeling files (remote code) and preprocessor_config.json.
+A directory holds config.json, model.safetensors, the modeling files (remote code) and preprocessor_config.json.
 It is written under a temporary name next to its place, then renamed: it is complete or absent, never half.
 """
 
@@ -20,12 +20,12 @@ from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
-from transformers import BitImageProcessor, BitImageProcessorPil, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling
-from transformers.utils import is_torchvision_available
 
 from .configuration_visreg import VISRegViTConfig
+from .image_processing_visreg import VISRegViTImageProcessor
 
 
 try:
@@ -36,21 +36,16 @@ except ImportError:  # Windows
 # The evaluation protocol tests at 224 of 256 pixels (method, section 5); other native sizes keep the proportion.
 RESIZE_RATIO = 256 / 224
 
-# The first that is there makes a checkpoint's image processor; either reads what the other wrote.
-IMAGE_PROCESSORS: dict[str, type] = {"torchvision": BitImageProcessor} if is_torchvision_available() else {}
-IMAGE_PROCESSORS["pil"] = BitImageProcessorPil
 
-
-def image_processor_for(config: VISRegViTConfig, **overrides: Any) -> BitImageProcessor | BitImageProcessorPil:
+def image_processor_for(config: VISRegViTConfig, **overrides: Any) -> VISRegViTImageProcessor:
     """Image processor of the evaluation protocol for the native size of a model.
 
     Resizes the shortest edge to 256 / 224 of the native size (of its longer side, where it is not square) with bicubic
-    resampling, crops the center to the native size, normalizes with the ImageNet mean and standard deviation. It works
-    with torchvision where that is installed, else with PIL.
+    resampling, crops the center to the native size, normalizes with the ImageNet mean and standard deviation.
 
     Args:
         config: the model's configuration.
-        **overrides: arguments of `BitImageProcessor` that replace these, such as `image_mean` and `image_std`.
+        **overrides: arguments of `VISRegViTImageProcessor` that replace these, such as `image_mean` and `image_std`.
 
     Raises:
         ValueError: the model does not take 3 channels and `image_mean`, `image_std` are not given.
@@ -68,7 +63,7 @@ def image_processor_for(config: VISRegViTConfig, **overrides: Any) -> BitImagePr
         "image_std": list(IMAGENET_DEFAULT_STD),
         "do_convert_rgb": config.num_channels == 3,
     }
-    return next(iter(IMAGE_PROCESSORS.values()))(**settings | overrides)
+    return VISRegViTImageProcessor(**settings | overrides)
 
 
 def save_checkpoint(

@@ -40,6 +40,22 @@ AUTO_MAP = {
     "AutoModelForImageClassification": "modeling_visreg.VISRegViTForImageClassification",
 }
 
+# transformers' own pipelines turn an image into 8-bit RGB before the processor sees it. A checkpoint's own are used
+# where its code is trusted; where this package is installed, it registers them (`__init__.py`).
+PIPELINES = {
+    "image-feature-extraction": ("VISRegViTFeatureExtractionPipeline", "AutoModel"),
+    "image-classification": ("VISRegViTImageClassificationPipeline", "AutoModelForImageClassification"),
+}
+
+
+def custom_pipelines(architectures: list[str] | None) -> dict[str, Any]:
+    """The entry of config.json: one task, which transformers then infers, but for a classifier, which has both."""
+    classifier = "VISRegViTForImageClassification" in (architectures or ())
+    tasks = list(PIPELINES)[: None if classifier else 1]
+    return {
+        task: {"impl": f"image_processing_visreg.{PIPELINES[task][0]}", "pt": [PIPELINES[task][1]]} for task in tasks
+    }
+
 
 @strict
 class VISRegViTConfig(BackboneConfigMixin, PreTrainedConfig):
@@ -114,9 +130,17 @@ class VISRegViTConfig(BackboneConfigMixin, PreTrainedConfig):
         kwargs.pop("stage_names", None)
         kwargs.pop("auto_map", None)
         kwargs.pop("minimum_transformers_version", None)
+        kwargs.pop("custom_pipelines", None)
         super().__post_init__(**kwargs)
         self.auto_map = dict(AUTO_MAP)
         self.minimum_transformers_version = MINIMUM_TRANSFORMERS
+        if __name__.startswith("transformers_modules."):  # remote code, which is trusted if this line runs
+            self.custom_pipelines = custom_pipelines(self.architectures)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What config.json holds."""
+        # Never the attribute: transformers puts classes into it.
+        return super().to_dict() | {"custom_pipelines": custom_pipelines(self.architectures)}
 
     @property
     def native_size(self) -> tuple[int, int]:

@@ -41,7 +41,7 @@ ARROWS = {
     "modeling_visreg": set(),
     **dict.fromkeys(FLOOR, FLOOR),
     "visreg_training.objective": FLOOR,
-    "visreg_training.data": FLOOR,
+    "visreg_training.data": FLOOR | {"modeling_visreg"},  # of it decoding_visreg.py alone, by `import_alone`
     "visreg_training.backbones": FLOOR | {"modeling_visreg", "visreg_training.data"},
     "visreg_training.config": LEAVES,
     "visreg_training.evaluation": LEAVES,
@@ -111,3 +111,16 @@ def test_no_test_loads_a_file_by_its_path():
         tree = ast.parse(path.read_text(encoding="utf-8"))
         used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
         assert not used & loaders, f"{path} loads a file by its path: move it to tests/helpers"
+
+
+def test_reading_images_does_not_import_transformers():
+    """A process that reads images imports one file of modeling_visreg, the very module that the package has."""
+    lines = [
+        "import sys, visreg_training.data.decode as decode",
+        "print('transformers' in sys.modules, 'modeling_visreg' in sys.modules)",
+        "import modeling_visreg.checkpoint",
+        "from modeling_visreg.image_processing_visreg import upright",
+        "print(decode.decoding.upright is upright)",
+    ]
+    shown = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
+    assert shown.stdout.split() == ["False", "False", "True"]

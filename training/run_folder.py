@@ -39,7 +39,9 @@ MODEL_FILES = (
     "model.safetensors.index.json", "curves.png", "pca.png",
 )  # fmt: skip
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")  # names that PEFT reads
-CODE_FILES = ("configuration_visreg.py", "modeling_visreg.py")
+CODE_FILES = (
+    "configuration_visreg.py", "modeling_visreg.py", "image_processing_visreg.py", "decoding_visreg.py",
+)  # fmt: skip
 _PART = re.compile(r"\..*\.[0-9a-f]{16}\.part(\..*)?")  # of `atomic_file`
 _CHECKPOINT_NAME = re.compile(r"step-(\d{8,12})")
 _LOCK_PATIENCE = 10.0  # seconds that a start waits for the run before it to be gone: a job that is requeued overlaps

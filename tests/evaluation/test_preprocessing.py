@@ -7,10 +7,11 @@ import torch
 import transformers
 from PIL import Image
 
+from modeling_visreg.decoding_visreg import LONGEST, without_ends
 from visreg_training.backbones import open_backbone
 from visreg_training.data import open_stream
 from visreg_training.data.decode import open_image
-from visreg_training.evaluation.preprocessing import LONGEST, EvaluationTransform, transform_for, without_ends
+from visreg_training.evaluation.preprocessing import EvaluationTransform, transform_for
 
 
 def test_a_size_that_the_patch_does_not_divide_is_refused_with_those_that_fit(checkpoint):
@@ -19,14 +20,13 @@ def test_a_size_that_the_patch_does_not_divide_is_refused_with_those_that_fit(ch
 
 
 def test_the_transform_is_that_of_the_image_processor(checkpoint):
-    """Within a level of 8 bits: Pillow rounds after each of its two passes."""
     source = open_stream("digits", split="test")
     transform = transform_for(open_backbone(checkpoint))
     processor = transformers.AutoImageProcessor.from_pretrained(checkpoint)
     images = [image for image, _label, _name in source.examples(limit=8)]
     ours = transform.normalize(torch.stack([transform(image) for image in images]))
     theirs = processor(images, return_tensors="pt")["pixel_values"]
-    assert (ours - theirs).abs().max() < 1.5 / 255 / min(transform.std)
+    torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
 
 
 def test_a_strip_is_cropped_before_it_is_enlarged(checkpoint, tmp_path):

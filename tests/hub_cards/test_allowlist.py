@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 import modeling_visreg
+from modeling_visreg.configuration_visreg import custom_pipelines
 from visreg_hub_cards import check_card, push_run, write_card
+from visreg_training.run_folder import CODE_FILES
 
 
 SECRET = "hf_secret_of_somebody"
@@ -58,13 +60,15 @@ def test_the_remote_code_is_ours_whatever_lies_there(hub, api, run):
         (run / folder / "modeling_visreg.py").write_text("import os; os.system('true')")
         path = run / folder / "config.json"
         changes = {"auto_map": {"AutoModel": "evil/repo--modeling.Evil"}, "_name_or_path": "/home/ada/first"}
+        changes["custom_pipelines"] = {"image-feature-extraction": {"impl": "evil/repo--pipe.Evil"}}
         path.write_text(json.dumps(json.loads(path.read_text()) | changes))
     push_run(run, "org/first", include_pretraining=True, api=api)
     files, ours = sent(hub), Path(modeling_visreg.__file__).parent
     for folder in ("", "pretraining/"):
-        for name in ("modeling_visreg.py", "configuration_visreg.py"):
+        for name in CODE_FILES:
             assert files[folder + name] == (ours / name).read_bytes()
         config = json.loads(files[f"{folder}config.json"])
+        assert config["custom_pipelines"] == custom_pipelines(None)
         assert set(config["auto_map"].values()) <= {
             f"{name}_visreg.{kind}"
             for name, kind in [

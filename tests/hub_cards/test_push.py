@@ -19,11 +19,11 @@ from visreg_hub_cards import BackgroundPush, check_card, push_run, try_push, wri
 from visreg_hub_cards.staging import stage
 from visreg_training import retry
 from visreg_training.loop.hub_pusher import HubPusher
-from visreg_training.run_folder import RunFolder
+from visreg_training.run_folder import CODE_FILES, RunFolder
 
 
 WHAT_AUTOMODEL_READS = {
-    "README.md", "config.json", "configuration_visreg.py", "curves.png", "model.safetensors", "modeling_visreg.py",
+    "README.md", "config.json", "curves.png", "model.safetensors", *CODE_FILES,
     "preprocessor_config.json",
 }  # fmt: skip
 RECORDS = {"training/recipe.yaml", "training/run.json", "training/summary.json", "training/metrics.jsonl"}

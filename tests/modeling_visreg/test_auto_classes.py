@@ -21,8 +21,6 @@ from transformers import (
     AutoModel,
     AutoModelForImageClassification,
     AutoModelForPreTraining,
-    BitImageProcessor,
-    BitImageProcessorPil,
     pipeline,
 )
 
@@ -32,6 +30,7 @@ from modeling_visreg import (
     VISRegViTConfig,
     VISRegViTForImageClassification,
     VISRegViTForPreTraining,
+    VISRegViTImageProcessor,
     VISRegViTModel,
     image_processor_for,
     save_checkpoint,
@@ -59,24 +58,6 @@ def test_auto_classes_know_the_model(tmp_path, small_config):
 def test_importing_twice_is_safe(small_config):
     importlib.reload(modeling_visreg)
     assert type(AutoModel.from_config(small_config())) is VISRegViTModel
-
-
-def test_image_processor_follows_the_evaluation_protocol(tmp_path, small_config, photo):
-    save_checkpoint(VISRegViTModel(VISRegViTConfig(num_hidden_layers=1)), tmp_path / "b16")
-    processor = AutoImageProcessor.from_pretrained(tmp_path / "b16")
-    assert isinstance(processor, BitImageProcessor)
-    assert processor.size["shortest_edge"] == 256
-    assert (processor.crop_size["height"], processor.crop_size["width"]) == (224, 224)
-    assert processor.resample == Image.Resampling.BICUBIC
-    assert tuple(processor.image_mean) == (0.485, 0.456, 0.406)
-    assert tuple(processor.image_std) == (0.229, 0.224, 0.225)
-    pil = AutoImageProcessor.from_pretrained(tmp_path / "b16", backend="pil")
-    assert isinstance(pil, BitImageProcessorPil)
-    pixels = pil(photo, return_tensors="pt").pixel_values
-    resized = photo.resize((358, 256), Image.Resampling.BICUBIC).crop((67, 16, 291, 240))
-    expected = torch.from_numpy(np.array(resized)).permute(2, 0, 1) / 255 - torch.tensor(pil.image_mean)[:, None, None]
-    expected = expected / torch.tensor(pil.image_std)[:, None, None]
-    torch.testing.assert_close(pixels[0], expected, atol=1e-5, rtol=0)
 
 
 def test_image_processor_of_other_sizes(small_config, photo):
@@ -136,7 +117,7 @@ for name, image in (("rgb", photo), ("gray", photo.convert("L"))):
         few = {} if name == "rgb" else {"image_mean": [0.5], "image_std": [0.5]}
         config = VISRegViTConfig(image_size=32, patch_size=8, num_channels=len(image.getbands()))
         image_processor_for(config, **few).save_pretrained(f"{root}/{name}-again")
-    processor = AutoImageProcessor.from_pretrained(f"{root}/{name}")
+    processor = AutoImageProcessor.from_pretrained(f"{root}/{name}", trust_remote_code=True)
     pixels[name] = np.ascontiguousarray(processor(image, return_tensors="np")["pixel_values"])
 save_file(pixels, f"{root}/pixels.safetensors")
 """
@@ -158,11 +139,10 @@ def test_image_processors_with_and_without_torchvision(tmp_path, small_config, p
         folders = [tmp_path / name] + ([tmp_path / f"{name}-again"] if package == "saves" else [])
         for folder in folders:
             processor = AutoImageProcessor.from_pretrained(folder)
-            assert isinstance(processor, BitImageProcessor)
+            assert isinstance(processor, VISRegViTImageProcessor)
             pixels = processor(image, return_tensors="pt").pixel_values
             assert pixels.shape == (1, len(image.getbands()), 32, 32)
-            # The two round resampled pixels apart now and then: one level of 255, over the smallest deviation.
-            assert (pixels - without[name]).abs().max() < 1.01 / 255 / 0.224
+            torch.testing.assert_close(pixels, without[name], atol=1e-6, rtol=0)
 
 
 # Runs where this package cannot be imported: only transformers and the files of the checkpoint are there.
@@ -201,12 +181,20 @@ for directory in sorted(path for path in root.iterdir() if path.is_dir()):
     pretraining = AutoModelForPreTraining.from_pretrained(directory, **remote).eval()
     processor = AutoImageProcessor.from_pretrained(directory, **remote)
     assert processor.crop_size["height"] == 32
+    pooled = model(**processor(str(root / "16-bit.png"), return_tensors="pt")).pooler_output
+    extract = pipeline("image-feature-extraction", model=str(directory), pool=True, device="cpu", **remote)
+    assert torch.allclose(extract(str(root / "16-bit.png"), return_tensors=True), pooled, atol=1e-5)
+    pixels = load_file(root / "images.safetensors")["pixels"]
+    assert torch.equal(processor(str(root / "16-bit.png"), return_tensors="pt").pixel_values, pixels)
     features[directory.name] = model(images).pooler_output.contiguous()
     assert torch.equal(classifier.vit(images).pooler_output, features[directory.name])
     assert torch.equal(pretraining([images[None]]).features[0], features[directory.name])
+    processor.save_pretrained(root / directory.name / "again")
     model.save_pretrained(root / directory.name / "again")  # loaded from remote code, a copy carries it on
     again = AutoModel.from_pretrained(root / directory.name / "again", **remote).eval()
     assert torch.equal(again(images).pooler_output, features[directory.name])
+    twice = pipeline("image-feature-extraction", model=str(root / directory.name / "again"), pool=True, **remote)
+    assert torch.allclose(twice(str(root / "16-bit.png"), return_tensors=True).cpu(), pooled, atol=1e-5)
     assert classifier(images).logits.shape == (2, 3)
 save_file(features, root / "features.safetensors")
 """
@@ -217,7 +205,9 @@ def test_remote_code_works_without_the_package(tmp_path, small_config, randomize
     root.mkdir()
     elsewhere.mkdir()
     images = torch.rand(2, 3, 16, 24)
-    save_file({"images": images}, root / "images.safetensors")
+    Image.fromarray(np.linspace(0, 65535, 40 * 50).reshape(40, 50).astype(np.uint16)).save(root / "16-bit.png")
+    pixels = image_processor_for(small_config())(str(root / "16-bit.png"), return_tensors="pt").pixel_values
+    save_file({"images": images, "pixels": pixels.contiguous()}, root / "images.safetensors")
     expected = {}
     for model_class in CLASSES:
         model = randomize(model_class(small_config(num_labels=3))).eval()

@@ -21,6 +21,7 @@ from modeling_visreg import (
     to_released,
     to_timm_state_dict,
 )
+from visreg_training.run_folder import CODE_FILES
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def test_a_released_backbone_converts_and_returns_identical(tmp_path, model, tim
     source, back = tmp_path / f"released{suffix}", tmp_path / f"deep/back{suffix}"
     torch.save(timm_weights, source) if suffix == ".pth" else save_file(timm_weights, source)
     directory = convert_checkpoint(source, tmp_path / "converted")
-    files = {"config.json", "model.safetensors", "modeling_visreg.py", "configuration_visreg.py"}
+    files = {"config.json", "model.safetensors", *CODE_FILES}
     assert {file.name for file in directory.iterdir()} == files | {"preprocessor_config.json"}
     loaded = VISRegViTModel.from_pretrained(directory)
     assert all(torch.equal(tensor, loaded.state_dict()[name]) for name, tensor in model.state_dict().items())

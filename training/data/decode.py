@@ -17,35 +17,25 @@ import warnings
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ..bounded import without_waiting
+from ..lazy import import_alone
 from .formats import register_optional_formats
 
 
-# Decoded RGB of this size takes 180 MB. Larger ones are refused from their header, before memory is touched.
-MAX_PIXELS = 60_000_000
+if TYPE_CHECKING:
+    from modeling_visreg import decoding_visreg as decoding
+else:
+    decoding = import_alone("modeling_visreg.decoding_visreg")
+
+FORMATS = (*decoding.FORMATS, *register_optional_formats())
+MAX_PIXELS, to_rgb = decoding.MAX_PIXELS, decoding.to_rgb
 
 # Of a file. The largest that has so few pixels, of four channels of 32 bits without compression, has 960 MB.
 MAX_BYTES = 1 << 30
-
-# Raster formats only: Pillow would otherwise also start Ghostscript for an EPS file.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "ICO", *register_optional_formats())
-
-_ORIENTATION = 0x0112
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
 
 
 @cache
@@ -132,12 +122,7 @@ class OpenedImage:
                 formats come at full size; read the scale off the returned image.
         """
         try:
-            if reduction > 1 and self.image.format in ("JPEG", "MPO"):
-                width, height = self.image.size
-                self.image.draft("RGB", (width // reduction, height // reduction))
-            self.image.load()
-            image = to_rgb(self.image)
-            return image.transpose(_UPRIGHT[self.orientation]) if self.orientation != 1 else image
+            return decoding.upright(self.image, reduction)
         except Exception as error:
             raise _bad(error) from error
 
@@ -196,8 +181,8 @@ def open_image(data: bytes | None, path: str | None = None, max_pixels: int = MA
         width, height = image.size
         if width * height > max_pixels:
             raise BadImage("too_large", f"{width} x {height} pixels, allowed are {max_pixels}")
-        orientation = _orientation(image)
-        return OpenedImage(image, (height, width) if orientation >= 5 else (width, height), orientation, data)
+        turn = decoding.orientation(image)
+        return OpenedImage(image, (height, width) if turn >= 5 else (width, height), turn, data)
     except Exception as error:
         raise _bad(error) from error
 
@@ -215,42 +200,3 @@ def _content(path: str) -> bytes:
         if status.st_size > MAX_BYTES:
             raise BadImage("too_large", f"{status.st_size:,} bytes, allowed are {MAX_BYTES:,}")
         return file.read()
-
-
-def _orientation(image: Image.Image) -> int:
-    if "exif" not in image.info or image.format == "TIFF":  # Pillow turns TIFF files itself
-        return 1
-    try:
-        value = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # EXIF that nobody can read is no reason to lose the pixels
-        return 1
-    return value if value in range(1, 9) else 1
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """RGB without loss of range: alpha on white, 16-bit and float scaled to 8 bits."""
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if image.mode.startswith("I") or image.mode == "F":
-        return Image.fromarray(_to_8_bit(np.asarray(image))).convert("RGB")
-    if image.mode in _ALPHA_MODES or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGB", rgba.size, (255, 255, 255))
-        white.paste(rgba, mask=rgba.getchannel("A"))
-        return white
-    return image.convert("RGB")
-
-
-def _to_8_bit(pixels: np.ndarray) -> np.ndarray:
-    """16-bit values are divided by 257, floats in [0, 1] multiplied by 255, anything wider scaled by its maximum."""
-    values = np.nan_to_num(pixels.astype(np.float64))
-    top = values.max(initial=0.0)
-    if pixels.dtype.kind == "f" and top <= 1.0:
-        scale = 255.0
-    elif pixels.dtype.kind == "f" and top <= 255.0:
-        scale = 1.0
-    elif top <= 65535:
-        scale = 1 / 257
-    else:
-        scale = 255.0 / top
-    return np.clip(np.round(values * scale), 0, 255).astype(np.uint8)

@@ -16,14 +16,10 @@ import torch
 from PIL import Image
 
 from modeling_visreg.checkpoint import RESIZE_RATIO
+from modeling_visreg.decoding_visreg import resized_crop
 
 from ..backbones import Backbone
 from ..run_folder import Json
-
-
-# Of a strip, the long side to the short one, beyond which its ends are cut off before it is resized: an image of
-# 200,000 x 1 pixels would be made 51 million pixels wide, for a crop in its middle.
-LONGEST = 16
 
 
 @dataclass(frozen=True)
@@ -41,15 +37,7 @@ class EvaluationTransform:
 
     def __call__(self, image: Image.Image) -> torch.Tensor:
         """RGB image -> uint8 (C, H, W)."""
-        height, width = self.size
-        image = without_ends(image, LONGEST)
-        scale = round(max(self.size) * RESIZE_RATIO) / min(image.size)
-        resized = image.resize(
-            (max(width, round(image.width * scale)), max(height, round(image.height * scale))),
-            Image.Resampling.BICUBIC,
-        )
-        left, top = round((resized.width - width) / 2), round((resized.height - height) / 2)
-        return to_tensor(resized.crop((left, top, left + width, top + height)))
+        return to_tensor(resized_crop(image, round(max(self.size) * RESIZE_RATIO), self.size))
 
     def normalize(self, pixels: torch.Tensor) -> torch.Tensor:
         """uint8 (B, C, H, W) -> floats on the same device."""
@@ -72,16 +60,6 @@ def transform_for(backbone: Backbone, image_size: int | None = None) -> Evaluati
         near = " or ".join(str(side) for side in (below, below + patch) if side)
         raise ValueError(f"image_size: patches of {patch} pixels do not divide {min(size)}; {near} would do")
     return EvaluationTransform(size, backbone.mean, backbone.std)
-
-
-def without_ends(image: Image.Image, longest: float) -> Image.Image:
-    """The middle of an image that is more than `longest` times as long as it is wide; any other as it is."""
-    most = round(longest * min(image.size))
-    if max(image.size) <= most:
-        return image
-    width, height = (min(side, most) for side in image.size)
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    return image.crop((left, top, left + width, top + height))
 
 
 def to_tensor(image: Image.Image) -> torch.Tensor:

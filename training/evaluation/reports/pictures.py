@@ -16,11 +16,13 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw
 from torch.nn import functional
 
+from modeling_visreg.decoding_visreg import without_ends
+
 from ...backbones import Backbone
 from ...run_folder import atomic_file
 from ..features import Features
 from ..nearest import nearest
-from ..preprocessing import normalize, to_tensor, without_ends
+from ..preprocessing import normalize, to_tensor
 
 
 CELL = 224  # pixels of the longer side of a picture in a sheet

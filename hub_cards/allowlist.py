@@ -70,18 +70,25 @@ def refuse_linked_records(folder: RunFolder) -> None:
 def write_code(directory: Path) -> None:
     """This package's own modeling files into a checkpoint directory, and a config.json that names no other.
 
+    A model of another family needs no code: only its config.json is cleaned.
+
     Raises:
-        ValueError: config.json is not that of a VISReg ViT, or cannot be read.
+        ValueError: config.json cannot be read.
     """
     import modeling_visreg
     from modeling_visreg.configuration_visreg import AUTO_MAP, custom_pipelines
     from modeling_visreg.loading import read_config, read_config_object
 
     config = directory / "config.json"
-    read_config(directory)
     content: dict[str, Any] = {
         key: value for key, value in read_config_object(config).items() if not _is_dangerous(key)
     }
+    if is_other_family(content):
+        if content != read_object(config):
+            config.unlink()
+            write_json(config, content)
+        return
+    read_config(directory)
     code = {"auto_map": AUTO_MAP, "custom_pipelines": custom_pipelines(content.get("architectures"))}
     if content | code != read_object(config):
         config.unlink()  # a snapshot may share it with the run
@@ -102,6 +109,11 @@ def clean_adapter(directory: Path) -> None:
     base = content.get("base_model_name_or_path")
     path.unlink(missing_ok=True)
     write_json(path, content | {"base_model_name_or_path": base if is_hub_id(str(base)) else None})
+
+
+def is_other_family(config: dict[str, Any]) -> bool:
+    """Whether a config.json is that of a network of transformers or timm, which they load without code of ours."""
+    return config.get("model_type", "timm" if "architecture" in config else "visreg_vit") != "visreg_vit"
 
 
 def _is_dangerous(key: str) -> bool:

@@ -166,13 +166,13 @@ def card_header(
     sources = [metadata.source.get("dataset")] if metadata.source.get("revision") else []
     evaluated = [_eval_result(result) for result in results if result.role == "after"]
     return ModelCardData(
-        library_name="transformers",
+        library_name="timm" if "architecture" in metadata.config else "transformers",
         pipeline_tag="image-classification" if class_count(metadata) else "image-feature-extraction",
         license=license,
         base_model=origin.base_model,
         datasets=[source for source in sources if is_hub_id(str(source))] or None,
         metrics=sorted({slug(result.metric) for result in results}) or None,
-        tags=TAGS,
+        tags=[tag for tag in TAGS if tag != "vit" or not metadata.other_family],
         model_name=slug(name) if evaluated else None,
         eval_results=evaluated or None,
     )

@@ -15,7 +15,9 @@ from safetensors import SafetensorError, safe_open
 
 from visreg_training.run_folder import RunFolder, read_object
 
+from .allowlist import is_other_family
 from .license import Origin, origin_of_record
+from .markup import plain
 
 
 logger = logging.getLogger(__name__)
@@ -53,6 +55,26 @@ class RunMetadata:
     parameters: int | None = None
     unfinished: bool = False
     origin: Origin | None = None
+
+    @property
+    def other_family(self) -> bool:
+        """Whether the network is one of transformers or timm, not our own ViT."""
+        return is_other_family(self.config)
+
+    @property
+    def width(self) -> Any:
+        """Numbers in a feature, None where config.json does not say."""
+        stages, embedding = self.config.get("hidden_sizes"), self.config.get("embed_dim")
+        if isinstance(embedding, int) and isinstance(depths := self.config.get("depths"), list):
+            return embedding * 2 ** (len(depths) - 1)  # Swin
+        last = stages[-1] if isinstance(stages, list) and stages else None
+        return self.config.get("hidden_size") or last or self.config.get("num_features")
+
+    @property
+    def network(self) -> str:
+        """What kind of network it is, in words."""
+        names = self.config.get("architectures") or [self.config.get("architecture")]
+        return f"A network of another family (`{plain(names[0])}`)" if self.other_family else "A Vision Transformer"
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -99,11 +121,34 @@ def own_evaluations(folder: RunFolder, model: Path) -> dict[str, Any]:
     from modeling_visreg.checkpoint import weights_digest
     from modeling_visreg.loading import load_checkpoint
 
-    own = weights_digest(load_checkpoint(VISRegViTModel, model).state_dict())
+    if is_other_family(read_object(model / "config.json")):
+        own = _digest_of_other(model)
+    else:
+        own = weights_digest(load_checkpoint(VISRegViTModel, model).state_dict())
     for name in (name for name, digest in stated.items() if digest != own):
         logger.warning("Left out of the card, because it was measured on other weights: %s", folder.evaluation / name)
         del found[name]
     return found
+
+
+def _digest_of_other(model: Path) -> str:
+    """The digest that results of a network of another family state: weights as in memory, zeros for a pooler that the
+    checkpoint lacks.
+    """
+    from modeling_visreg.checkpoint import weights_digest
+
+    if "architecture" in read_object(model / "config.json"):  # timm's, whose names in memory are those of the file
+        from safetensors.torch import load_file
+
+        return weights_digest(load_file(model / "model.safetensors"))
+    import torch
+    from transformers import AutoModel
+
+    network, report = AutoModel.from_pretrained(model, dtype=torch.float32, output_loading_info=True)
+    weights = network.state_dict()
+    for name in report["missing_keys"]:
+        weights[name].zero_()
+    return weights_digest(weights)
 
 
 def measured_weights(result: dict[str, Any]) -> str | None:

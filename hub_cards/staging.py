@@ -22,13 +22,14 @@ from typing import NamedTuple
 
 import yaml
 
-from visreg_training.run_folder import RunFolder, model_directory, write_json, write_text
+from visreg_training.run_folder import RunFolder, model_directory, read_object, write_json, write_text
 
 from .allowlist import (
     ADAPTER,
     CHECKPOINT,
     MODEL,
     clean_adapter,
+    is_other_family,
     is_regular,
     refuse_linked_records,
     sendable,
@@ -66,6 +67,8 @@ def stage(
     left_out = _add_model(folder, staging)
     write_code(staging)
     left_out += _add_adapter(folder, staging)
+    if (include_pretraining or timm) and is_other_family(read_object(staging / "config.json")):
+        raise ValueError("--include_pretraining and --timm are for our own ViT; this is a network of another family.")
     metadata = read_metadata(folder, staging)
     _add_records(metadata, staging)
     if include_pretraining:
@@ -132,15 +135,20 @@ def _add_model(folder: RunFolder, staging: Path) -> list[Path]:
     """
     from modeling_visreg import VISRegViTModel
     from modeling_visreg.checkpoint import write_checkpoint
-    from modeling_visreg.loading import check_weights, load_checkpoint, read_config
+    from modeling_visreg.loading import check_weights, load_checkpoint, read_config, read_config_object, stored_tensors
 
     model, checkpoint = Path(model_directory(folder.path)), folder.newest_checkpoint()
     if (model / "config.json").is_file():
         left_out = link_files(model, staging, MODEL)
-        check_weights(VISRegViTModel, read_config(staging), staging)
+        if is_other_family(read_config_object(staging / "config.json")):
+            stored_tensors(staging)  # raises ValueError for a file that is cut
+        else:
+            check_weights(VISRegViTModel, read_config(staging), staging)
         return left_out
     if checkpoint is None:
         raise ValueError(f"{folder} has nothing to push: neither model/, nor checkpoints/, nor config.json.")
+    if is_other_family(read_config_object(checkpoint / "config.json")):
+        raise ValueError(f"{folder} is not finished: of another family only the finished model is pushed.")
     write_checkpoint(load_checkpoint(VISRegViTModel, checkpoint, dtype=None), staging)
     return []
 

@@ -165,15 +165,18 @@ def test_records_nested_without_end_are_one_line(run, name):
     assert "\n" not in str(caught.value)
 
 
-def test_a_folder_of_another_model_is_not_pushed(hub, api, tmp_path):
+def test_a_folder_of_another_family_is_pushed_without_code(hub, api, tmp_path):
+    """AutoModel needs none; what only our own ViT has is refused before anything is sent."""
     import transformers
 
     transformers.ViTModel(
         transformers.ViTConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=16, patch_size=4)
     ).save_pretrained(tmp_path / "vit")
-    with pytest.raises(ValueError, match="not of a VISReg ViT"):
-        push_run(tmp_path / "vit", "org/first", api=api)
+    with pytest.raises(ValueError, match="for our own ViT"):
+        push_run(tmp_path / "vit", "org/first", api=api, license="mit", timm=True)
     assert hub.requests == []
+    result = push_run(tmp_path / "vit", "org/first", api=api, license="mit", dry_run=True)
+    assert {path for path, _size in result.files} == {"README.md", "config.json", "model.safetensors"}
 
 
 def test_a_push_that_was_killed_leaves_nothing_to_the_next(hub, run, tmp_path, monkeypatch):

@@ -12,11 +12,13 @@
 interface.py              Backbone: tokens, features, patch maps, attention, and how they are pooled
 transformers_backbone.py  what AutoModel opens, our checkpoints included
 timm_backbone.py          what timm builds
+raw_checkpoint.py         a backbone of another family with its projector, as runs write it
 options.py                which model, and how much of it learns
 adapting.py               rates by depth, frozen blocks, adapters of low rank
 resolution.py             the position embedding for another size of images
+visreg.py                 our ViT in training: built anew, or continued from a checkpoint
+adapted.py                any other backbone in training: where it comes from, whether it will do, its projector
 opening.py                a Backbone from a name, or around a model in memory
-visreg.py                 the model that is pretrained: built anew, or continued from a checkpoint
 """
 
 from typing import TYPE_CHECKING
@@ -25,6 +27,7 @@ from ..lazy import face
 
 
 if TYPE_CHECKING:
+    from .adapted import AdaptedModel, Start, check_sizes, find_start, freeze_unused, has_batch_norm
     from .adapting import (
         adapt,
         add_lora,
@@ -38,7 +41,7 @@ if TYPE_CHECKING:
         write_adapter,
     )
     from .interface import Backbone, Tokens, layer_numbers
-    from .opening import open_backbone, wrap_backbone
+    from .opening import open_backbone, save_with_projector, wrap_backbone
     from .options import POOLINGS, AdaptOptions, BackboneOptions
     from .resolution import change_native_size
     from .timm_backbone import TimmBackbone
@@ -60,6 +63,7 @@ _NAMES = {
         "unmerged",
         "write_adapter",
     ),
+    "adapted": ("AdaptedModel", "Start", "check_sizes", "find_start", "freeze_unused", "has_batch_norm"),
     "interface": (
         "Backbone",
         "Tokens",
@@ -68,6 +72,7 @@ _NAMES = {
     "options": ("POOLINGS", "AdaptOptions", "BackboneOptions"),
     "opening": (
         "open_backbone",
+        "save_with_projector",
         "wrap_backbone",
     ),
     "resolution": ("change_native_size",),

@@ -7,9 +7,13 @@ final norm.
 """
 
 import hashlib
+import math
+import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -17,7 +21,12 @@ from torch import nn
 
 from modeling_visreg.checkpoint import weights_digest
 
+from ..run_folder import Json
 from .options import POOLINGS
+
+
+LARGEST_DEPTH = 1024  # blocks; and pixels of a side of what an image processor asks for are bounded too
+LARGEST_SIDE = 4096
 
 
 class Tokens(NamedTuple):
@@ -71,6 +80,34 @@ class Backbone(ABC):
     @abstractmethod
     def architecture(self) -> str:
         """Everything but the weights that decides what the network computes."""
+
+    @abstractmethod
+    def save(self, directory: str | Path) -> None:
+        """A checkpoint of the native class with its image processor, in the place of whatever is there.
+
+        Raises:
+            OSError: the disk refuses.
+        """
+
+    @abstractmethod
+    def config_dict(self) -> Json:
+        """What config.json of such a checkpoint says."""
+
+    @abstractmethod
+    def save_processor(self, directory: Path) -> None:
+        """The image processor alone, into a directory that is there."""
+
+    @abstractmethod
+    def rebuilt(self) -> "Backbone":
+        """The same network and preprocessing, on the CPU, with random weights."""
+
+    @abstractmethod
+    def enable_activation_checkpointing(self) -> None:
+        """Compute the activations of each block again in backward.
+
+        Raises:
+            ValueError: the network has no such thing.
+        """
 
     def to(self, device: torch.device | str) -> "Backbone":
         self.module.to(device)
@@ -191,6 +228,14 @@ class Backbone(ABC):
         }
 
 
+def check_name(name: str) -> None:
+    """Raises ValueError for what is neither a folder, nor of the form of a Hub id, nor one of timm's names."""
+    if not name.startswith("timm:") and not os.path.exists(name) and not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise ValueError(
+            f"there is no model {name!r}: no folder of that name, and ids on the Hub have the form organization/name"
+        )
+
+
 def pool(tokens: Tokens, pooling: str | None) -> torch.Tensor:
     """(B, d), or (B, 2 d) for `both`."""
     has_cls = tokens.prefix.shape[1] > 0
@@ -229,3 +274,15 @@ def layer_numbers(module: nn.Module, blocks: list[nn.Module]) -> dict[str, int]:
             break
         numbers[name] = 0
     return numbers
+
+
+def check_preprocessing(path: str, size: Sequence, mean: Any, std: Any) -> None:
+    """Raises ValueError for sizes and statistics that no model takes: the file they stand in may be anybody's."""
+    if not all(isinstance(side, int) and 1 <= side <= LARGEST_SIDE for side in size):
+        raise ValueError(f"{path}: images of {size} pixels are not taken, at most {LARGEST_SIDE} on a side")
+    for name, values in (("image_mean", mean), ("image_std", std)):
+        numbers = values if isinstance(values, list | tuple) else [values]
+        if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
+            raise ValueError(f"{path}: {name} is {values}, not a number for each channel")
+    if not all(number > 0 for number in (std if isinstance(std, list | tuple) else [std])):
+        raise ValueError(f"{path}: image_std has to be above 0, not {std}")

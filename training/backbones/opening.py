@@ -6,43 +6,60 @@ backbone = open_backbone("timm:vit_small_patch16_224")
 features = backbone.embed(pixels, layers=4)        # (B, 4 d)
 """
 
-import os
-import re
+from pathlib import Path
+from typing import cast
 
+from torch import nn
 from transformers import PreTrainedModel
 
-from .interface import Backbone
-from .timm_backbone import open_timm
-from .transformers_backbone import open_transformers
+from modeling_visreg import save_checkpoint
+from modeling_visreg.checkpoint import atomic_directory
+
+from ..run_folder import model_directory
+from .adapted import AdaptedModel
+from .interface import Backbone, check_name
+from .timm_backbone import is_timm_config, open_timm, open_timm_folder, timm_architecture
+from .transformers_backbone import open_transformers, read_config_of
 from .visreg import VISRegBackbone
 
 
 def open_backbone(name: str, trust_remote_code: bool = False) -> Backbone:
-    """Opens `timm:NAME` (timm's weights), `timm:NAME:FILE` (weights of a file) or whatever AutoModel opens, frozen.
+    """Opens `timm/NAME` or `timm:NAME` (timm's weights), `timm:NAME:FILE` (weights of a file), a folder in timm's form
+    or whatever AutoModel opens, frozen.
 
     A run folder of `visreg pretrain` stands for the model in it.
 
     Raises:
         ValueError, OSError: the name is not known, or the model does not take images.
     """
-    if not name.startswith("timm:") and not os.path.exists(name) and not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        raise ValueError(
-            f"there is no model {name!r}: no folder of that name, and ids on the Hub have the form organization/name"
-        )
+    check_name(name)
     try:
-        backbone = open_timm(name) if name.startswith("timm:") else open_transformers(name, trust_remote_code)
+        if timm_architecture(name) is not None:
+            return open_timm(name).freeze()
+        path = model_directory(name)
+        if Path(path).is_dir() and is_timm_config(read_config_of(path)):
+            return open_timm_folder(name, path).freeze()
+        return open_transformers(name, trust_remote_code).freeze()
     except OSError as error:
         raise OSError(f"the model {name!r} cannot be read: {error}") from error
-    return backbone.freeze()
 
 
-def wrap_backbone(model: PreTrainedModel, name: str = "model") -> Backbone:
+def wrap_backbone(model: nn.Module, name: str = "model") -> Backbone:
     """The interface around the backbone of a model in memory, which is left in its mode and on its device.
 
     Its input is that of the checkpoint the model would be saved as. Take features inside `with backbone.evaluating()`.
 
     Args:
-        model: any VISReg ViT class, unwrapped.
+        model: any VISReg ViT class, or an `AdaptedModel`, unwrapped.
         name: what results call it.
     """
-    return VISRegBackbone(name, model)
+    return model.interface if isinstance(model, AdaptedModel) else VISRegBackbone(name, cast(PreTrainedModel, model))
+
+
+def save_with_projector(model: nn.Module, directory: str | Path) -> None:
+    """A model in training, backbone and projector, in the place of whatever is there; a run can start from it."""
+    if isinstance(model, AdaptedModel):
+        with atomic_directory(directory, overwrite=True) as staging:
+            model.save_pretrained(staging)
+    else:
+        save_checkpoint(cast(PreTrainedModel, model), directory, overwrite=True)

@@ -14,7 +14,9 @@ POOLINGS = ("cls", "mean", "both")
 class BackboneOptions:
     """Which model."""
 
-    model: str | None = option(None, "directory or Hub id that AutoModel opens, timm:NAME[:FILE], or a run folder")
+    model: str | None = option(
+        None, "directory or Hub id that AutoModel opens, timm/NAME, timm:NAME[:FILE], or a run folder"
+    )
     trust_remote_code: bool = option(False, "run the code that a Hub repository brings")
 
 

@@ -5,28 +5,39 @@
 B images, N patches, d width, P prefix tokens.
 """
 
+import copy
 import inspect
 import json
-import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import GatedRepoError
 from torch import nn
-from transformers import AutoConfig, AutoImageProcessor, AutoModel
-from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+from transformers import (
+    MODEL_MAPPING,
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    BitImageProcessor,
+    BitImageProcessorPil,
+)
+from transformers.image_utils import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, PILImageResampling
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.utils import is_torchvision_available
 
 from modeling_visreg import VISRegViTConfig, VISRegViTModel  # which also makes the Auto classes know our checkpoints
+from modeling_visreg.checkpoint import RESIZE_RATIO, atomic_directory, disk_errors
 from modeling_visreg.loading import HUB_ID, check_finite, load_checkpoint, local_directory, read_config_object
 
-from ..compat import attention_implementation
+from ..compat import attention_implementation, enable_activation_checkpointing
 from ..errors import one_line
-from ..run_folder import model_directory
-from .interface import Backbone, Tokens, cls_attention, pool
+from ..run_folder import Json, model_directory
+from .interface import LARGEST_DEPTH, Backbone, Tokens, check_preprocessing, cls_attention, pool
+from .raw_checkpoint import BACKBONE_PREFIX, PROJECTOR, load_tensors
 
 
 # What vision models in transformers call their final norm.
@@ -35,8 +46,6 @@ _FINAL_NORMS = ("layernorm", "layer_norm", "norm", "post_layernorm")
 _POOLED_FIRST = ("dinov3_convnext",)
 # The blocks of convolutional networks, which are no `GradientCheckpointingLayer`.
 _BLOCK = re.compile(r"(ConvNextLayer|ConvNextV2Layer|BasicLayer|BottleNeckLayer|BottleneckLayer)$")
-LARGEST_DEPTH = 1024  # blocks; and pixels of a side of what an image processor asks for are bounded too
-LARGEST_SIDE = 4096
 # They say nothing about what a model computes.
 _VOLATILE_CONFIG = (
     "_name_or_path",
@@ -54,6 +63,8 @@ class TransformersBackbone(Backbone):
 
     Attributes:
         trust_remote_code: whether it was opened with the code that its repository brings.
+        processor: image processor of its checkpoint, None where there is none.
+        absent: names of weights that its checkpoint lacks, and `save` leaves out.
     """
 
     def __init__(
@@ -70,6 +81,9 @@ class TransformersBackbone(Backbone):
         patch = getattr(config, "patch_size", None)
         super().__init__(name, module, native_size, mean, std, patch[0] if isinstance(patch, list | tuple) else patch)
         self.accepted = inspect.signature(module.forward).parameters
+        self.processor: Any = None
+        self.absent: frozenset[str] = frozenset()
+        self.masked_share = getattr(config, "mask_ratio", None)
         if config.model_type == "vit_mae":
             config.mask_ratio = 0.0  # its encoder drops 75 % of the patches, at random, even in evaluation mode
 
@@ -102,9 +116,15 @@ class TransformersBackbone(Backbone):
         """As in the interface; a convolutional network pools its map and then normalizes, where it has a norm."""
         output = self.module(pixel_values=pixels, **self.arguments(pixels))
         state = output.last_hidden_state
-        if state.ndim == 4 or self.module.config.model_type in _POOLED_FIRST:
+        if state.ndim == 4 or self.normalizes_in_pooler():
             return output.pooler_output.flatten(1)
         return pool(self.split(state, pixels), None)
+
+    def normalizes_in_pooler(self) -> bool:
+        """Whether the tokens have no final norm, but their mean has (BEiT)."""
+        norm = getattr(getattr(self.module, "pooler", None), "layernorm", None)
+        plain = isinstance(getattr(self.module, "layernorm", None), nn.Identity)
+        return plain and norm is not None and "pooler.layernorm.weight" not in self.absent
 
     def split(self, state: torch.Tensor, pixels: torch.Tensor) -> Tokens:
         if state.ndim == 4:  # a convolutional network: (B, d, h, w)
@@ -135,6 +155,41 @@ class TransformersBackbone(Backbone):
         prefix = self.split(output.last_hidden_state, pixels).prefix.shape[1]
         return cls_attention(self, output.attentions[-1], prefix, pixels)
 
+    def save(self, directory: str | Path) -> None:
+        """A checkpoint of the native class with its image processor, in the place of whatever is there."""
+        config, ours = self.module.config, getattr(self.module.config, "mask_ratio", None)
+        with atomic_directory(directory, overwrite=True) as staging, disk_errors(directory):
+            if ours is not None:
+                config.mask_ratio = self.masked_share
+            try:
+                weights = {name: value for name, value in self.module.state_dict().items() if name not in self.absent}
+                self.module.save_pretrained(staging, state_dict=weights)
+            finally:
+                if ours is not None:
+                    config.mask_ratio = ours
+            self.save_processor(staging)
+
+    def save_processor(self, directory: Path) -> None:
+        processor = self.processor or plain_processor(*self.native_size, self.mean, self.std)
+        processor.save_pretrained(directory)
+
+    def config_dict(self) -> Json:
+        config = self.module.config.to_dict()
+        return config | ({"mask_ratio": self.masked_share} if self.masked_share is not None else {})
+
+    def rebuilt(self) -> "TransformersBackbone":
+        config = copy.deepcopy(self.module.config)
+        if self.masked_share is not None:
+            config.mask_ratio = self.masked_share
+        made = TransformersBackbone(self.name, build_transformers(config), self.native_size, self.mean, self.std)
+        made.processor, made.absent = self.processor, self.absent
+        return made
+
+    def enable_activation_checkpointing(self) -> None:
+        if not self.module.supports_gradient_checkpointing:
+            raise ValueError(f"activation_checkpointing: {type(self.module).__name__} of transformers has none")
+        enable_activation_checkpointing(self.module)
+
     def architecture(self) -> str:
         config = {key: value for key, value in self.module.config.to_dict().items() if key not in _VOLATILE_CONFIG}
         return json.dumps(config, sort_keys=True, default=str)
@@ -151,51 +206,123 @@ def transformers_blocks(module: nn.Module) -> list[nn.Module]:
     return innermost or [layer for layer in module.modules() if _BLOCK.search(type(layer).__name__)]
 
 
-def open_transformers(name: str, trust_remote_code: bool = False) -> TransformersBackbone:
+def open_transformers(
+    name: str, trust_remote_code: bool = False, change: Callable[[Any], None] | None = None
+) -> TransformersBackbone:
     """A directory, a Hub id, or a run folder, which stands for the model in it.
+
+    Args:
+        name: of it.
+        trust_remote_code: run the code that a repository brings.
+        change: changes the configuration of a model of another family before it is built.
 
     Raises:
         ValueError, OSError: there is no such model, it lacks weights, or it does not take images.
     """
-    path = model_directory(name)
-    if model_type(path) == VISRegViTConfig.model_type:
+    path, absent = model_directory(name), frozenset[str]()
+    content = read_config_of(path)
+    if content.get("model_type") == VISRegViTConfig.model_type:
         path = str(local_directory(path))
         module: nn.Module = load_checkpoint(VISRegViTModel, path)
     else:
-        module = open_automodel(path, trust_remote_code)
-    if module.main_input_name != "pixel_values":
-        raise ValueError(f"{name} is a {type(module).__name__}, which does not take images alone")
-    size, mean, std = preprocessing_of(path, module.config, trust_remote_code)
-    return TransformersBackbone(name, module, size, mean, std, trust_remote_code)
+        config = read_vision_config(path, trust_remote_code)
+        if change is not None:
+            change(config)
+        if PROJECTOR in content:
+            module = build_transformers(config)
+            load_tensors(module, path, BACKBONE_PREFIX)
+        else:
+            module, absent = open_automodel(path, config, trust_remote_code)
+    return wrap_transformers(name, path, module, trust_remote_code, absent)
 
 
-def model_type(path: str) -> str | None:
-    """The family of a checkpoint, by its config.json, which is refused if it names code that lies elsewhere."""
+def wrap_transformers(
+    name: str, path: str, module: nn.Module, trust_remote_code: bool = False, absent: frozenset[str] = frozenset()
+) -> TransformersBackbone:
+    """A model with the preprocessing of its checkpoint `path`."""
+    processor = processor_of(path, trust_remote_code)
+    size, mean, std = preprocessing_of(path, module.config, processor)
+    backbone = TransformersBackbone(name, module, size, mean, std, trust_remote_code)
+    backbone.processor, backbone.absent = processor, absent
+    return backbone
+
+
+def read_config_of(path: str) -> Json:
+    """The config.json of a checkpoint of any family, which is refused if it names code that lies elsewhere."""
     file = Path(path) / "config.json"
     if not Path(path).exists() and HUB_ID.fullmatch(path):
-        file = Path(hf_hub_download(path, "config.json"))
-    return read_config_object(file).get("model_type")
+        try:
+            file = Path(hf_hub_download(path, "config.json"))
+        except GatedRepoError as error:
+            raise OSError(
+                f"{path} is gated: ask for access at https://huggingface.co/{path}, then log in with `hf auth login`"
+            ) from error
+    return read_config_object(file)
 
 
-def open_automodel(path: str, trust_remote_code: bool) -> nn.Module:
-    """A model of another family, with every weight from its checkpoint.
+def read_vision_config(path: str, trust_remote_code: bool = False) -> Any:
+    """The configuration of a vision model; of a model of images and text, that of its vision tower.
+
+    Raises:
+        ValueError: it cannot be read, has more blocks than are built, or does not take images alone.
+    """
+    try:
+        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # a stranger's file makes transformers fail in any way there is
+        raise ValueError(f"{path} cannot be opened: {one_line(error, 300)}") from error
+    vars(config).pop(PROJECTOR, None)
+    check_depth(config, path)
+    if takes_images(config) is False and (tower := getattr(config, "vision_config", None)) is not None:
+        config = tower
+    if takes_images(config) is False:
+        kind = MODEL_MAPPING[type(config)].__name__
+        raise ValueError(f"{path} is a {kind}, which does not take images alone")
+    return config
+
+
+def takes_images(config: Any) -> bool | None:
+    """Whether the model that AutoModel makes of a configuration takes images alone; None where that is not known."""
+    kind = MODEL_MAPPING.get(type(config), None)  # its `get` wants the default
+    kind = kind[0] if isinstance(kind, tuple) else kind
+    return None if kind is None else kind.main_input_name == "pixel_values"
+
+
+def build_transformers(config: Any) -> nn.Module:
+    """A model with random weights.
+
+    Raises:
+        ValueError: the configuration makes none.
+    """
+    try:
+        return AutoModel.from_config(config, dtype=torch.float32)
+    except MemoryError:
+        raise
+    except Exception as error:  # a stranger's configuration makes transformers fail in any way there is
+        raise ValueError(f"no model can be built: {one_line(error, 300)}") from error
+
+
+def open_automodel(path: str, config: Any, trust_remote_code: bool = False) -> tuple[nn.Module, frozenset[str]]:
+    """A model of another family, with every weight from its checkpoint, and the names of those of its pooler that the
+    checkpoint lacks.
 
     The pooler is not used here and many checkpoints lack it: zeros take its place, so that the hash of the weights
     does not depend on chance.
 
     Raises:
-        ValueError: it cannot be opened, or lacks weights, which would be random ones.
+        ValueError: it cannot be opened, lacks weights, which would be random ones, or does not take images.
     """
     try:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=trust_remote_code)
-        check_depth(config, path)
         module, report = AutoModel.from_pretrained(
-            path, trust_remote_code=trust_remote_code, dtype=torch.float32, output_loading_info=True
+            path, config=config, trust_remote_code=trust_remote_code, dtype=torch.float32, output_loading_info=True
         )
     except (OSError, MemoryError):
         raise
     except Exception as error:  # a stranger's files make transformers fail in any way there is
         raise ValueError(f"{path} cannot be opened: {one_line(error, 300)}") from error
+    if module.main_input_name != "pixel_values":
+        raise ValueError(f"{path} is a {type(module).__name__}, which does not take images alone")
     missing = set(report["missing_keys"])
     pooler = {name for name in missing if name.startswith("pooler.")}
     if others := sorted(missing - pooler):
@@ -204,7 +331,7 @@ def open_automodel(path: str, trust_remote_code: bool) -> nn.Module:
     for name in pooler:
         weights[name].zero_()
     check_finite(weights, path)
-    return module
+    return module, frozenset(pooler)
 
 
 def check_depth(config: Any, path: str) -> None:
@@ -222,16 +349,35 @@ def config_size(config: Any) -> tuple[int, int] | None:
     return (size, size) if isinstance(size, int) else tuple(size) if size else None
 
 
-def preprocessing_of(path: str, config: Any, trust_remote_code: bool) -> tuple[tuple[int, int], list, list]:
+def processor_of(path: str, trust_remote_code: bool = False) -> Any:
+    """The image processor of a checkpoint, None where there is none."""
+    try:
+        return AutoImageProcessor.from_pretrained(path, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError):
+        return None
+
+
+def plain_processor(height: int, width: int, mean: Sequence[float], std: Sequence[float]) -> Any:
+    """An image processor of transformers, without code of ours: resize, crop the center, normalize."""
+    kind = BitImageProcessor if is_torchvision_available() else BitImageProcessorPil
+    return kind(
+        size={"shortest_edge": round(max(height, width) * RESIZE_RATIO)},
+        crop_size={"height": height, "width": width},
+        resample=PILImageResampling.BICUBIC,
+        image_mean=list(mean),
+        image_std=list(std),
+        do_convert_rgb=True,
+    )
+
+
+def preprocessing_of(path: str, config: Any, processor: Any) -> tuple[tuple[int, int], list, list]:
     """(size, mean, std) of the image processor, or of the configuration and ImageNet where there is none.
 
     Raises:
         ValueError: a size or a statistic that no model takes.
     """
     size = config_size(config) or (224, 224)
-    try:
-        processor = AutoImageProcessor.from_pretrained(path, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError):
+    if processor is None:
         return size, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
     edges = processor.crop_size if getattr(processor, "do_center_crop", False) else processor.size
     if edges and getattr(edges, "height", None) and getattr(edges, "width", None):
@@ -241,15 +387,3 @@ def preprocessing_of(path: str, config: Any, trust_remote_code: bool) -> tuple[t
         mean, std = processor.image_mean or IMAGENET_DEFAULT_MEAN, processor.image_std or IMAGENET_DEFAULT_STD
     check_preprocessing(path, size, mean, std)
     return size, mean, std
-
-
-def check_preprocessing(path: str, size: Sequence, mean: Any, std: Any) -> None:
-    """Raises ValueError for sizes and statistics that no model takes: the file they stand in may be anybody's."""
-    if not all(isinstance(side, int) and 1 <= side <= LARGEST_SIDE for side in size):
-        raise ValueError(f"{path}: images of {size} pixels are not taken, at most {LARGEST_SIDE} on a side")
-    for name, values in (("image_mean", mean), ("image_std", std)):
-        numbers = values if isinstance(values, list | tuple) else [values]
-        if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
-            raise ValueError(f"{path}: {name} is {values}, not a number for each channel")
-    if not all(number > 0 for number in (std if isinstance(std, list | tuple) else [std])):
-        raise ValueError(f"{path}: image_std has to be above 0, not {std}")

@@ -5,12 +5,13 @@
 d width of the backbone.
 """
 
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PretrainedConfig, PreTrainedModel
 
-from modeling_visreg import VISRegViTForPreTraining, VISRegViTModel, image_processor_for
+from modeling_visreg import VISRegViTForPreTraining, VISRegViTModel, image_processor_for, save_checkpoint
 from modeling_visreg.loading import load_checkpoint, local_directory, read_config
 
 from ..run_folder import model_directory
@@ -45,6 +46,9 @@ class VISRegBackbone(TransformersBackbone):
         output = self.module(pixels, output_hidden_states=probed)
         feature = output.pooler_output
         return feature, last_blocks(output) if probed else feature.detach()[:, :0]
+
+    def save(self, directory: str | Path) -> None:
+        save_checkpoint(self.module, directory, overwrite=True)
 
 
 def last_blocks(output: Any) -> torch.Tensor:

@@ -5,7 +5,7 @@
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
-from ..run_folder import Json
+from ..run_folder import Json, model_directory
 
 
 if TYPE_CHECKING:
@@ -65,7 +65,9 @@ def architecture_name(config: "PretrainedConfig") -> str | None:
 
 
 def config_from(options: "PretrainOptions") -> "VISRegViTConfig":
-    """The configuration of a fresh model."""
+    """The configuration of a fresh model; one that `model` names by id or folder keeps its shape."""
+    if options.model not in ARCHITECTURES:
+        return _config_like(options)
     return model_config(
         options.model,
         options.image_size or options.global_size,
@@ -80,11 +82,26 @@ def config_from(options: "PretrainOptions") -> "VISRegViTConfig":
     )
 
 
+def _config_like(options: "PretrainOptions") -> "VISRegViTConfig":
+    """The configuration of a fresh VISReg ViT in the shape of another one."""
+    from modeling_visreg.loading import local_directory, read_config
+
+    config = read_config(local_directory(model_directory(options.model)))
+    config.image_size = options.image_size or options.global_size
+    for name in ("drop_path_rate", "projection_size", "projector_hidden_size", "projector_act"):
+        if getattr(options, name) is not None:
+            setattr(config, name, getattr(options, name))
+    return config
+
+
 def check_shape_options(options: "PretrainOptions") -> None:
     """A checkpoint brings its architecture: raises UserError that names the given options that contradict it."""
-    contradicting = [name for name in SHAPE_OPTIONS if name in options.given]
-    if options.initialize_from and contradicting:
-        raise UserError(f"initialize_from brings its architecture: leave {', '.join(contradicting)} out")
+    given = [name for name in (*SHAPE_OPTIONS, "from_scratch") if name in options.given]
+    if options.initialize_from and given:
+        raise UserError(f"initialize_from brings its architecture: leave {', '.join(given)} out")
+    shaped = [name for name in given if name not in ("model", "image_size", "from_scratch")]
+    if options.model not in ARCHITECTURES and shaped:
+        raise UserError(f"{options.model} brings its architecture: leave {', '.join(shaped)} out")
 
 
 def check_crops(patch: int, options: "PretrainOptions") -> None:

@@ -50,6 +50,7 @@ def fill_defaults(
     meta_step: MetaStep | None = None,
     memory: int | None = None,
     width: float = 4,
+    divisor: int | None = None,
 ) -> tuple[PretrainOptions, list[str]]:
     """Without a recipe: choose what was not given from the images and the device.
 
@@ -61,13 +62,17 @@ def fill_defaults(
         meta_step: makes the step that the estimate of memory counts; needed with `memory`.
         memory: bytes of one process's device, from which the micro-batch follows; None leaves it alone (a CPU).
         width: bytes of an activation, from `activation_width`.
+        divisor: pixels that divide the views of a backbone of another family; None for one of ours.
 
     Returns:
         The options with what was chosen, and what and why, as lines.
     """
-    start = options.initialize_from
-    config = read_config(local_directory(model_directory(start))) if start else None
-    choices = choose(source, device, processes, config.patch_size if config else None)
+    config = None
+    if divisor is None and options.initialize_from:
+        config = read_config(local_directory(model_directory(options.initialize_from)))
+    elif divisor is None and options.from_scratch:
+        config = config_from(options)
+    choices = choose(source, device, processes, config.patch_size if config else divisor)
     choices = [*choices, *choose_for_start(options, choices, source.num_examples, device.type == "cuda")]
     choices = list({choice.option: choice for choice in choices}.values())  # the later takes the place of the earlier
     epochs = next((choice.value for choice in choices if choice.option == "epochs"), options.epochs)
@@ -75,7 +80,7 @@ def fill_defaults(
     options, more = _take(options, choose_intervals(options, epochs, source.num_examples, device.type == "cuda"))
     lines += more
     if memory is not None and meta_step is not None and "micro_batch_size" not in options.given:
-        config = config or config_from(options)
+        config = config if config and not options.from_scratch else config_from(options)
         options, more = _take(options, [choose_micro_batch(options, config, meta_step, processes, memory, width)])
         lines += more
     return options, ["no recipe given; chosen for these images and this device:", *lines]

@@ -37,7 +37,12 @@ NEEDED = ("dataset", "output_dir")
 class ModelOptions:
     """The backbone and its projector."""
 
-    model: str = option("vit_base", "architecture by name (paper: models table)", tuple(ARCHITECTURES))
+    model: str = option(
+        "vit_base", f"architecture: {', '.join(ARCHITECTURES)} (paper: models table); with from_scratch any other"
+    )
+    from_scratch: bool = option(
+        False, "random weights in the architecture of model, which may be a folder, a Hub id or timm/NAME then"
+    )
     patch_size: int | None = option(None, "pixels of a patch's side; default: the architecture's", POSITIVE)
     image_size: int | None = option(
         None,
@@ -55,7 +60,9 @@ class ModelOptions:
     projector_act: str | None = option(
         None, "activation of its two hidden layers; default: gelu (release: relu for Imagenette)", ("gelu", "relu")
     )
-    initialize_from: str | None = option(None, "checkpoint directory or Hub id whose backbone the run starts from")
+    initialize_from: str | None = option(
+        None, "checkpoint directory, Hub id or timm/NAME whose backbone the run starts from: ours or any vision model"
+    )
     activation_checkpointing: bool = option(
         False, "recompute activations of each block in backward, to save memory", free_on_resume=True
     )
@@ -217,13 +224,19 @@ class PretrainOptions(
 
     def __post_init__(self) -> None:
         check_options(self)
+        if self.model not in ARCHITECTURES and not self.from_scratch:
+            raise ValueError(
+                f"model must be one of {', '.join(ARCHITECTURES)}, not {self.model!r}: --initialize_from takes a "
+                "folder or an id with its weights, and --from_scratch a --model of that kind without"
+            )
 
     def as_recipe(self) -> Json:
         """Flat {option: value}, ranges as lists: `visreg pretrain --config` reads it back from YAML.
 
         What a checkpoint to start from brings is left out, as it has to be.
         """
-        left_out = {*outside_recipes(type(self)), *(SHAPE_OPTIONS if self.initialize_from else ())}
+        brought = (*SHAPE_OPTIONS, "from_scratch") if self.initialize_from else ()
+        left_out = {*outside_recipes(type(self)), *brought}
         values = {name: getattr(self, name) for name in option_names(self) if name not in left_out}
         return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
@@ -238,6 +251,8 @@ class PretrainOptions(
 
     def backbone_size(self) -> str:
         """The architecture's name, or depth x width where they are not its own."""
+        if self.model not in ARCHITECTURES:
+            return self.model
         width, depth, _heads = ARCHITECTURES[self.model]["size"]
         chosen = (self.hidden_size or width, self.num_hidden_layers or depth)
         return self.model if chosen == (width, depth) else f"{chosen[1]} x {chosen[0]}"

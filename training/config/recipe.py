@@ -16,7 +16,7 @@ from ..bounded import parse_yaml, read_text
 from ..errors import UserError, one_line, setting_up
 from ..parser import OneLineParser, add_options, as_word, set_values
 from ..run_folder import Json
-from .architectures import SHAPE_OPTIONS
+from .architectures import ARCHITECTURES, SHAPE_OPTIONS
 from .options import NEEDED, PretrainOptions, checked, option_names, outside_recipes
 
 
@@ -118,6 +118,8 @@ def adapted(recipe: Json, given: Json) -> Json:
     shorten its warmup by the same factor, unless one is given.
     """
     if given.get("initialize_from") is not None:
+        recipe = {name: value for name, value in recipe.items() if name not in (*SHAPE_OPTIONS, "from_scratch")}
+    elif given.get("model", next(iter(ARCHITECTURES))) not in ARCHITECTURES:
         recipe = {name: value for name, value in recipe.items() if name not in SHAPE_OPTIONS}
     if given.get("epochs") is None or given.get("warmup_epochs") is not None:
         return recipe

@@ -32,7 +32,7 @@ from modeling_visreg import VISRegViTForPreTraining
 from modeling_visreg.checkpoint import atomic_directory, remove_leftovers
 from modeling_visreg.loading import read_header, weight_files
 
-from ..backbones import build_pretraining_model, has_lora, merged, plain_name, unmerged
+from ..backbones import AdaptedModel, build_pretraining_model, has_lora, merged, plain_name, unmerged
 from ..bounded import LARGEST_LOG
 from ..config import PretrainOptions, free_on_resume
 from ..distributed import all_gather_object, broadcast_object
@@ -40,6 +40,8 @@ from ..errors import RunStopped, UserError, one_line
 from ..run_folder import STATE, Json, RunFolder, read_object, write_text
 from .run import Run
 
+
+PretrainingModel = VISRegViTForPreTraining | AdaptedModel
 
 UNMERGED = "unmerged.safetensors"
 FULL = distributed_state.StateDictOptions(full_state_dict=True, cpu_offload=True)
@@ -242,7 +244,7 @@ def read_state(path: Path) -> RunState:
     return RunState(**content)
 
 
-def full_model(model: VISRegViTForPreTraining, accelerator: Accelerator) -> VISRegViTForPreTraining | None:
+def full_model(model: PretrainingModel, accelerator: Accelerator) -> PretrainingModel | None:
     """The model to save or measure, on the main process; all ranks call this.
 
     It is the model itself, unless FSDP keeps its parameters in shards, or it has adapters: then an unsharded copy
@@ -253,7 +255,7 @@ def full_model(model: VISRegViTForPreTraining, accelerator: Accelerator) -> VISR
     weights = distributed_state.get_model_state_dict(model, options=FULL)
     if not accelerator.is_main_process:
         return None
-    full = build_pretraining_model(model.config)
+    full = model.rebuilt() if isinstance(model, AdaptedModel) else build_pretraining_model(model.config)
     full.load_state_dict(merged(weights))
     return full
 

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 
-from modeling_visreg import VISRegViTModel
+from modeling_visreg import VISRegViTForPreTraining, VISRegViTModel
 
 from ..backbones import has_lora
 
@@ -37,13 +37,15 @@ class Packing(NamedTuple):
         return [crops * tokens for crops, tokens in self.resolutions]
 
 
-def packs(vit: VISRegViTModel) -> bool:
-    """Whether the blocks of a backbone can be computed so: SDPA, no dropout within the blocks, and no adapters, which
-    are more than a weight and a bias.
+def packs(model: nn.Module) -> bool:
+    """Whether the blocks of a model can be computed so: those of our ViT with SDPA, no dropout within them, and no
+    adapters, which are more than a weight and a bias.
     """
-    config = vit.config
+    if not isinstance(model, VISRegViTForPreTraining):
+        return False
+    config = model.config
     plain = config.hidden_dropout_prob == 0 and config.attention_probs_dropout_prob == 0
-    return plain and not has_lora(vit) and config._attn_implementation == "sdpa"
+    return plain and not has_lora(model) and config._attn_implementation == "sdpa"
 
 
 def encode_packed(vit: VISRegViTModel, groups: list[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:

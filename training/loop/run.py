@@ -17,11 +17,17 @@ from transformers.utils.logging import disable_progress_bar
 from modeling_visreg import VISRegViTConfig, VISRegViTForPreTraining
 
 from ..backbones import (
+    AdaptedModel,
     AdaptOptions,
+    Start,
     adapt,
     build_pretraining_model,
     change_native_size,
+    check_sizes,
     continue_pretraining_model,
+    find_start,
+    freeze_unused,
+    has_batch_norm,
     wrap_backbone,
 )
 from ..compat import enable_activation_checkpointing, reset_accelerate
@@ -33,6 +39,7 @@ from ..config import (
     config_from,
     training_schedule,
 )
+from ..config.architectures import ARCHITECTURES
 from ..config.defaults import fill_defaults
 from ..config.estimate import activation_width
 from ..data import Source, SourceOptions, Subset, open_stream
@@ -48,6 +55,9 @@ from .compiling import compile_backbone, compile_mode
 from .step import PretrainingStep
 
 
+NO_PATCH = 8  # pixels that divide the views chosen for a network without patches
+
+
 @dataclass(frozen=True)
 class Run:
     """The parts of one run that exist before its first step.
@@ -56,7 +66,7 @@ class Run:
         options: every option, with the defaults that were chosen.
         held_out: images of `eval_split`, None without one; `probe_source`: what classifiers on them learn from.
         schedule: batch sizes, steps, and the learning rate.
-        model: unwrapped; the step shares its parameters.
+        model: unwrapped; the step shares its parameters. `wrap_backbone` gives the interface around its backbone.
     """
 
     options: PretrainOptions
@@ -65,7 +75,7 @@ class Run:
     held_out: Source | None
     probe_source: Source
     schedule: TrainingSchedule
-    model: VISRegViTForPreTraining
+    model: VISRegViTForPreTraining | AdaptedModel
     folder: RunFolder
 
     @property
@@ -97,17 +107,26 @@ def build_run(options: PretrainOptions, choose_missing: bool = True) -> Run:
     probe_source = source if own_labels else open_evaluation_source(options, "train")
     if held_out is not None:
         check_labels(probe_source, held_out)
+    start = find_other_start(options)
     if choose_missing and "config" not in options.given:
-        options = choose_defaults(options, source, accelerator)
+        options = choose_defaults(options, source, accelerator, start)
     schedule = training_schedule(options, accelerator.num_processes, source.num_examples)
-    model = build_model(options)
-    compile_backbone(model.base_model, options.compile, accelerator.device, accelerator.is_main_process)
+    model = build_model(options, start)
+    if isinstance(model, AdaptedModel):
+        check_adapted(model, options, schedule, accelerator)
+    else:
+        compile_backbone(model.base_model, options.compile, accelerator.device, accelerator.is_main_process)
     build_objective(options)
     return Run(options, accelerator, source, held_out, probe_source, schedule, model, RunFolder(options.output_dir))
 
 
-def choose_defaults(options: PretrainOptions, source: Source, accelerator: Accelerator) -> PretrainOptions:
-    """Without a recipe: choose what was not given from the images and the device, and say what and why."""
+def choose_defaults(
+    options: PretrainOptions, source: Source, accelerator: Accelerator, start: Start | None = None
+) -> PretrainOptions:
+    """Without a recipe: choose what was not given from the images and the device, and say what and why.
+
+    What memory a backbone of another family needs is not estimated, and no micro-batch chosen for it.
+    """
     device = accelerator.device
     memory = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
     compiled = compile_mode(options.compile, device) == "blocks"
@@ -117,9 +136,10 @@ def choose_defaults(options: PretrainOptions, source: Source, accelerator: Accel
         source,
         device,
         accelerator.num_processes,
-        meta_step=build_step_on_meta,
+        meta_step=None if start else build_step_on_meta,
         memory=memory,
         width=width,
+        divisor=(start.patch_size or NO_PATCH) if start else None,
     )
     accelerator.print("\n".join(lines))
     return options
@@ -198,17 +218,23 @@ def check_labels(probe_source: Source, held_out: Source) -> None:
     label_map(probe_source.label_names, held_out.label_names)
 
 
-def build_model(options: PretrainOptions) -> VISRegViTForPreTraining:
+def build_model(options: PretrainOptions, start: Start | None = None) -> VISRegViTForPreTraining | AdaptedModel:
     """A fresh model, or the one the run starts from; the same on every rank.
 
+    Args:
+        options: of the run.
+        start: a backbone of another family than ours, from `find_other_start`.
+
     Raises:
-        ValueError: a crop that the patch does not divide, or a checkpoint that cannot be read.
+        ValueError: a crop that the backbone does not take, or a checkpoint that cannot be read.
     """
     torch.manual_seed(seed_of("initialization", options.seed))
+    sizes = options.projection_size, options.projector_hidden_size
+    if start is not None:
+        return build_adapted(options, start)
     if options.initialize_from:
-        sizes = options.projection_size, options.projector_hidden_size
-        start = model_directory(options.initialize_from)
-        model = continue_pretraining_model(start, *sizes, options.drop_path_rate, options.projector_act)
+        folder = model_directory(options.initialize_from)
+        model = continue_pretraining_model(folder, *sizes, options.drop_path_rate, options.projector_act)
         if options.image_size is not None:
             change_native_size(model, options.image_size)
     else:
@@ -218,6 +244,62 @@ def build_model(options: PretrainOptions) -> VISRegViTForPreTraining:
     if options.activation_checkpointing:
         enable_activation_checkpointing(model)
     return model
+
+
+def build_adapted(options: PretrainOptions, start: Start) -> AdaptedModel:
+    """A backbone of another family, with its weights or fresh, and a projector of its width."""
+    if start.patch_size:
+        check_crops(start.patch_size, options)
+    if options.image_size is not None and not options.from_scratch:
+        raise UserError(f"image_size: {start.name} keeps its grid, which follows the views: leave image_size out")
+    if options.from_scratch:
+        backbone = start.fresh(options.image_size or options.global_size, options.drop_path_rate)
+    else:
+        backbone = start.opened(options.drop_path_rate)
+    sizes = sorted({side for _count, side in options.resolutions()})
+    check_sizes(backbone, sizes)
+    freeze_unused(backbone, sizes[-1])
+    model = AdaptedModel(backbone, options.projection_size, options.projector_hidden_size, options.projector_act)
+    if not options.from_scratch:
+        model.take_projector(start.name)
+    if options.activation_checkpointing:
+        backbone.enable_activation_checkpointing()
+    adapt(backbone, take(AdaptOptions, options))
+    return model
+
+
+def check_adapted(
+    model: AdaptedModel, options: PretrainOptions, schedule: TrainingSchedule, accelerator: Accelerator
+) -> None:
+    """What does not go with a backbone of another family.
+
+    Raises:
+        UserError: an option or a launch that it does not go with, and why.
+    """
+    kind = type(model.backbone).__name__
+    if options.compile in ("blocks", "model"):
+        raise UserError(f"compile: only our own ViT is compiled, {kind} is not: leave it out")
+    if accelerator.is_fsdp2:
+        raise UserError(f"FSDP2 shards our own ViT only: start {kind} without it, as 8_gpus.yaml does")
+    if len(model.interface.mean) != 3:
+        raise UserError(f"{kind} takes images of {len(model.interface.mean)} channels; views have 3")
+    if not has_batch_norm(model.backbone):
+        return
+    # Statistics of parts of the batch would be another method than those of the whole; computing activations again
+    # would move the running statistics twice.
+    reason = f"{kind} has batch norm, whose statistics are those of the whole batch"
+    if schedule.micro_batch_size is not None and schedule.micro_batch_size < schedule.rank_batch_size:
+        raise UserError(f"micro_batch_size: {reason}: leave it out, or choose a smaller global_batch_size")
+    if options.activation_checkpointing:
+        raise UserError(f"activation_checkpointing: {reason}, and would move twice: leave it out")
+    if accelerator.num_processes > 1:
+        raise UserError(f"{accelerator.num_processes} processes: {reason}, so that it trains in one process only")
+
+
+def find_other_start(options: PretrainOptions) -> Start | None:
+    """The backbone of another family that the run starts from, if it does."""
+    name = options.model if options.from_scratch and options.model not in ARCHITECTURES else options.initialize_from
+    return find_start(name) if name else None
 
 
 def build_objective(options: PretrainOptions) -> VISRegObjective:

@@ -69,7 +69,7 @@ def build_step(run: Run) -> PretrainingStep:
     """The one module that is prepared."""
     options, accelerator = run.options, run.accelerator
     objective, micro = build_objective(options), run.schedule.micro_batch_size
-    packed = compile_mode(options.compile, accelerator.device) == "blocks" and packs(run.model.base_model)
+    packed = compile_mode(options.compile, accelerator.device) == "blocks" and packs(run.model)
     step = PretrainingStep(run.model, objective, options.num_global, micro, run.probed, packed)
     if accelerator.is_fsdp2:
         # FSDP's policy would cast the batch norm too, which fails; autocast, as everywhere else, leaves it in float32.

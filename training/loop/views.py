@@ -12,6 +12,7 @@ from dataclasses import asdict
 
 import torch
 
+from ..backbones import wrap_backbone
 from ..config import PretrainOptions
 from ..data import ColorOptions, DeviceAugment, MultiCrop, MultiViewBatch, PretrainingLoader, TorchvisionReference
 from ..option import take
@@ -21,20 +22,29 @@ from ..triton_support import runs_triton
 from .run import Run
 
 
+Normalization = dict[str, tuple[float, ...]]  # mean and std, a value for each channel
 Views = Callable[[list[torch.Tensor], int], list[torch.Tensor]]
 
 
-def build_multi_crop(options: PretrainOptions) -> MultiCrop | TorchvisionReference:
-    """What the workers do to an image."""
+def build_multi_crop(
+    options: PretrainOptions, normalization: Normalization | None = None
+) -> MultiCrop | TorchvisionReference:
+    """What the workers do to an image; `normalization` is ImageNet's by default, here and below."""
     crops = take(MultiCrop, options)
     if options.augment_backend == "device":
         return crops
-    return TorchvisionReference(crops, **asdict(take(ColorOptions, options)))
+    return TorchvisionReference(crops, **asdict(take(ColorOptions, options, **(normalization or {}))))
 
 
-def build_augment(options: PretrainOptions) -> DeviceAugment:
+def build_augment(options: PretrainOptions, normalization: Normalization | None = None) -> DeviceAugment:
     """The colors of a batch, on the device."""
-    return DeviceAugment(**asdict(take(ColorOptions, options)))
+    return DeviceAugment(**asdict(take(ColorOptions, options, **(normalization or {}))))
+
+
+def normalization_of(run: Run) -> Normalization:
+    """What the backbone's image processor normalizes by: the features that are saved are those that were trained."""
+    backbone = wrap_backbone(run.model)
+    return {"mean": backbone.mean, "std": backbone.std}
 
 
 def build_loader(run: Run, positions: list[dict] | None = None) -> PretrainingLoader:
@@ -42,7 +52,7 @@ def build_loader(run: Run, positions: list[dict] | None = None) -> PretrainingLo
     options, rank = run.options, run.accelerator.process_index
     return PretrainingLoader(
         run.source,
-        build_multi_crop(options),
+        build_multi_crop(options, normalization_of(run)),
         batch_size=run.schedule.rank_batch_size,
         seed=options.seed,
         rank=rank,
@@ -56,7 +66,7 @@ def build_loader(run: Run, positions: list[dict] | None = None) -> PretrainingLo
 
 def build_step_augment(run: Run) -> "StepAugment":
     """Colors for the views of this rank."""
-    augment, accelerator = build_augment(run.options), run.accelerator
+    augment, accelerator = build_augment(run.options, normalization_of(run)), run.accelerator
     return StepAugment(augment, accelerator.device, run.options.seed, accelerator.process_index)
 
 

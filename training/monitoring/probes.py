@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ..backbones import wrap_backbone
 from ..evaluation.nearest import vote
 from ..loop.checkpoint import RunState
 from ..loop.run import Run
@@ -33,14 +34,26 @@ class OnlineProbes:
         memory: images that the kNN looks back on.
         neighbors: k.
         temperature: of the kNN's exponential weights (DINO: 0.07).
+        read_width: columns that the linear probe reads; default: 2 d. Of other families it reads the feature.
     """
 
-    def __init__(self, width: int, num_classes: int, device, seed: int, memory=4096, neighbors=20, temperature=0.07):
+    def __init__(
+        self,
+        width: int,
+        num_classes: int,
+        device,
+        seed: int,
+        memory=4096,
+        neighbors=20,
+        temperature=0.07,
+        read_width: int | None = None,
+    ):
         generator = torch_generator("online_probe", seed)
-        head = nn.utils.skip_init(nn.Linear, 2 * width, num_classes)
+        read_width = read_width or 2 * width
+        head = nn.utils.skip_init(nn.Linear, read_width, num_classes)
         nn.init.normal_(head.weight, std=0.01, generator=generator)
         nn.init.zeros_(head.bias)
-        self.probe = nn.Sequential(nn.LayerNorm(2 * width), head).to(device)
+        self.probe = nn.Sequential(nn.LayerNorm(read_width), head).to(device)
         self.optimizer = torch.optim.AdamW(self.probe.parameters(), lr=2e-2, weight_decay=1e-6, fused=True)
         self.num_classes = num_classes
         self.neighbors, self.temperature = neighbors, temperature
@@ -124,8 +137,10 @@ def build_probes(run: Run, state: RunState) -> OnlineProbes | None:
     """Online probes where there are labels, or None; with their state in the checkpoint, if it fits."""
     if not run.probed:
         return None
-    width, classes = run.model.config.hidden_size, len(run.source.label_names)
-    probes = OnlineProbes(width, classes, run.accelerator.device, seed=run.options.seed)
+    backbone, classes = wrap_backbone(run.model), len(run.source.label_names)
+    probes = OnlineProbes(
+        backbone.width, classes, run.accelerator.device, seed=run.options.seed, read_width=backbone.probe_width
+    )
     if state.probe and not probes.load_state_dict(state.probe) and run.is_main:
         print("probes   of another shape in the checkpoint: they begin anew, and change nothing in the run")
     return probes

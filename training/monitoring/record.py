@@ -8,12 +8,20 @@ from pathlib import Path
 
 import torch
 
-from modeling_visreg import VISRegViTForPreTraining, save_checkpoint
+from modeling_visreg import VISRegViTForPreTraining
 from modeling_visreg.checkpoint import atomic_directory
 from modeling_visreg.loading import HUB_ID
 from visreg_hub_cards import recorded_origin, write_card
 
-from ..backbones import open_backbone, wrap_backbone, write_adapter
+from ..backbones import (
+    AdaptedModel,
+    has_batch_norm,
+    open_backbone,
+    save_with_projector,
+    wrap_backbone,
+    write_adapter,
+)
+from ..backbones.timm_backbone import timm_architecture
 from ..config import architecture_name
 from ..errors import one_line
 from ..evaluation.frozen import Measured, frozen_accuracy
@@ -32,9 +40,10 @@ def announce(run: Run, resumed: Path | None) -> None:
     """Print what the run will do, once, and record it in run.json."""
     if not run.is_main:
         return
-    config, schedule = run.model.config, run.schedule
+    schedule = run.schedule
+    name, config, line = network(run)
     parameters = sum(parameter.numel() for parameter in run.model.base_model.parameters())
-    model = {"name": architecture_name(config), "parameters": parameters, "config": config.to_dict()}
+    model = {"name": name, "parameters": parameters, "config": config}
     record = {
         "plan": schedule.as_dict(),
         "source": run.source.description(),
@@ -42,20 +51,44 @@ def announce(run: Run, resumed: Path | None) -> None:
         "model": model,
         "environment": environment(),
         # Now, while what the run starts from is there: its license binds whatever is made of it.
-        "origin": (resumed and read_object(run.folder.record).get("origin"))
-        or recorded_origin(run.options.initialize_from)._asdict(),
+        "origin": (resumed and read_object(run.folder.record).get("origin")) or origin_of_start(run),
     }
     write_json(run.folder.record, record)
-    size = f"{config.num_hidden_layers} blocks of width {config.hidden_size}, patch {config.patch_size}"
     images = run.source.num_examples or "an unknown number of"
     print(f"data     {run.options.dataset}, {run.options.split}: {images} images")
     learning = sum(parameter.numel() for parameter in run.model.base_model.parameters() if parameter.requires_grad)
     share = "" if learning == parameters else f", of which {learning:,} learn"
-    print(f"model    ViT, {size}, {parameters:,} parameters{share}")
+    print(f"model    {line}, {parameters:,} parameters{share}")
     print("\n".join(schedule.lines()))
     print(f"device   {run.accelerator.device}, {run.accelerator.mixed_precision} mixed precision")
     if resumed:
         print(f"resumed  from {resumed}")
+
+
+def origin_of_start(run: Run) -> Json:
+    """Where the weights come from and their license; of a network that timm names, both are in timm itself."""
+    start = run.options.initialize_from
+    origin = recorded_origin(start)
+    if isinstance(run.model, AdaptedModel) and start and timm_architecture(start) and ":" not in start[5:]:
+        stated = run.model.interface.module.pretrained_cfg
+        origin = recorded_origin(stated.get("hf_hub_id") or start)
+        origin = origin._replace(license=origin.license or stated.get("license"))
+    return origin._asdict()
+
+
+def network(run: Run) -> tuple[str | None, Json, str]:
+    """(name, configuration, one line) of the backbone."""
+    if not isinstance(run.model, AdaptedModel):
+        config = run.model.config
+        size = f"{config.num_hidden_layers} blocks of width {config.hidden_size}, patch {config.patch_size}"
+        return architecture_name(config), config.to_dict(), f"ViT, {size}"
+    backbone = run.model.interface
+    line = f"{type(backbone.module).__name__} of {backbone.name}, feature of width {backbone.width}"
+    if frozen := sum(not parameter.requires_grad for parameter in backbone.module.parameters()):
+        line += f" ({frozen} of its tensors take no part in it and stay as they are)"
+    if has_batch_norm(backbone.module):
+        line += ", batch norm over the views of one size"
+    return Path(backbone.name).name, backbone.config_dict(), line
 
 
 def first_accuracy(run: Run) -> dict[str, float]:
@@ -75,7 +108,7 @@ def training_images(run: Run) -> Json:
     return {"fingerprint": run.probe_source.fingerprint, "limit": run.options.eval_images, "seed": run.options.seed}
 
 
-def held_out_accuracy(run: Run, model: VISRegViTForPreTraining) -> Measured:
+def held_out_accuracy(run: Run, model: VISRegViTForPreTraining | AdaptedModel) -> Measured:
     """20-NN and linear accuracy (shares) of the frozen features on the held-out images, which are touched once."""
     options = run.options
     backbone = wrap_backbone(model).to(run.accelerator.device)
@@ -94,8 +127,8 @@ def finish(run: Run, before: dict[str, float], seconds: float) -> Json:
     adapters = adapter_weights(wrap_backbone(run.model).module)
     if run.is_main:
         # model/ is the backbone, pretraining/ has the projector too.
-        save_checkpoint(model.base_model, run.folder.model, overwrite=True)
-        save_checkpoint(model, run.folder.pretraining, overwrite=True)
+        wrap_backbone(model).save(run.folder.model)
+        save_with_projector(model, run.folder.pretraining)
         if adapters:
             save_adapter(run, adapters)
         summary = {f"{name}_before": value for name, value in before.items()}
@@ -179,9 +212,10 @@ def closing_lines(folder: RunFolder, summary: Json) -> list[str]:
 
 
 def loading_lines(directory: Path) -> list[str]:
-    """The exact lines of Python that load a checkpoint with this package installed."""
+    """The exact lines of Python that load a checkpoint; one of our ViT needs this package for it."""
+    ours = read_object(directory / "config.json").get("model_type") == "visreg_vit"
     return [
-        "import modeling_visreg",
+        *(["import modeling_visreg"] if ours else []),
         "from transformers import AutoImageProcessor, AutoModel",
         f'processor = AutoImageProcessor.from_pretrained("{directory}")',
         f'model = AutoModel.from_pretrained("{directory}").eval()',

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from modeling_visreg import VISRegViTModel
-from modeling_visreg.loading import load_checkpoint, local_directory
+from modeling_visreg.loading import load_checkpoint, local_directory, stored_tensors
 from visreg_training.compat import check_tracing
 
 
@@ -38,8 +38,15 @@ class ExportedViT(nn.Module):
         embeddings.interpolate_pos_encoding = types.MethodType(resampled_positions, embeddings)
 
     def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        outputs = self.model(pixel_values)
+        outputs = self.model(self.whole_patches(pixel_values))
         return outputs.last_hidden_state, outputs.pooler_output
+
+    def whole_patches(self, pixels: torch.Tensor) -> torch.Tensor:
+        """The pixels as they are. A runtime cannot give other sizes this shape; the convolution would cut them off."""
+        patch = self.model.config.patch_size
+        batch, channels, height, width = pixels.shape
+        rows, columns = height // patch, width // patch
+        return pixels.reshape(batch, channels, rows, patch, columns, patch).reshape(pixels.shape)
 
 
 def resampled_positions(embeddings: nn.Module, rows: int, columns: int) -> torch.Tensor:
@@ -104,6 +111,12 @@ def export_checkpoint(checkpoint: str | Path, output: str | Path) -> float:
         for file in sorted(Path(folder).iterdir(), reverse=True):  # the data file, if any, before what refers to it
             file.replace(output.parent / file.name)
     return difference
+
+
+def heads_of(checkpoint: str | Path) -> list[str]:
+    """What a checkpoint has beside its backbone: "classifier", "projector"."""
+    stored = stored_tensors(local_directory(checkpoint))
+    return [head for head in ("classifier", "projector") if any(name.startswith(f"{head}.") for name in stored)]
 
 
 def traced(module: ExportedViT) -> torch.export.ExportedProgram:

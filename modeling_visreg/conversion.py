@@ -46,6 +46,8 @@ _PAPER = {
 _PROJECTOR_POSITIONS = (0, 1, 3, 4, 6)
 _PRETRAINING_FOLDER = "pretraining"
 _SHOWN = 20  # names in a message
+# What heads are called in timm and in other code.
+_HEADS = ("head.", "head_dist.", "fc.", "fc_norm.", "classifier.", "linear.")
 
 
 class ReleasedWeights(NamedTuple):
@@ -135,19 +137,29 @@ def config_from_timm_state_dict(
     return VISRegViTConfig(**fields | overrides)
 
 
-def read_released(path: str | Path) -> ReleasedWeights:
+def read_released(path: str | Path, key: str | None = None, drop_head: bool = False) -> ReleasedWeights:
     """Reads released weights or a training checkpoint of the reference code.
 
     Accepts `.pth` or `.pt` (tensors and plain values only: `weights_only`) and `.safetensors`, which hold either a
     backbone's state dict under timm's names, or a whole network with `backbone.` and `proj.` prefixes, by itself or
-    under the key `net_state_dict`. `_orig_mod.` (torch.compile) and `module.` (DDP) are removed.
+    under the key `net_state_dict`. `_orig_mod.` (torch.compile) and `module.` (DDP) are removed, and the name that a
+    module of Lightning gives the network (`model.`).
+
+    Args:
+        key: of the state dict in the file, such as "model" or "state_dict".
+        drop_head: leave out what is neither backbone nor projector: a classifier, another head, a teacher.
 
     Raises:
-        ValueError: the file is not one of these, or a key of the network is neither backbone nor projector.
+        ValueError: the file is not one of these, or a key of the network is neither backbone nor projector; with what
+            would be right.
     """
-    network = strip_training_prefixes(read_tensors(path))
+    network = strip_training_prefixes(read_tensors(path, (key,) if key else ("net_state_dict",), needed=bool(key)))
+    network = _inner_network(network, path, drop_head)
     if not any(name.startswith("backbone.") for name in network):
-        return ReleasedWeights(network, {})
+        heads = {name for name in network if name.startswith(_HEADS)}
+        if heads and not drop_head:
+            raise ValueError(f"{path} has a head, {_listed(sorted(heads))}: --drop_head converts the rest.")
+        return ReleasedWeights({name: tensor for name, tensor in network.items() if name not in heads}, {})
     parts: dict[str, StateDict] = {"backbone": {}, "proj": {}}
     unknown = []
     for name, tensor in network.items():
@@ -156,9 +168,30 @@ def read_released(path: str | Path) -> ReleasedWeights:
             parts[part][rest] = tensor
         else:
             unknown.append(name)
-    if unknown:
-        raise ValueError(f"{path} holds keys that are neither backbone. nor proj.: {_listed(unknown)}.")
+    if unknown and not drop_head:
+        raise ValueError(
+            f"{path} holds keys that are neither backbone. nor proj.: {_listed(unknown)}; --drop_head leaves them out."
+        )
     return ReleasedWeights(parts["backbone"], parts["proj"])
+
+
+def _inner_network(network: StateDict, path: str | Path, drop_head: bool) -> StateDict:
+    """A network without the name that a module around it gives it: `model.cls_token` -> `cls_token`.
+
+    Raises:
+        ValueError: there are several, or other parts beside it that nobody asked to leave out.
+    """
+    tokens = [name.removesuffix("cls_token") for name in network if name.endswith("cls_token")]
+    found = {token.removesuffix("backbone.") for token in tokens}
+    if "" in found or not found:
+        return network
+    if len(found) > 1:
+        raise ValueError(f"{path} holds several networks, {_listed(sorted(found))}: save the one that is meant.")
+    (prefix,) = found
+    others = sorted(name for name in network if not name.startswith(prefix))
+    if others and not drop_head:
+        raise ValueError(f"{path} holds more than the network {prefix}: {_listed(others)}; --drop_head leaves it out.")
+    return {name.removeprefix(prefix): tensor for name, tensor in network.items() if name.startswith(prefix)}
 
 
 def strip_training_prefixes(state_dict: StateDict) -> StateDict:
@@ -176,6 +209,8 @@ def convert_checkpoint(
     *,
     num_attention_heads: int | None = None,
     image_size: int | tuple[int, int] | None = None,
+    key: str | None = None,
+    drop_head: bool = False,
     overwrite: bool = False,
 ) -> Path:
     """Turns a file that `read_released` reads into a directory that `AutoModel` reads.
@@ -188,6 +223,7 @@ def convert_checkpoint(
         source: `.pth`, `.pt` or `.safetensors`.
         output_dir: written atomically.
         num_attention_heads, image_size: see `config_from_timm_state_dict`.
+        key, drop_head: see `read_released`.
         overwrite: whether to replace a directory that is there and not empty.
 
     Returns:
@@ -196,7 +232,7 @@ def convert_checkpoint(
     Raises:
         ValueError: what is wrong with the file, or `output_dir` is not empty.
     """
-    released = read_released(source)
+    released = read_released(source, key, drop_head)
     sizes = _projector_sizes(released.projector) if released.projector else {}
     config = config_from_timm_state_dict(released.backbone, num_attention_heads, image_size, **sizes)
     backbone = from_timm_state_dict(released.backbone, config)
@@ -322,11 +358,12 @@ def _projector_from_released(projector: StateDict, config: VISRegViTConfig) -> S
     return renamed
 
 
-def read_tensors(path: str | Path, keys: tuple[str, ...] = ("net_state_dict",)) -> StateDict:
+def read_tensors(path: str | Path, keys: tuple[str, ...] = ("net_state_dict",), needed: bool = False) -> StateDict:
     """The tensors of a file of weights, by name; no code in it is run, whatever the file is.
 
     Args:
         path: `.safetensors`; `.pth` or `.pt` hold a state dict by itself or under the first of `keys` that is there.
+        needed: whether one of `keys` has to be there.
 
     Raises:
         ValueError: it is another file, cut, or holds something else than dense tensors with finite values.
@@ -337,14 +374,23 @@ def read_tensors(path: str | Path, keys: tuple[str, ...] = ("net_state_dict",)) 
     if not path.is_file():
         raise ValueError(f"there is no file {path}.")
     content = _unpickled(path) if path.suffix != ".safetensors" else _read_safetensors(path)
+    if needed and not (isinstance(content, dict) and any(content.get(key) is not None for key in keys)):
+        there = _listed(sorted(map(str, content))) if isinstance(content, dict) else type(content).__name__
+        raise ValueError(f"{path} has no {' or '.join(keys)}: it holds {there}.")
     if isinstance(content, dict):
         content = next((content[key] for key in keys if content.get(key) is not None), content)
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}, not a state dict.")
     if others := [str(name) for name, value in content.items() if not _is_dense(name, value)]:
-        raise ValueError(f"{path} is not a state dict: these entries are not tensors: {_listed(others)}.")
+        fitting = [str(name) for name, value in content.items() if _is_state_dict(value)]
+        advice = f" State dicts are under {_listed(fitting)}: --key {fitting[0]} takes one." if fitting else ""
+        raise ValueError(f"{path} is not a state dict: these entries are not tensors: {_listed(others)}.{advice}")
     check_finite(content, str(path))
     return content
+
+
+def _is_state_dict(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value) and all(_is_dense(name, part) for name, part in value.items())
 
 
 def _is_dense(name: Any, value: Any) -> bool:

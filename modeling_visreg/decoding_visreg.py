@@ -9,6 +9,8 @@
 This file travels with each checkpoint as remote code, so it imports nothing of this package.
 """
 
+import io
+import os
 import struct
 import warnings
 from functools import cache
@@ -20,8 +22,9 @@ from PIL import Image
 # Raster formats only: Pillow would otherwise also start Ghostscript for an EPS file.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF", "ICO")
 
-# Decoded RGB of this size takes 180 MB. A larger JPEG is decoded at a half, a quarter or an eighth of its sides.
-MAX_PIXELS = 60_000_000
+# Decoded RGB of this size takes 180 MB. A larger JPEG is decoded at a half, a quarter or an eighth of its sides; other
+# formats are refused, unless the environment allows more: a variable reaches the processes that read images, too.
+MAX_PIXELS = int(os.environ.get("VISREG_MAX_PIXELS", "60000000"))
 REDUCTIONS = (1, 2, 4, 8)  # of a JPEG's sides, in its DCT
 
 # Of a strip, the long side to the short one, beyond which its ends are cut off before it is resized: an image of
@@ -52,6 +55,33 @@ def readable_formats() -> tuple[str, ...]:
         return FORMATS
     pillow_heif.register_heif_opener()
     return (*FORMATS, "HEIF")
+
+
+def open_lazily(content: bytes, formats: tuple[str, ...]) -> Image.Image:
+    """The header of an image file. Long texts in a PNG, which Pillow refuses, are passed over.
+
+    Raises:
+        Exception: whatever Pillow raises for a file that it cannot read.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `reduction_to` is stricter
+        try:
+            return Image.open(io.BytesIO(content), formats=formats)
+        except ValueError as error:
+            if "text" not in str(error).lower() or not content.startswith(_PNG_START):
+                raise
+        return Image.open(io.BytesIO(without_texts(content)), formats=formats)
+
+
+def without_texts(content: bytes) -> bytes:
+    """A PNG without its chunks of text and without its color profile: neither changes what is decoded."""
+    kept, position = [content[:8]], 8
+    while position + 8 <= len(content):
+        length, kind = struct.unpack_from(">I4s", content, position)
+        if kind not in (b"tEXt", b"zTXt", b"iTXt", b"iCCP"):
+            kept.append(content[position : position + length + 12])
+        position += length + 12
+    return b"".join(kept)
 
 
 def orientation(image: Image.Image) -> int:

@@ -10,9 +10,7 @@ The pipelines hand the processor what they were given: those of transformers tur
 """
 
 import base64
-import io
 import os
-import warnings
 from typing import Any
 
 import numpy as np
@@ -32,7 +30,15 @@ from transformers.pipelines.base import Pipeline
 from transformers.pipelines.image_classification import ImageClassificationPipeline
 from transformers.pipelines.image_feature_extraction import ImageFeatureExtractionPipeline
 
-from .decoding_visreg import MAX_PIXELS, readable_formats, reduction_to, resized_crop, upright, values_to_8_bit
+from .decoding_visreg import (
+    MAX_PIXELS,
+    open_lazily,
+    readable_formats,
+    reduction_to,
+    resized_crop,
+    upright,
+    values_to_8_bit,
+)
 
 
 _MODES = (1, 3, 4)  # channels of the arrays that PIL has images of: gray, RGB, RGBA
@@ -133,12 +139,13 @@ def read_image(source: str | os.PathLike, timeout: float | None = None) -> Image
         OSError: Pillow cannot read it.
     """
     content = read_bytes(os.fspath(source), timeout)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the check below is stricter
-        image = Image.open(io.BytesIO(content), formats=readable_formats())
+    image = open_lazily(content, readable_formats())
     reduction = reduction_to(image.size, image.format)
     if reduction is None:
-        raise ValueError(f"an image of {image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are decoded.")
+        raise ValueError(
+            f"an image of {image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are decoded "
+            "(VISREG_MAX_PIXELS allows more)."
+        )
     if reduction > 1:
         image.draft("RGB", (image.width // reduction, image.height // reduction))
     return image

@@ -9,7 +9,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from visreg_training.data import BadImage, MultiCrop, open_stream
 from visreg_training.data.decode import FORMATS, has_image_suffix, image_suffixes, open_image
@@ -187,3 +187,32 @@ def test_what_is_no_regular_file_is_not_waited_for(tmp_path):
         file.truncate(1 << 40)  # holes: it takes no room
     with pytest.raises(BadImage, match="too_large"):
         open_image(None, str(tmp_path / "giant.jpg"))
+
+
+def test_a_photo_of_108_megapixels_is_decoded_reduced():
+    """12,000 x 9,000: at half its sides; a PNG of such a size is refused with the way to allow it."""
+    photo = Image.new("RGB", (12_000, 9_000), (200, 30, 4))
+    file = io.BytesIO()
+    photo.save(file, "JPEG")
+    opened = open_image(file.getvalue())
+    assert opened.size == (12_000, 9_000)
+    image = opened.load()
+    assert image.size == (6_000, 4_500) and image.getpixel((5, 5)) == pytest.approx((200, 30, 4), abs=3)
+    assert open_image(file.getvalue()).load(8).size == (1_500, 1_125)
+    file = io.BytesIO()
+    Image.new("1", (12_000, 9_000)).save(file, "PNG")
+    with pytest.raises(BadImage, match="VISREG_MAX_PIXELS"):
+        open_image(file.getvalue())
+    assert open_image(file.getvalue(), max_pixels=12_000 * 9_000).size == (12_000, 9_000)
+
+
+@pytest.mark.parametrize("texts, length", [(1, 3_000_000), (70, 1_000_000)])
+def test_long_texts_in_a_png_are_passed_over(texts, length):
+    """Of the makers of pictures, which write how they were made: Pillow refuses a text of a megabyte."""
+    texts_of = PngImagePlugin.PngInfo()
+    for number in range(texts):
+        texts_of.add_text(f"text {number}", "x" * length, zip=True)
+    file = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 255, (9, 7, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(file, "PNG", pnginfo=texts_of)
+    assert np.array_equal(np.asarray(open_image(file.getvalue()).load()), pixels)

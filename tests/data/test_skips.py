@@ -9,7 +9,7 @@ from datasets import ClassLabel, Dataset, Features, Image
 
 from helpers import forked
 from visreg_training.data import BadDataError, MultiCrop, PretrainingLoader, open_stream
-from visreg_training.data.skips import SkipLog
+from visreg_training.data.skips import BadDataError, SkipLog, skip_record
 
 
 @pytest.fixture
@@ -90,6 +90,24 @@ def test_a_few_bad_photos_stop_no_run(share, images, allowed):
     log.add(allowed, [bad(number) for number in range(allowed)])
     with pytest.raises(BadDataError, match=rf"^{allowed + 1} of {images} images .*\(--max_bad_share allows more\)"):
         log.add(1, [bad(allowed)])
+
+
+@pytest.mark.parametrize("bad", [range(8), range(52, 60)])
+def test_of_images_that_are_read_once_the_share_does_not_depend_on_their_order(bad):
+    """8 of 60 are too many, first or last; 5 are few; more than the share of all there are end it at once."""
+
+    def read(bad, total=60):
+        log = SkipLog(total=total, at_end=True)
+        for number in range(60):
+            log.add(1, [skip_record("corrupt", str(number), f"{number}.jpg", "cut")] if number in bad else [])
+        log.finish()
+        return log
+
+    with pytest.raises(BadDataError, match=r"of 60 images cannot be read .* \d+\.jpg"):
+        read(bad)
+    with pytest.raises(BadDataError, match="8 of 60"):
+        read(bad, total=None)
+    assert read(list(bad)[:5]).counts["corrupt"] == 5
 
 
 def test_an_image_that_is_skipped_in_every_epoch_counts_once():

@@ -275,6 +275,12 @@ def test_the_caption_names_the_probes_only_where_there_are_any(run, probed):
     assert "effective rank" in text and ("online probes, gradient norm" in text) == probed
 
 
+@pytest.mark.parametrize("license", ["agpl-3.0", "eupl-1.1", "cc-by-nc-nd-4.0"])
+def test_licenses_of_the_hubs_own_list_are_taken(run, license):
+    assert header_of(write_card(run, license=license))["license"] == license
+    assert check_card(run / "model/README.md") == []
+
+
 def test_the_license_that_was_chosen_stays(run):
     assert header_of(write_card(run, license="cc-by-4.0"))["license"] == "cc-by-4.0"
     assert header_of(write_card(run))["license"] == "cc-by-4.0"

@@ -10,7 +10,7 @@ from packaging.version import Version
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from modeling_visreg import VISRegViTModel
+from modeling_visreg import VISRegViTConfig, VISRegViTForImageClassification, VISRegViTModel, save_checkpoint
 from modeling_visreg.modeling_visreg import resampling_matrix
 from visreg_hub_cards import export
 from visreg_training.commands.export import main
@@ -110,3 +110,19 @@ def test_a_difference_that_is_not_a_number_is_no_match(run):
 
     with torch.no_grad():
         assert export.largest_difference(model, broken) == float("inf")
+
+
+@needs_export
+def test_a_size_that_the_patch_does_not_divide_is_refused_and_a_head_is_named(tmp_path, capsys):
+    config = VISRegViTConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=4, image_size=32, patch_size=8)
+    save_checkpoint(VISRegViTForImageClassification(config), tmp_path / "model")
+    main(["--model", str(tmp_path / "model"), "--output", str(tmp_path / "model.onnx")])
+    assert "left out: the classifier of this checkpoint" in capsys.readouterr().err
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", options)
+    run = lambda height, width: session.run(None, {"pixel_values": np.zeros((1, 3, height, width), np.float32)})  # noqa: E731
+    assert run(40, 24)[0].shape == (1, 16, 32)
+    for height, width in ((33, 32), (32, 39)):
+        with pytest.raises(Exception, match="cannot be reshaped"):
+            run(height, width)

@@ -21,6 +21,8 @@ from modeling_visreg import (
     to_released,
     to_timm_state_dict,
 )
+from visreg_training.commands.convert import main as convert
+from visreg_training.errors import UserError
 from visreg_training.run_folder import CODE_FILES
 
 
@@ -227,3 +229,40 @@ def test_a_directory_without_the_backbone_does_not_pass_for_one(tmp_path, model)
 def test_conversion_does_not_need_timm(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)  # import timm raises
     importlib.reload(importlib.import_module("modeling_visreg.conversion"))
+
+
+def test_files_of_other_trainers_convert_and_say_how(tmp_path, timm_weights, capsys):
+    """A key, the module of Lightning around the network, a head, a size of two numbers: by the command."""
+    names = {"classifier": {"head.weight": torch.zeros(3, 4), "head.bias": torch.zeros(3)}}
+    files = {
+        "keyed.pth": {"model": timm_weights, "epoch": 3},
+        "lightning.pth": {"state_dict": {f"model.{name}": value for name, value in timm_weights.items()}, "epoch": 3},
+        "headed.pth": timm_weights | names["classifier"],
+        "beside.pth": {f"model.{name}": value for name, value in timm_weights.items()}
+        | {"probe.weight": torch.ones(2)},
+    }
+    for name, content in files.items():
+        torch.save(content, tmp_path / name)
+    refused = {
+        "keyed.pth": "--key model takes one",
+        "lightning.pth": "--key state_dict takes one",
+        "headed.pth": "--drop_head",
+        "beside.pth": "probe.weight; --drop_head",
+    }
+    flags = {"keyed.pth": ["--key", "model"], "lightning.pth": ["--key", "state_dict"]}
+    for name, words in refused.items():
+        arguments = [str(tmp_path / name), str(tmp_path / f"{name}.out")]
+        with pytest.raises(UserError, match=words):
+            convert(arguments)
+        assert not (tmp_path / f"{name}.out").exists()
+        convert([*arguments, *flags.get(name, ["--drop_head"]), "--image_size", "32", "32"])
+        back = to_timm_state_dict(
+            VISRegViTModel.from_pretrained(tmp_path / f"{name}.out").state_dict(),
+            VISRegViTModel.from_pretrained(tmp_path / f"{name}.out").config,
+        )
+        assert back.keys() == timm_weights.keys()
+        assert all(torch.equal(back[key], timm_weights[key]) for key in back)
+    with pytest.raises(UserError, match=r"has no teacher: it holds epoch, model"):
+        convert([str(tmp_path / "keyed.pth"), str(tmp_path / "none"), "--key", "teacher"])
+    with pytest.raises(UserError, match="not 3 numbers"):
+        convert([str(tmp_path / "keyed.pth"), str(tmp_path / "none"), "--image_size", "1", "2", "3"])

@@ -4,7 +4,7 @@
 
 from pathlib import Path
 
-from ..errors import setting_up
+from ..errors import UserError, setting_up
 from ..parser import OneLineParser
 
 
@@ -16,10 +16,20 @@ def main(argv: list[str]) -> None:
     )
     parser.add_argument("output", type=Path, help="directory to make, or .pth, .pt, .safetensors for the way back")
     parser.add_argument("--num_attention_heads", type=int, help="where the width does not tell (default: the paper's)")
-    parser.add_argument("--image_size", type=int, help="native size in pixels, where the grid does not tell")
+    parser.add_argument(
+        "--image_size",
+        type=int,
+        nargs="+",
+        help="side, or height and width, in pixels, where the grid does not tell",
+    )
+    parser.add_argument("--key", help="of the state dict in the file, such as model or state_dict")
+    parser.add_argument("--drop_head", action="store_true", help="leave out what is neither backbone nor projector")
     parser.add_argument("--license", help="of the weights, for the card; the released ones bring CC BY-NC 4.0")
     parser.add_argument("--overwrite", action="store_true", help="replace the output")
     given = parser.parse_args(argv)
+    size = given.image_size
+    if size is not None and len(size) > 2:
+        raise UserError(f"--image_size takes one side, or height and width, not {len(size)} numbers")
     with setting_up():
         from modeling_visreg import convert_checkpoint, to_released
         from visreg_hub_cards import origin_of, write_converted_card
@@ -33,7 +43,9 @@ def main(argv: list[str]) -> None:
                 given.source,
                 given.output,
                 num_attention_heads=given.num_attention_heads,
-                image_size=given.image_size,
+                image_size=size and (size[0] if len(size) == 1 else tuple(size)),
+                key=given.key,
+                drop_head=given.drop_head,
                 overwrite=given.overwrite,
             )
             write_converted_card(written, source=given.source.name, license=given.license)

@@ -9,11 +9,9 @@ animations (first frame). What cannot raises `BadImage`; the loader counts it an
     image = opened.load(reduction=2)    # pixels; a JPEG decoded at 1/2 of its size
 """
 
-import io
 import os
 import stat
 import struct
-import warnings
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -107,12 +105,14 @@ class OpenedImage:
         size: (width, height) in pixels once upright, at full resolution.
         orientation: EXIF orientation, 1 (upright) to 8.
         content: of the image file.
+        least: a JPEG of too many pixels is decoded at 1/least of its size.
     """
 
     image: Image.Image
     size: tuple[int, int]
     orientation: int
     content: bytes = field(repr=False)
+    least: int = 1
 
     def load(self, reduction: int = 1) -> Image.Image:
         """Pixels as upright RGB.
@@ -122,7 +122,7 @@ class OpenedImage:
                 formats come at full size; read the scale off the returned image.
         """
         try:
-            return decoding.upright(self.image, reduction)
+            return decoding.upright(self.image, max(reduction, self.least))
         except Exception as error:
             raise _bad(error) from error
 
@@ -163,7 +163,8 @@ def open_image(data: bytes | None, path: str | None = None, max_pixels: int = MA
     Args:
         data: the file's content; None to read `path`.
         path: a local file, used when there is no data.
-        max_pixels: larger images (width x height) are refused before they are decoded.
+        max_pixels: a larger JPEG (width x height) is decoded reduced, so that it has no more; other formats are
+            refused from their header, before memory is touched.
 
     Raises:
         BadImage: with the kind of trouble.
@@ -175,14 +176,14 @@ def open_image(data: bytes | None, path: str | None = None, max_pixels: int = MA
             data = _content(path)
         if not data:
             raise BadImage("empty", "zero bytes")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's own size warning: the check below is stricter
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image = decoding.open_lazily(data, FORMATS)
         width, height = image.size
-        if width * height > max_pixels:
-            raise BadImage("too_large", f"{width} x {height} pixels, allowed are {max_pixels}")
+        least = decoding.reduction_to(image.size, image.format, max_pixels)
+        if least is None:
+            allowed = f"{width} x {height} pixels, allowed are {max_pixels} (VISREG_MAX_PIXELS sets them)"
+            raise BadImage("too_large", allowed)
         turn = decoding.orientation(image)
-        return OpenedImage(image, (height, width) if turn >= 5 else (width, height), turn, data)
+        return OpenedImage(image, (height, width) if turn >= 5 else (width, height), turn, data, least)
     except Exception as error:
         raise _bad(error) from error
 

@@ -34,6 +34,7 @@ class SkipLog:
         enough: images after which the share is checked: 1000, or an epoch where that is shorter.
         shards: files of a stream, for the share of those that cannot be read.
         total: images there are, None where that is unknown.
+        at_end: of images that are read once: the share is of all of them, and `finish` checks it.
         flag: of the command that allows more, for the message; "" where there is none.
     """
 
@@ -44,9 +45,11 @@ class SkipLog:
     enough: int = _FEWEST
     shards: int = 1
     total: int | None = None
+    at_end: bool = False
     flag: str = ""
     _listed: set = field(default_factory=set)
     _files: set = field(default_factory=set)  # those of `_listed` that are no images
+    _last: dict | None = None
     _lost: dict[str, float] = field(default_factory=dict)
 
     def add(self, seen: int, skipped: list[dict]) -> None:
@@ -67,10 +70,28 @@ class SkipLog:
                 f"(the last one, {files[-1]['id']}: {files[-1]['detail']}), "
                 f"more than the allowed share {self.max_bad_share:g}{self._advice()}."
             )
-        bad, images = len(self._listed) - len(self._files), min(self.seen, self.total or self.seen)
+        if not skipped:
+            return
+        self._last = skipped[-1]
+        if self.at_end and self.total:
+            self._judge(self.total)  # so many are too many whatever comes
+        elif self.seen >= self.enough:
+            self._judge(min(self.seen, self.total or self.seen))
+
+    def finish(self) -> None:
+        """Checks the share at the end of the images, where it does not depend on when the bad ones came.
+
+        Raises:
+            BadDataError: as `add`.
+        """
+        if self._last is not None:
+            self._judge(min(self.seen, self.total or self.seen))
+
+    def _judge(self, images: int) -> None:
+        bad = len(self._listed) - len(self._files)
         few = min(_FEW, images // 4) if self.max_bad_share else 0
-        if skipped and self.seen >= self.enough and bad > max(few, self.max_bad_share * images):
-            raise BadDataError(self._too_many(bad, images, skipped[-1]))
+        if self._last is not None and bad > max(few, self.max_bad_share * images):
+            raise BadDataError(self._too_many(bad, images, self._last))
 
     def note(self, skipped: list[dict]) -> None:
         """Counts and lists records without checking the share: what was accepted before."""

@@ -172,7 +172,10 @@ def readable(
         except BadImage as error:
             return position, raw, error
 
-    log = SkipLog(enough=min(1000, source.num_examples or 1000), total=source.num_examples)
+    total = source.num_examples
+    if total is not None:
+        total = len(range(rank, min(total, total if options.limit is None else options.limit), world))
+    log = SkipLog(total=total, at_end=True)
     for position, raw, pixels in threaded(load, share(source, options, rank, world)):
         if isinstance(pixels, BadImage):
             logger.warning("Left out image %s (%s): %s", raw.id, raw.path, pixels)
@@ -182,6 +185,7 @@ def readable(
         if paths is not None:
             paths[raw.id] = source.file_name(raw)
         yield position, pixels, raw.label, raw.id
+    log.finish()
 
 
 def share(source: Source, options: FeatureOptions, rank: int, world: int) -> Iterator[tuple[int, RawExample]]:

@@ -14,6 +14,7 @@ from visreg_training.backbones import open_backbone
 from visreg_training.commands import visualize
 from visreg_training.errors import UserError
 from visreg_training.evaluation.reports import pictures
+from visreg_training.evaluation.reports.drawing import read_images
 
 
 def test_colors_are_principal_components():
@@ -166,3 +167,14 @@ def test_neighbors_need_no_flag_and_never_find_the_query(checkpoint, tmp_path, s
     width = Image.open(tmp_path / "near.png").width
     pictures_in_a_row = (width - 6) // (112 + 6)
     assert pictures_in_a_row == (1 + 4 if splits == ("",) else 1 + 5)
+
+
+def test_pictures_are_taken_of_subfolders_without_what_cannot_be_read(tmp_path, caplog):
+    (tmp_path / "a/b").mkdir(parents=True)
+    Image.new("RGB", (9, 8), (1, 2, 3)).save(tmp_path / "a/b/good.png")
+    (tmp_path / "a/bad.png").write_bytes(b"no image")
+    (image,) = read_images([tmp_path], 4)
+    assert image.size == (9, 8) and "bad.png" in caplog.text
+    (tmp_path / "a/b/good.png").unlink()
+    with pytest.raises(ValueError, match="none of the 1 images"):
+        read_images([tmp_path], 4)

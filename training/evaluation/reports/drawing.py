@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The pictures of `visreg visualize`: what each is of, its options, and how images come to it."""
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,6 +19,9 @@ from ..protocols.knn import KnnOptions, knn
 from ..splits import Sources, label_map, load_task, renumbered
 from . import pictures
 from .picture_options import ConfusionOptions, ImagesOptions, MapOptions, NeighborOptions, PcaOptions, ShownOptions
+
+
+logger = logging.getLogger(__name__)
 
 
 def draw_pca(backbones: Sequence[Backbone], options: PcaOptions, _taken: FeatureOptions, output: Path) -> Path:
@@ -96,23 +100,30 @@ DRAWN_BY: dict[str, Callable[..., Path]] = {
 
 
 def read_images(paths: Sequence[Path], count: int | None) -> list[Image.Image]:
-    """Images of files and folders, by name.
+    """Images of files and of folders with all that is in them, by name; what cannot be read is left out.
 
     Raises:
-        ValueError: there is none, or one cannot be read.
+        ValueError: there is none, or none that can be read.
     """
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            files += sorted(file for file in path.iterdir() if has_image_suffix(file))
+            files += sorted(file for file in path.rglob("*") if has_image_suffix(file))
         else:
             files.append(path)
     if not files:
         raise ValueError(f"there are no images in {', '.join(map(str, paths))}")
-    try:
-        return [open_image(None, str(file)).load() for file in files[:count]]
-    except BadImage as error:
-        raise ValueError(f"an image cannot be read: {error}") from error
+    images: list[Image.Image] = []
+    for file in files:
+        if count is not None and len(images) >= count:
+            break
+        try:
+            images.append(open_image(None, str(file)).load())
+        except BadImage as error:
+            logger.warning("Left out %s: %s", file, error)
+    if not images:
+        raise ValueError(f"none of the {len(files)} images in {', '.join(map(str, paths))} can be read")
+    return images
 
 
 def _only(backbones: Sequence[Backbone], what: str) -> Backbone:

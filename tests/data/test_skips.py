@@ -9,7 +9,7 @@ from datasets import ClassLabel, Dataset, Features, Image
 
 from helpers import forked
 from visreg_training.data import BadDataError, MultiCrop, PretrainingLoader, open_stream
-from visreg_training.data.skips import BadDataError, SkipLog, skip_record
+from visreg_training.data.skips import SkipLog, skip_record
 
 
 @pytest.fixture

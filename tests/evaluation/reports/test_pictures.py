@@ -48,16 +48,18 @@ def test_images_of_any_size_are_fitted_to_the_patch(checkpoint):
 
 def test_a_strip_is_shown_in_its_middle(checkpoint, tmp_path):
     """All of 2 x 60,000 pixels would be 7.5 million patches, each of which attends to each; it hung for hours."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
     strip = Image.new("RGB", (2, 60_000), "red")
     strip.paste("blue", (0, 29_900, 2, 30_100))
-    strip.save(tmp_path / "strip.jpg", quality=100, subsampling=0)
-    strip.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "wide.png")
+    strip.save(photos / "strip.jpg", quality=100, subsampling=0)
+    strip.transpose(Image.Transpose.ROTATE_90).save(photos / "wide.png")
     backbone = open_backbone(checkpoint)
-    fitted = pictures.fitted(Image.open(tmp_path / "strip.jpg"), backbone, None)
+    fitted = pictures.fitted(Image.open(photos / "strip.jpg"), backbone, None)
     assert fitted.size == (16, 64) and fitted.getpixel((8, 32))[2] > 200
     for kind in ("pca", "attention"):
         out = tmp_path / f"{kind}.png"
-        visualize.main([kind, "--model", checkpoint, "--images", str(tmp_path), "--output", str(out)])
+        visualize.main([kind, "--model", checkpoint, "--images", str(photos), "--output", str(out)])
         assert out.is_file()
         out.unlink()
 

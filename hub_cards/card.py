@@ -18,6 +18,7 @@ from .allowlist import refuse_linked_records
 from .figures import Figure, copy_figures
 from .header import HEADER, parse_card, read_card_text
 from .license import (
+    CARRIED,
     KNOWN,
     Origin,
     chosen_license,
@@ -165,10 +166,13 @@ def card_header(
     """The YAML header, as huggingface_hub's own class makes it."""
     sources = [metadata.source.get("dataset")] if metadata.source.get("revision") else []
     evaluated = [_eval_result(result) for result in results if result.role == "after"]
+    link = origin.base_model and f"https://huggingface.co/{origin.base_model}"
     return ModelCardData(
         library_name="timm" if "architecture" in metadata.config else "transformers",
         pipeline_tag="image-classification" if class_count(metadata) else "image-feature-extraction",
         license=license,
+        license_name="see-base-model" if license == CARRIED else None,
+        license_link=link if license == CARRIED else None,
         base_model=origin.base_model,
         datasets=[source for source in sources if is_hub_id(str(source))] or None,
         metrics=sorted({slug(result.metric) for result in results}) or None,
@@ -207,7 +211,7 @@ def check_card(path: Path) -> list[str]:
 def _header_problems(data: ModelCardData) -> Iterator[str]:
     header = data.to_dict()
     yield from (f"the header has no {name}" for name in REQUIRED if not header.get(name))
-    if data.license and data.license not in KNOWN:
+    if data.license and data.license not in (*KNOWN, CARRIED):
         yield f"license: '{plain(data.license)}' is not one of {', '.join(KNOWN)}"
     for name in ("datasets", "base_model"):
         given = header.get(name) or []

@@ -91,6 +91,10 @@ KNOWN = {
 }
 
 
+# Of weights under a license of their own (DINOv3's): what is made of them keeps it, and its card leads to theirs.
+CARRIED = "other"
+
+
 class Origin(NamedTuple):
     """Where weights come from: the Hub id they derive from, and their license; None where that is not known."""
 
@@ -165,7 +169,7 @@ def origin_of_card(text: str) -> Origin:
 def _checked_origin(base_model: Any, license: Any) -> Origin:
     """What a file states, without what is no Hub id or no known license."""
     base = base_model if isinstance(base_model, str) and is_hub_id(base_model) else None
-    return Origin(base, license if isinstance(license, str) and license in KNOWN else None)
+    return Origin(base, license if isinstance(license, str) and license in (*KNOWN, CARRIED) else None)
 
 
 def chosen_license(asked: str | None, origin: Origin) -> str | None:
@@ -174,6 +178,10 @@ def chosen_license(asked: str | None, origin: Origin) -> str | None:
     Raises:
         ValueError: the name is not known, or non-commercial weights would become free for any use.
     """
+    if origin.license == CARRIED:
+        if asked not in (None, CARRIED):
+            raise ValueError(f"the weights derive from weights with a license of their own and keep it, not {asked}.")
+        return CARRIED
     if asked is not None and asked not in KNOWN:
         raise ValueError(f"license '{asked}' is not one of the Hub's that are known here: {', '.join(KNOWN)}.")
     bound = origin.license is not None and "-nc-" in origin.license
@@ -183,8 +191,8 @@ def chosen_license(asked: str | None, origin: Origin) -> str | None:
 
 
 def license_name(license: str) -> str:
-    """The name of a known license."""
-    return KNOWN[license]
+    """The name of a known license, or of one that weights brought."""
+    return "that of the weights they derive from" if license == CARRIED else KNOWN[license]
 
 
 def is_hub_id(name: str) -> bool:

@@ -74,7 +74,7 @@ class RunMetadata:
     def network(self) -> str:
         """What kind of network it is, in words."""
         names = self.config.get("architectures") or [self.config.get("architecture")]
-        return f"A network of another family (`{plain(names[0])}`)" if self.other_family else "A Vision Transformer"
+        return f"A network of another family ({plain(names[0])})" if self.other_family else "A Vision Transformer"
 
     @property
     def recipe(self) -> dict[str, Any]:

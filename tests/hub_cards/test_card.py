@@ -382,6 +382,19 @@ def test_weights_of_unknown_license_have_none(run, records):
     assert header_of(write_card(run, license="mit"))["license"] == "mit"
 
 
+def test_a_license_of_its_own_is_carried_over_and_never_replaced(run, records):
+    """As DINOv3's, which the Hub calls other: the card leads to the weights it came with."""
+    (recipe, record, summary), write = records
+    record["origin"] = {"base_model": "somebody/weights", "license": "other"}
+    write(run, recipe | {"initialize_from": "somebody/weights"}, record, summary)
+    path = write_card(run)
+    assert header_of(path)["license"] == "other" and check_card(path) == []
+    assert header_of(path)["license_link"] == "https://huggingface.co/somebody/weights"
+    assert header_of(write_card(run))["license"] == "other"
+    with pytest.raises(ValueError, match="a license of their own"):
+        write_card(run, license="mit")
+
+
 @pytest.mark.parametrize(
     "change, problem",
     [

@@ -85,7 +85,7 @@ def network(run: Run) -> tuple[str | None, Json, str]:
     backbone = run.model.interface
     line = f"{type(backbone.module).__name__} of {backbone.name}, feature of width {backbone.width}"
     if frozen := sum(not parameter.requires_grad for parameter in backbone.module.parameters()):
-        line += f" ({frozen} of its tensors take no part in it and stay as they are)"
+        line += f" ({frozen} of its tensors stay as they are)"
     if has_batch_norm(backbone.module):
         line += ", batch norm over the views of one size"
     return Path(backbone.name).name, backbone.config_dict(), line

@@ -13,8 +13,8 @@ from packaging.version import Version
 
 ROOT = Path(__file__).parent.parent
 SETUP = ast.parse((ROOT / "setup.py").read_text(encoding="utf-8"))
-# Behind an extra, or torch's own.
-OPTIONAL = {"umap", "onnxruntime", "onnx", "onnxscript", "timm", "peft", "gradio", "triton"}
+# Behind an extra, torch's own, or used where it is installed.
+OPTIONAL = {"umap", "onnxruntime", "onnx", "onnxscript", "timm", "peft", "gradio", "triton", "pillow_heif"}
 
 
 def required() -> dict[str, Version]:

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-oldest test-newest test-slow test-gpu soak lint bench bench-step bench-gpu clean
+.PHONY: demo test test-oldest test-newest test-slow test-gpu soak fuzz lint bench bench-step bench-gpu clean
 
 # The tools that a target needs are stamped, so that a second call starts at once.
 $(BIN)/python:
@@ -64,6 +64,10 @@ test-gpu: .venv/tested
 # Forty kills of two runs, and the weights of unbroken ones.
 soak: .venv/tested
 	$(BIN)/python tests/soak.py
+
+# Commands on mutated files for half an hour; MINUTES and SEED change it.
+fuzz: .venv/tested
+	$(BIN)/python tests/fuzz.py --minutes $(or $(MINUTES),30) --seed $(or $(SEED),0)
 
 bench: .venv/benched
 	$(BIN)/python -m benchmarks.objective --output benchmarks/figures

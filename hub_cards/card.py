@@ -211,8 +211,8 @@ def check_card(path: Path) -> list[str]:
 def _header_problems(data: ModelCardData) -> Iterator[str]:
     header = data.to_dict()
     yield from (f"the header has no {name}" for name in REQUIRED if not header.get(name))
-    if data.license and data.license not in (*KNOWN, CARRIED):
-        yield f"license: '{plain(data.license)}' is not one of {', '.join(KNOWN)}"
+    if data.license and str(data.license) not in (*KNOWN, CARRIED):
+        yield f"license: '{plain(str(data.license))}' is not one of {', '.join(KNOWN)}"
     for name in ("datasets", "base_model"):
         given = header.get(name) or []
         for value in [given] if isinstance(given, str) else given:

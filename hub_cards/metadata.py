@@ -13,6 +13,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from visreg_training.bounded import check_shape
 from visreg_training.run_folder import RunFolder, read_object
 
 from .allowlist import is_other_family
@@ -21,6 +22,27 @@ from .markup import plain
 
 
 logger = logging.getLogger(__name__)
+
+# The types of what is looked at in files that anybody may have edited.
+_NUMBER = int | float
+_DATA = {"dataset": str, "config": str, "split": str, "revision": str, "num_examples": _NUMBER, "fingerprint": str}
+_TAKEN = {"layers": _NUMBER, "pooling": str, "limit": _NUMBER, "transform": {"size": [_NUMBER]}}
+_SELECTION = {"on": str}
+EVALUATION = {
+    **dict.fromkeys(("protocol", "dataset", "config", "split", "revision", "metric"), str),
+    "model": {"weights": str},
+    "value": _NUMBER,
+    "interval": [_NUMBER],
+    "metrics": {},
+    "settings": {"solver": str, "protocol": str},
+    "features": _TAKEN,
+    "selection": _SELECTION,
+    "data": {"train": _DATA, "test": _DATA},
+    "notes": [str],
+}
+RECORD = {"plan": {}, "source": _DATA, "held_out": _DATA, "environment": {}, "model": {"name": str}, "origin": {}}
+_MEASURED = {"settings": {"knn": {}, "linear": {}}, "features": _TAKEN, "train": _DATA, "notes": [str]}
+SUMMARY = {"evaluation": _MEASURED}
 
 
 @dataclass
@@ -88,14 +110,14 @@ def read_metadata(folder: RunFolder, model: Path) -> RunMetadata:
     Raises:
         ValueError: a file of the run is not what it should be.
     """
-    recipe, record = read_object(folder.recipe), public(read_object(folder.record))
-    summary = public(read_object(folder.summary))
+    recipe, record = read_object(folder.recipe), public(read_shaped(folder.record, RECORD))
+    summary = public(read_shaped(folder.summary, SUMMARY))
     records = {folder.recipe.name: public_recipe(recipe), folder.record.name: record, folder.summary.name: summary}
     newest = None if folder.finished() else folder.newest_checkpoint()
     return RunMetadata(
         folder=folder,
         records={name: content for name, content in records.items() if content},
-        initialized_from=recipe.get("initialize_from"),
+        initialized_from=start if isinstance(start := recipe.get("initialize_from"), str) else None,
         plan=_present(record.get("plan")),
         source=_present(record.get("source")),
         held_out=_present(record.get("held_out")),
@@ -110,9 +132,20 @@ def read_metadata(folder: RunFolder, model: Path) -> RunMetadata:
     )
 
 
+def read_shaped(path: Path, shape: dict[str, Any]) -> dict[str, Any]:
+    """`read_object`, whose values are of the types that a card takes them for.
+
+    Raises:
+        ValueError: it cannot be read, or a value is of another type; the message names the file and the value.
+    """
+    content = read_object(path)
+    check_shape(content, shape, str(path))
+    return content
+
+
 def own_evaluations(folder: RunFolder, model: Path) -> dict[str, Any]:
     """Results in evaluation/, by file name. Those of other weights are left out, and named in the log."""
-    found = {path.name: public(read_object(path)) for path in sorted(folder.evaluation.glob("*.json"))}
+    found = {path.name: public(read_shaped(path, EVALUATION)) for path in sorted(folder.evaluation.glob("*.json"))}
     stated = {name: digest for name, content in found.items() if (digest := measured_weights(content))}
     if not stated:
         return found
@@ -153,8 +186,7 @@ def _digest_of_other(model: Path) -> str:
 
 def measured_weights(result: dict[str, Any]) -> str | None:
     """The digest of the weights that a result was measured on, None where its file does not say."""
-    model = result.get("model")
-    return model.get("weights") if isinstance(model, dict) else None
+    return (result.get("model") or {}).get("weights")
 
 
 def public_recipe(recipe: dict[str, Any]) -> dict[str, Any]:

@@ -87,8 +87,9 @@ def summary_results(metadata: RunMetadata) -> list[Result]:
     for kind, known in SUMMARY.items():
         content = {"protocol": kind, "data": {"train_images": measured.get("train_images")}} | known
         if measured:
-            content |= {"settings": measured["settings"][kind], "features": measured["features"]}
-            content["data"] |= {"train": measured["train"], "test_images": measured.get("test_images")}
+            settings = (measured.get("settings") or {}).get(kind)
+            content |= {"settings": settings, "features": measured.get("features")}
+            content["data"] |= {"train": measured.get("train"), "test_images": measured.get("test_images")}
         shared = {
             "images": measured.get("test_images") or held_out.get("num_examples"),
             "how": measurement(content),
@@ -107,9 +108,10 @@ def summary_results(metadata: RunMetadata) -> list[Result]:
 
 def evaluation_result(content: dict[str, Any]) -> Result | None:
     """The result in a file of `visreg evaluate`, or None if it has no finite value."""
-    if not {"protocol", "dataset", "metric", "value"} <= content.keys() or not is_number(content["value"]):
+    named = all(content.get(name) is not None for name in ("protocol", "dataset", "metric"))
+    if not named or not is_number(content.get("value")):
         return None
-    low, high = content.get("interval") or (None, None)
+    low, high = interval if len(interval := content.get("interval") or ()) == 2 else (None, None)
     return Result(
         str(content["protocol"]),
         protocol_label(content),
@@ -138,10 +140,10 @@ def protocol_label(content: dict[str, Any]) -> str:
         label += f" ({solver})"
     layers = (content.get("features") or {}).get("layers")
     if is_number(layers):
-        label += f", frozen {POOLINGS[content['features'].get('pooling') or 'cls']}"
+        label += f", frozen {POOLINGS.get(content['features'].get('pooling') or 'cls', 'features')}"
         label += f" of the last {layers} blocks" if layers > 1 else ""
     size = ((content.get("features") or {}).get("transform") or {}).get("size")
-    if size:
+    if size and len(size) == 2:
         label += f" at {size[0]} px" if size[0] == size[1] else f" at {size[0]} x {size[1]} px"
     if is_number(learned_from := (content.get("data") or {}).get("train_images")):
         label += f", learned from {learned_from:,} images"

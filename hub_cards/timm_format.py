@@ -11,6 +11,7 @@ is not needed.
 from pathlib import Path
 from typing import Any
 
+from visreg_training.bounded import check_shape
 from visreg_training.run_folder import read_object, write_json
 
 
@@ -43,7 +44,10 @@ def timm_keys(config: Any, directory: Path) -> dict[str, Any]:
     """The keys of config.json that timm reads. The registered name only says which class; sizes are arguments."""
     height, width = config.native_size
     processor = read_object(directory / "preprocessor_config.json")
-    edge = processor["size"]["shortest_edge"]
+    check_shape(processor, {"size": {"shortest_edge": int}}, "preprocessor_config.json")
+    edge = (processor.get("size") or {}).get("shortest_edge")
+    if not edge:
+        raise ValueError(f"{directory / 'preprocessor_config.json'} says no shortest edge, which timm needs")
     return {
         "architecture": "vit_base_patch16_224",
         "num_classes": 0,

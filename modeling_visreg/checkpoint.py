@@ -12,6 +12,7 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -159,6 +160,7 @@ def atomic_directory(directory: str | Path, overwrite: bool = False, durable: bo
     lock = _lock(staging)
     try:
         yield staging
+        _follow_umask(staging)
         if durable:
             _flush(staging, *staging.rglob("*"))
         _replace(directory, staging, directory.with_name(f".{directory.name}.{unique}.old"))
@@ -218,6 +220,17 @@ def _replace(directory: Path, staging: Path, aside: Path) -> None:
         if aside_lock is not None:
             os.close(aside_lock)
     shutil.rmtree(aside, ignore_errors=True)  # a leftover by now: of no consequence
+
+
+def _follow_umask(directory: Path) -> None:
+    """Gives files the permissions of any new one: safetensors makes those of its own for their owner only."""
+    probe = directory / f".{uuid.uuid4().hex}"
+    probe.touch()
+    mode = stat.S_IMODE(probe.stat().st_mode)
+    probe.unlink()
+    for path in directory.rglob("*"):
+        if path.is_file() and not path.is_symlink() and stat.S_IMODE(path.stat().st_mode) != mode:
+            path.chmod(mode)
 
 
 def _flush(*paths: Path) -> None:

@@ -100,7 +100,7 @@ def read_config(directory: str | Path) -> VISRegViTConfig:
         if labels := content.get("id2label"):
             config.id2label = {int(number): str(label) for number, label in labels.items()}
             config.label2id = {label: number for number, label in config.id2label.items()}
-    except (ValueError, TypeError, AttributeError, StrictDataclassError) as error:
+    except (ValueError, TypeError, AttributeError, LookupError, StrictDataclassError) as error:
         raise ValueError(f"{path}: {_one_line(error)}") from error
     for name in ("hidden_act", "projector_act"):
         if (activation := getattr(config, name)) not in ACT2FN:

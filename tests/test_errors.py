@@ -3,6 +3,7 @@
 """What a machine does to a command (disk, memory, a killed worker) is one line and code 3, never a traceback."""
 
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from helpers import fork_server, forked
+from visreg_training.compat import empty_shared
+from visreg_training.errors import failure_of_machine
 
 
 pytestmark = pytest.mark.cpu
@@ -233,3 +236,17 @@ def test_weights_that_are_not_finite_are_named_by_every_command(checkpoint, tmp_
     for command in commands:
         assert_one_line(visreg(*command), 2, "not finite: layernorm.weight")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model"]
+
+
+def test_shared_memory_that_is_full_is_one_line_with_its_flag():
+    """What docker's 64 MB of /dev/shm are to a worker; a file that may not grow is the same to torch."""
+    before, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        with pytest.raises(RuntimeError) as caught:
+            empty_shared((1 << 20,), torch.uint8)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert "--shm-size" in failure_of_machine(caught.value)
+    assert "--num_workers 0" in failure_of_machine(caught.value)

@@ -55,12 +55,56 @@ def parse_json(text: str) -> Any:
     """The value of a JSON text.
 
     Raises:
-        ValueError: it is none, or nested beyond what the parser's stack holds.
+        ValueError: it is none, or nested deeper than `DEEPEST`.
     """
     try:
-        return json.loads(text)
-    except RecursionError as error:
-        raise ValueError("it is nested too deep") from error
+        content = json.loads(text)
+    except RecursionError as error:  # the parser's stack is far deeper, and not the same in every Python
+        raise ValueError(f"it is nested deeper than {DEEPEST}") from error
+    _check_depth(content)
+    return content
+
+
+def _check_depth(content: Any) -> None:
+    """Raises ValueError for what would exhaust the stack of whoever walks through it."""
+    level = [content] if isinstance(content, dict | list) else []
+    for _ in range(DEEPEST):
+        parts = (part for one in level for part in (one.values() if isinstance(one, dict) else one))
+        level = [part for part in parts if isinstance(part, dict | list)]
+        if not level:
+            return
+    raise ValueError(f"it is nested deeper than {DEEPEST}")
+
+
+def check_shape(content: Any, shape: Any, where: str) -> None:
+    """Refuses a value of another type than is meant, in what anybody may have written. None is like a missing value.
+
+    Args:
+        content: what was read.
+        shape: a type or a union of types; a dict, name -> shape, of the values that are looked at; [shape], a list.
+        where: what it is, for the message.
+
+    Raises:
+        ValueError: "evaluation/knn.json: data.train is a str, not an object".
+    """
+    if content is None:
+        return
+    kind = dict if isinstance(shape, dict) else list if isinstance(shape, list) else shape
+    if not isinstance(content, kind) or (isinstance(content, bool) and kind is not bool):
+        raise ValueError(f"{where} is {_NAMES.get(type(content), 'a value')}, not {_name(kind)}")
+    if isinstance(shape, dict) and isinstance(content, dict):
+        for name, inner in shape.items():
+            check_shape(content.get(name), inner, f"{where}.{name}" if ": " in where else f"{where}: {name}")
+    elif isinstance(shape, list):
+        for value in content:
+            check_shape(value, shape[0], f"an item of {where}")
+
+
+_NAMES = {dict: "an object", list: "a list", str: "text", bool: "yes or no", int: "a number", float: "a number"}
+
+
+def _name(kind: Any) -> str:
+    return _NAMES.get(kind, "a number")
 
 
 def parse_yaml(text: str) -> Any:
@@ -71,13 +115,14 @@ def parse_yaml(text: str) -> Any:
     """
     if len(text) > LARGEST_TEXT:
         raise ValueError(f"it has more than {LARGEST_TEXT:,} characters")
-    loader = _BoundedLoader(text)
     try:
-        return loader.get_single_data()
+        loader = _BoundedLoader(text)  # which looks at the characters
+        try:
+            return loader.get_single_data()
+        finally:
+            loader.dispose()
     except (yaml.YAMLError, RecursionError, OverflowError) as error:
         raise ValueError(one_line(error, 300)) from error
-    finally:
-        loader.dispose()
 
 
 class _BoundedLoader(yaml.SafeLoader):

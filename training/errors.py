@@ -24,6 +24,8 @@ EXIT_INTERRUPTED = 75
 
 # What a disk does, not what was asked of it: no room, a quota, a limit, a fault.
 _DISK = frozenset(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EIO") if hasattr(errno, name))
+# What torch says where shared memory cannot grow.
+_SHARED = ("</torch_", "shared memory object", "unable to write to file", "/dev/shm")
 _LONGEST = 2000  # characters of a message on the screen: it may hold what a file of anybody's says
 
 
@@ -52,6 +54,11 @@ def failure_of_machine(error: BaseException) -> str | None:
         return f"the disk refuses to be written: {text}"
     if "OutOfMemoryError" in names:  # of torch, by name: the floor is cheap to import
         return "the device's memory is full: a smaller --micro_batch_size is exact, and needs less"
+    if isinstance(error, RuntimeError) and any(words in text for words in _SHARED):
+        return (
+            f"/dev/shm, through which workers give images, is full ({text}): in a container, --shm-size or --ipc=host "
+            "give room; --num_workers 0 needs none"
+        )
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "allocate memory" in text):
         return f"the memory of this machine is full ({text}): a smaller batch or fewer --num_workers need less"
     if isinstance(error, RuntimeError) and "DataLoader worker" in text:

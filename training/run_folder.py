@@ -7,6 +7,7 @@
     checkpoints/  to go on from          skipped.jsonl               unreadable images  before.json   first accuracies
     evaluation/   results of `visreg evaluate`                       pca.png            what the patches see
     adapter/      of --lora_rank, for PEFT
+    images.json   names and sizes of the images' files, to compare them on a resume
 
 Of the floor only, so that the loop, the evaluation and the model cards all read a run through it.
 """
@@ -64,6 +65,7 @@ class RunFolder:
         self.summary = self.path / "summary.json"
         self.skipped = self.path / "skipped.jsonl"
         self.before = self.path / "before.json"
+        self.images = self.path / "images.json"
         self.model = self.path / "model"
         self.pretraining = self.path / "pretraining"
         self.checkpoints = self.path / "checkpoints"
@@ -104,7 +106,8 @@ class RunFolder:
     def files(self) -> list[Path]:
         """The single files that a run writes."""
         named = [self.recipe, self.record, self.metrics, self.curves, self.patches]
-        return [*named, self.summary, self.skipped, self.before, *self.path.glob("nonfinite-rank*.jsonl")]
+        named += [self.summary, self.skipped, self.before, self.images]
+        return [*named, *self.path.glob("nonfinite-rank*.jsonl")]
 
     def folders(self) -> list[Path]:
         """The folders that a run writes into."""

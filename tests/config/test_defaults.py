@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a run without a recipe uses: chosen from the images and the device, beside what was given."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -40,6 +42,14 @@ def test_what_is_given_stays_and_the_rest_is_chosen_with_a_reason(source):
     chosen = {line.split()[0] for line in lines[1:]}
     assert lines[0].startswith("no recipe given") and {"model", "global_size"} <= chosen and "epochs" not in chosen
     assert filled(source, processes=3)[0].global_batch_size == 66
+
+
+@pytest.mark.parametrize(
+    ("images", "processes", "batch"), [(1, 1, 1), (2, 1, 2), (5, 1, 4), (7, 2, 4), (5, 3, 3), (8, 1, 8), (33, 1, 8)]
+)
+def test_the_batch_of_a_few_images_is_one_that_they_fill(source, images, processes, batch):
+    few = replace(source, num_examples=images, rows=source.rows[:images])
+    assert filled(few, processes=processes)[0].global_batch_size == batch
 
 
 @pytest.mark.parametrize(

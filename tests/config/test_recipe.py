@@ -92,6 +92,7 @@ def test_recipes_by_known_values():
         (["--compile", "yes"], ["--compile", "must be one of auto, blocks, model, no, not 'yes'"]),
         (["--compile"], ["--compile", "expected one argument"]),
         (["--push_to_hub", "True"], ["push_to_hub needs --repo_id"]),
+        (["--eval_dataset", "photos"], ["eval_dataset needs --eval_split"]),
         (["--repo_id", "a/b/c"], ["repo_id"]),
         (["--resume", "auto", "--overwrite"], ["choose one"]),
         (["--dataset", "none", "--output_dir="], ["output_dir is missing"]),  # a name like others there

@@ -32,6 +32,8 @@ batches.close()
 """
 
 OPEN = """
+import os
+import subprocess
 import sys
 from visreg_training.data import open_stream
 try:
@@ -65,6 +67,26 @@ def stream(hub: LoopbackHub, workers: int = 0) -> tuple[list, str]:
     done = hub.run_python(STREAM, str(workers))
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1]), done.stderr
+
+
+@pytest.mark.slow
+def test_without_a_network_the_cached_revision_is_read_and_named(hub):
+    code = (
+        "import sys; from visreg_training.data import open_stream\n"
+        "try: source = open_stream('me/photos', streaming=False, revision=sys.argv[1] if sys.argv[1:] else None)\n"
+        "except ValueError as error: sys.exit(str(error))\n"
+        "print(source.revision, source.num_examples, source.fingerprint)"
+    )
+    online = hub.run_python(code)
+    offline = [sys.executable, "-c", code]
+    environment = os.environ | hub.environment() | {"HF_HUB_OFFLINE": "1"}
+    again, other = (
+        subprocess.run([*offline, *more], env=environment, capture_output=True, text=True) for more in ([], ["branch"])
+    )
+    assert again.stdout == online.stdout and again.stdout.split()[1] == "120", again.stderr
+    revision = online.stdout.split()[0]
+    assert f"me/photos is read from the cache, at revision {revision}" in again.stderr
+    assert other.returncode == 1 and f"give --revision {revision}" in other.stderr
 
 
 def test_faults_change_nothing(hub, expected):

@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 from helpers import fork_server, forked
 from visreg_training.config import from_keywords
 from visreg_training.errors import RunStopped, UserError
-from visreg_training.loop.checkpoint import Checkpoints, RunState, check_same_run
+from visreg_training.loop.checkpoint import Checkpoints, RunState
+from visreg_training.loop.same_run import check_same_run
 from visreg_training.monitoring.guards import CollapseGuard
 from visreg_training.pretrain import pretrain
 from visreg_training.run_folder import RunFolder

@@ -281,8 +281,8 @@ def check_preprocessing(path: str, size: Sequence, mean: Any, std: Any) -> None:
     if not all(isinstance(side, int) and 1 <= side <= LARGEST_SIDE for side in size):
         raise ValueError(f"{path}: images of {size} pixels are not taken, at most {LARGEST_SIDE} on a side")
     for name, values in (("image_mean", mean), ("image_std", std)):
-        numbers = values if isinstance(values, list | tuple) else [values]
-        if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
-            raise ValueError(f"{path}: {name} is {values}, not a number for each channel")
-    if not all(number > 0 for number in (std if isinstance(std, list | tuple) else [std])):
+        listed = isinstance(values, list | tuple) and len(values) in (1, 3)
+        if not listed or not all(type(number) in (int, float) and math.isfinite(number) for number in values):
+            raise ValueError(f"{path}: {name} is {str(values)[:80]}, not a number for each of 3 channels")
+    if not all(number > 0 for number in std):
         raise ValueError(f"{path}: image_std has to be above 0, not {std}")

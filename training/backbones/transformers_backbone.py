@@ -8,6 +8,7 @@ B images, N patches, d width, P prefix tokens.
 import copy
 import inspect
 import json
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -35,7 +36,7 @@ from modeling_visreg.loading import HUB_ID, check_finite, load_checkpoint, local
 
 from ..compat import attention_implementation, enable_activation_checkpointing
 from ..errors import one_line
-from ..run_folder import Json, model_directory
+from ..run_folder import Json, model_directory, read_object
 from .interface import LARGEST_DEPTH, Backbone, Tokens, check_preprocessing, cls_attention, pool
 from .raw_checkpoint import BACKBONE_PREFIX, PROJECTOR, load_tensors
 
@@ -350,11 +351,24 @@ def config_size(config: Any) -> tuple[int, int] | None:
 
 
 def processor_of(path: str, trust_remote_code: bool = False) -> Any:
-    """The image processor of a checkpoint, None where there is none."""
+    """The image processor of a checkpoint, None where it brings none.
+
+    Raises:
+        ValueError: it brings one that cannot be read.
+    """
+    file = Path(path) / "preprocessor_config.json"
+    brought = os.path.lexists(file)
     try:
+        if brought and not read_object(file):
+            raise ValueError("it is no file, or empty")
         return AutoImageProcessor.from_pretrained(path, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError):
-        return None
+    except MemoryError:
+        raise
+    except Exception as error:  # a stranger's file makes transformers fail in any way there is
+        if not brought and isinstance(error, OSError | ValueError):
+            return None
+        message = f"{file} cannot be read: {one_line(error, 300)}; without it, ImageNet's statistics are taken"
+        raise ValueError(message) from error
 
 
 def plain_processor(height: int, width: int, mean: Sequence[float], std: Sequence[float]) -> Any:
@@ -385,5 +399,6 @@ def preprocessing_of(path: str, config: Any, processor: Any) -> tuple[tuple[int,
     mean, std = (0.0,) * 3, (1.0,) * 3
     if getattr(processor, "do_normalize", True):
         mean, std = processor.image_mean or IMAGENET_DEFAULT_MEAN, processor.image_std or IMAGENET_DEFAULT_STD
+    mean, std = ([value] if isinstance(value, int | float) else value for value in (mean, std))
     check_preprocessing(path, size, mean, std)
     return size, mean, std

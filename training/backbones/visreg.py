@@ -94,6 +94,7 @@ def continue_pretraining_model(
     projector = next((path for path in beside if (path / "config.json").is_file()), None)
     if projector is not None and sizes == (config.projection_size, config.projector_hidden_size, config.projector_act):
         return load_checkpoint(VISRegViTForPreTraining, projector, config)
+    backbone = load_checkpoint(VISRegViTModel, directory, config)  # first: it compares sizes before memory is taken
     model = VISRegViTForPreTraining(config)
-    model.base_model.load_state_dict(load_checkpoint(VISRegViTModel, directory, config).state_dict())
+    model.base_model.load_state_dict(backbone.state_dict())
     return model

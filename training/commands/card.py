@@ -27,6 +27,7 @@ def main(argv: list[str]) -> None:
 
     with setting_up():
         path = find_card(run) if check else write_card(run, **options)
-    if problems := check_card(path):
+        problems = check_card(path)
+    if problems:
         raise UserError(f"{path}: {'; '.join(problems)}")
     print(f"{path} is valid" if check else f"wrote {path}")

@@ -112,6 +112,8 @@ def choose(source: Source, device: torch.device, processes: int, patch_size: int
     small = count is not None and count < 200_000
     local = max(patch, round(size * 3 / 7 / patch) * patch)
     batch = -(-batch_size(count, on_gpu) // processes) * processes
+    if count is not None and batch > count >= processes:
+        batch = count // processes * processes
     architecture = [
         Choice("model", model, model_reason),
         Choice("patch_size", patch, f"{(size // patch) ** 2} patches in a global view of {size} px"),
@@ -217,9 +219,10 @@ def model_name(count: int | None, on_gpu: bool) -> tuple[str, str]:
 
 
 def batch_size(count: int | None, on_gpu: bool) -> int:
-    """The largest power of two up to 256 (64 on a CPU) that is at most a quarter of the images, and at least 8."""
+    """The largest power of two up to 256 (64 on a CPU) that is at most a quarter of the images, and at least 8; of
+    fewer than 8 images, the largest that they fill."""
     batch = 256 if on_gpu else 64
-    while count is not None and batch > max(8, count // 4):
+    while count is not None and batch > 1 and batch > max(min(8, count), count // 4):
         batch //= 2
     return batch
 

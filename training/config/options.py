@@ -288,6 +288,8 @@ def checked(options: PretrainOptions, needed: Iterable[str] = NEEDED) -> Pretrai
     """
     if options.push_to_hub and not options.repo_id:
         raise UserError("push_to_hub needs --repo_id organization/name")
+    if options.eval_dataset is not None and options.eval_split is None:
+        raise UserError("eval_dataset needs --eval_split, the split of it that is held out; or leave it out")
     if options.resume == "auto" and options.overwrite:
         raise UserError("--resume auto continues a run and --overwrite deletes it: choose one")
     if options.repo_id:

@@ -23,7 +23,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from ..compat import stop_loader_workers
-from ..errors import one_line
+from ..errors import RunStopped, failure_of_machine, one_line
 from .batch import WorkerBatch
 from .crops import ViewMaker
 from .map_feed import MapFeed
@@ -66,8 +66,11 @@ class _Batches(IterableDataset):
         offset, step = (worker.id, worker.num_workers) if worker else (0, 1)
         try:
             yield from self.feed.batches(self.start + offset, step)
-        except (ValueError, StreamLostError, OSError) as error:
-            yield _Failure(type(error).__name__, one_line(error, 1000))
+        except (ValueError, StreamLostError, OSError, MemoryError, RuntimeError) as error:
+            message = failure_of_machine(error)
+            if message is None and isinstance(error, RuntimeError) and not isinstance(error, StreamLostError):
+                raise
+            yield _Failure("RunStopped" if message else type(error).__name__, message or one_line(error, 1000))
 
 
 class PretrainingLoader:
@@ -93,6 +96,7 @@ class PretrainingLoader:
     Raises:
         ValueError: the source is smaller than a global batch, or the position belongs to another run.
         BadDataError: (from next) more than `max_bad_share` of the images cannot be read.
+        RunStopped: (from next) the memory of the machine, or what it lends to workers, is full.
         StreamLostError: (from next) the server refuses, or stayed away for ten minutes.
     """
 
@@ -175,7 +179,8 @@ class PretrainingLoader:
         self.wait_seconds += time.perf_counter() - started
         if isinstance(made, _Failure):
             self.close()
-            raise (StreamLostError if made.kind == "StreamLostError" else BadDataError)(made.message)
+            kinds: dict[str, type[Exception]] = {"StreamLostError": StreamLostError, "RunStopped": RunStopped}
+            raise kinds.get(made.kind, BadDataError)(made.message)
         if self._readers is not None:
             self._readers[self._number % len(self._readers)] = made.state
         self._number += 1

@@ -57,6 +57,11 @@ class Subset(SubsetOptions):
         """What was asked for, for the run's record."""
         return {key: value for key, value in asdict(self).items() if value is not None}
 
+    def content(self) -> dict:
+        """The same with what stands in the file list in the place of its path."""
+        names = self.listed_names()
+        return self.description() | ({} if names is None else {"file_list": sorted(names)})
+
     def listed_names(self) -> frozenset[str] | None:
         """Names in the file list, as `file_key` writes them; None without one."""
         if self.file_list is None:

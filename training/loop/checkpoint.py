@@ -34,11 +34,12 @@ from modeling_visreg.loading import read_header, weight_files
 
 from ..backbones import AdaptedModel, build_pretraining_model, has_lora, merged, plain_name, unmerged
 from ..bounded import LARGEST_LOG
-from ..config import PretrainOptions, free_on_resume
+from ..config import PretrainOptions
 from ..distributed import all_gather_object, broadcast_object
 from ..errors import RunStopped, UserError, one_line
 from ..run_folder import STATE, Json, RunFolder, read_object, write_text
 from .run import Run
+from .same_run import check_same_images, check_same_run
 
 
 PretrainingModel = VISRegViTForPreTraining | AdaptedModel
@@ -302,8 +303,10 @@ def _claim(run: Run) -> Path | None:
     if not all(all_gather_object(resumed is None or resumed.is_dir())):
         raise UserError(f"not every process sees {resumed}: output_dir has to lie on a disk that all machines share")
     if resumed is not None:
-        for line in check_same_run(read_state(resumed), options, accelerator.num_processes):
-            accelerator.print(f"changed on resume: {line}")
+        state = read_state(resumed)
+        changed = check_same_run(state, options, accelerator.num_processes)
+        check_same_images(state, run.source, options)
+        accelerator.print("".join(f"changed on resume: {line}\n" for line in changed), end="")
     elif occupied and not options.overwrite and (finished or options.resume != "auto"):
         raise UserError(
             f"{folder} holds a run: --resume auto continues one that has checkpoints, --overwrite deletes it, "
@@ -337,33 +340,3 @@ def _on_main_process(run: Run, action: Callable[[], None]) -> None:
             problem = one_line(error)
     if problem := broadcast_object(problem):
         raise UserError(problem)
-
-
-def way_round(options: PretrainOptions) -> str:
-    """Flags of a run that goes on from the weights of this one: longer, or on other processes."""
-    folder = RunFolder(str(options.output_dir))
-    start = folder.path if folder.finished() else folder.newest_checkpoint() or folder.path
-    return f"--initialize_from {start} --output_dir ANOTHER"
-
-
-def check_same_run(state: RunState, options: PretrainOptions, processes: int) -> list[str]:
-    """Lines that name the options changed since the checkpoint and allowed to.
-
-    Raises:
-        UserError: an option changed that the continuation could not survive, or the number of processes did.
-    """
-    before, recipe = state.recipe, options.as_recipe()
-    changed = [name for name, value in recipe.items() if name in before and before[name] != value]
-    fatal = [name for name in changed if name not in free_on_resume()]
-    if fatal:
-        named = ", ".join(f"{name} ({before[name]} -> {recipe[name]})" for name in fatal)
-        raise UserError(
-            f"the run cannot be continued with another {named}: use the old value, or start another run from its "
-            f"weights: {way_round(options)}"
-        )
-    if len(state.positions or []) != processes:
-        raise UserError(
-            f"the run was started with {len(state.positions or [])} processes, not {processes}: "
-            f"its data order needs the same number; another run may start from its weights: {way_round(options)}"
-        )
-    return [f"{name}: {before[name]} -> {recipe[name]}" for name in changed]

@@ -7,6 +7,7 @@ Nothing is written here: a run that cannot start leaves nothing behind.
 
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from pathlib import Path
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
@@ -15,6 +16,7 @@ from accelerate.utils import InitProcessGroupKwargs
 from transformers.utils.logging import disable_progress_bar
 
 from modeling_visreg import VISRegViTConfig, VISRegViTForPreTraining
+from modeling_visreg.loading import local_directory, read_config
 
 from ..backbones import (
     AdaptedModel,
@@ -67,6 +69,7 @@ class Run:
         held_out: images of `eval_split`, None without one; `probe_source`: what classifiers on them learn from.
         schedule: batch sizes, steps, and the learning rate.
         model: unwrapped; the step shares its parameters. `wrap_backbone` gives the interface around its backbone.
+        has_start: whether it has the weights that the run began with; a run that goes on does without.
     """
 
     options: PretrainOptions
@@ -77,6 +80,7 @@ class Run:
     schedule: TrainingSchedule
     model: VISRegViTForPreTraining | AdaptedModel
     folder: RunFolder
+    has_start: bool = True
 
     @property
     def is_main(self) -> bool:
@@ -107,32 +111,65 @@ def build_run(options: PretrainOptions, choose_missing: bool = True) -> Run:
     probe_source = source if own_labels else open_evaluation_source(options, "train")
     if held_out is not None:
         check_labels(probe_source, held_out)
-    start = find_other_start(options)
+    instead = lost_start(options)
+    start = None if instead else find_other_start(options)
     if choose_missing and "config" not in options.given:
-        options = choose_defaults(options, source, accelerator, start)
+        options = choose_defaults(options, source, accelerator, start, instead)
     schedule = training_schedule(options, accelerator.num_processes, source.num_examples)
-    model = build_model(options, start)
+    model = build_model(options, start, instead)
     if isinstance(model, AdaptedModel):
         check_adapted(model, options, schedule, accelerator)
     else:
         compile_backbone(model.base_model, options.compile, accelerator.device, accelerator.is_main_process)
     build_objective(options)
-    return Run(options, accelerator, source, held_out, probe_source, schedule, model, RunFolder(options.output_dir))
+    folder = RunFolder(options.output_dir)
+    return Run(options, accelerator, source, held_out, probe_source, schedule, model, folder, instead is None)
+
+
+def lost_start(options: PretrainOptions) -> Path | None:
+    """The checkpoint that a run goes on from, where the weights that it began with are gone or moved; else None.
+
+    Of our own family: one of another is told by what it began with.
+    """
+    folder = RunFolder(options.output_dir)
+    checkpoint = folder.newest_checkpoint() if options.resume == "auto" and folder.is_run() else None
+    if checkpoint is None or options.initialize_from is None:
+        return None
+    try:
+        read_config(checkpoint)
+        found = local_directory(model_directory(options.initialize_from)).is_dir()
+    except ValueError:
+        return None
+    except OSError:
+        found = False
+    return None if found else checkpoint
 
 
 def choose_defaults(
-    options: PretrainOptions, source: Source, accelerator: Accelerator, start: Start | None = None
+    options: PretrainOptions,
+    source: Source,
+    accelerator: Accelerator,
+    start: Start | None = None,
+    instead: Path | None = None,
 ) -> PretrainOptions:
     """Without a recipe: choose what was not given from the images and the device, and say what and why.
 
     What memory a backbone of another family needs is not estimated, and no micro-batch chosen for it.
+
+    Args:
+        options: as given.
+        source: the images.
+        accelerator: the device, and how many there are.
+        start: a backbone of another family.
+        instead: a checkpoint of the same model, where `initialize_from` is lost.
     """
     device = accelerator.device
     memory = torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else None
     compiled = compile_mode(options.compile, device) == "blocks"
     width = activation_width(accelerator.mixed_precision == "bf16", compiled)
+    started = options.initialize_from
     options, lines = fill_defaults(
-        options,
+        options.replace(initialize_from=str(instead)) if instead else options,
         source,
         device,
         accelerator.num_processes,
@@ -142,7 +179,7 @@ def choose_defaults(
         divisor=(start.patch_size or NO_PATCH) if start else None,
     )
     accelerator.print("\n".join(lines))
-    return options
+    return options.replace(initialize_from=started)
 
 
 def build_step_on_meta(options: PretrainOptions, config: VISRegViTConfig) -> PretrainingStep:
@@ -164,7 +201,7 @@ def start_accelerator(options: PretrainOptions) -> Accelerator:
     precision = options.mixed_precision
     if precision == "auto":
         on_gpu = torch.cuda.is_available() and not on_cpu()
-        precision = "bf16" if on_gpu and torch.cuda.is_bf16_supported() else "no"
+        precision = "bf16" if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "no"
     ddp = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
     reset_accelerate()  # of an earlier run of this program, with another precision perhaps
     return Accelerator(
@@ -218,12 +255,15 @@ def check_labels(probe_source: Source, held_out: Source) -> None:
     label_map(probe_source.label_names, held_out.label_names)
 
 
-def build_model(options: PretrainOptions, start: Start | None = None) -> VISRegViTForPreTraining | AdaptedModel:
+def build_model(
+    options: PretrainOptions, start: Start | None = None, instead: Path | None = None
+) -> VISRegViTForPreTraining | AdaptedModel:
     """A fresh model, or the one the run starts from; the same on every rank.
 
     Args:
         options: of the run.
         start: a backbone of another family than ours, from `find_other_start`.
+        instead: the checkpoint that it goes on from, where its start is lost; only its configuration is read here.
 
     Raises:
         ValueError: a crop that the backbone does not take, or a checkpoint that cannot be read.
@@ -232,7 +272,9 @@ def build_model(options: PretrainOptions, start: Start | None = None) -> VISRegV
     sizes = options.projection_size, options.projector_hidden_size
     if start is not None:
         return build_adapted(options, start)
-    if options.initialize_from:
+    if instead is not None:
+        model = build_pretraining_model(read_config(instead))
+    elif options.initialize_from:
         folder = model_directory(options.initialize_from)
         model = continue_pretraining_model(folder, *sizes, options.drop_path_rate, options.projector_act)
         if options.image_size is not None:

@@ -5,6 +5,7 @@
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -139,7 +140,9 @@ class Signals:
         self.previous: dict[int, Any] = {}
 
     def __enter__(self) -> "Signals":
-        for number in (signal.SIGTERM, signal.SIGINT):
+        # Only the main thread may, and only it is interrupted by a signal: a run in another one has none to answer.
+        main = threading.current_thread() is threading.main_thread()
+        for number in (signal.SIGTERM, signal.SIGINT) if main else ():
             self.previous[number] = signal.signal(number, self.handle)
         return self
 

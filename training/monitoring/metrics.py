@@ -4,6 +4,7 @@
 
 import json
 import math
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +40,24 @@ class Meters:
         return values, bad
 
 
+def read_metrics(path: Path) -> list[Json]:
+    """The rows of metrics.jsonl up to the first that no run wrote: numbers, and None where one was not finite."""
+    return list(takewhile(_is_row, read_rows(path)))
+
+
+def _is_row(row: Json) -> bool:
+    """Whether a row has what every row has, and numbers only."""
+    numbers = all(value is None or type(value) in (int, float) for value in row.values())
+    stamps = (row.get(name) for name in ("step", "images", "images_per_second", "data_wait"))
+    return numbers and "total" in row and None not in stamps and row["images_per_second"] > 0
+
+
 class MetricsLog:
     """metrics.jsonl: one JSON object a logging interval, appended whole and flushed."""
 
     def __init__(self, path: Path, resume_step: int):
         self.path = path
-        self.rows = [row for row in read_rows(path) if row["step"] <= resume_step] if resume_step else []
+        self.rows = [row for row in read_metrics(path) if row["step"] <= resume_step] if resume_step else []
         write_text(path, "".join(json.dumps(row) + "\n" for row in self.rows))
 
     def write(self, row: Json) -> None:

@@ -22,15 +22,18 @@ from ..backbones import (
     write_adapter,
 )
 from ..backbones.timm_backbone import timm_architecture
+from ..bounded import check_shape
 from ..config import architecture_name
-from ..errors import one_line
+from ..errors import RunStopped, one_line, setting_up
 from ..evaluation.frozen import Measured, frozen_accuracy
 from ..evaluation.reports.pictures import write_pca
 from ..evaluation.splits import label_map
 from ..loop.checkpoint import adapter_weights, full_model
 from ..loop.run import Run
+from ..loop.same_run import listing
 from ..progress import clock
-from ..run_folder import Json, RunFolder, read_json, read_object, read_rows, write_json
+from ..run_folder import Json, RunFolder, read_json, read_object, write_json
+from .metrics import read_metrics
 
 
 PICTURES = 6  # images of pca.png
@@ -44,6 +47,8 @@ def announce(run: Run, resumed: Path | None) -> None:
     name, config, line = network(run)
     parameters = sum(parameter.numel() for parameter in run.model.base_model.parameters())
     model = {"name": name, "parameters": parameters, "config": config}
+    with setting_up():  # of a run that goes on
+        origin = read_object(run.folder.record).get("origin") if resumed else None
     record = {
         "plan": schedule.as_dict(),
         "source": run.source.description(),
@@ -51,9 +56,10 @@ def announce(run: Run, resumed: Path | None) -> None:
         "model": model,
         "environment": environment(),
         # Now, while what the run starts from is there: its license binds whatever is made of it.
-        "origin": (resumed and read_object(run.folder.record).get("origin")) or origin_of_start(run),
+        "origin": origin or origin_of_start(run),
     }
     write_json(run.folder.record, record)
+    write_json(run.folder.images, listing(run.source))
     images = run.source.num_examples or "an unknown number of"
     print(f"data     {run.options.dataset}, {run.options.split}: {images} images")
     learning = sum(parameter.numel() for parameter in run.model.base_model.parameters() if parameter.requires_grad)
@@ -96,11 +102,17 @@ def first_accuracy(run: Run) -> dict[str, float]:
     path = run.folder.before
     if run.held_out is not None and run.is_main:
         images = {"images": run.held_out.description(), "train": training_images(run)}
-        known = read_json(path)
-        if known is None or {name: known.get(name) for name in images} != images:
+        try:
+            known = read_object(path)
+            check_shape(known, {"accuracy": dict.fromkeys(("knn", "linear"), int | float)}, str(path))
+        except ValueError:  # measured once more: the model still is what the run began with
+            known = {}
+        stale = not known.get("accuracy") or {name: known.get(name) for name in images} != images
+        if stale and run.has_start:
             write_json(path, images | {"accuracy": held_out_accuracy(run, run.model).accuracy})
     run.accelerator.wait_for_everyone()
-    return read_json(path)["accuracy"] if run.held_out is not None else {}
+    measured = read_json(path) if run.held_out is not None and (run.has_start or path.exists()) else {}
+    return measured.get("accuracy") or {}
 
 
 def training_images(run: Run) -> Json:
@@ -109,16 +121,23 @@ def training_images(run: Run) -> Json:
 
 
 def held_out_accuracy(run: Run, model: VISRegViTForPreTraining | AdaptedModel) -> Measured:
-    """20-NN and linear accuracy (shares) of the frozen features on the held-out images, which are touched once."""
+    """20-NN and linear accuracy (shares) of the frozen features on the held-out images, which are touched once.
+
+    Raises:
+        RunStopped: the features are not finite, or too many images cannot be read.
+    """
     options = run.options
     backbone = wrap_backbone(model).to(run.accelerator.device)
-    with torch.compiler.set_stance("force_eager"):  # another batch and size than the steps': not worth compiling for
-        return frozen_accuracy(
-            backbone,
-            run.probe_source.examples(limit=options.eval_images, seed=options.seed),
-            run.held_out.examples(),
-            label_map(run.probe_source.label_names, run.held_out.label_names),
-        )
+    try:
+        with torch.compiler.set_stance("force_eager"):  # another batch and size than the steps': not worth compiling
+            return frozen_accuracy(
+                backbone,
+                run.probe_source.examples(limit=options.eval_images, seed=options.seed),
+                run.held_out.examples(),
+                label_map(run.probe_source.label_names, run.held_out.label_names),
+            )
+    except ValueError as error:  # features that are not finite, images that are none
+        raise RunStopped(f"the accuracy on held-out images cannot be measured: {one_line(error)}") from error
 
 
 def finish(run: Run, before: dict[str, float], seconds: float) -> Json:
@@ -173,7 +192,7 @@ def draw_patches(run: Run) -> None:
 
 def training_cost(run: Run, seconds: float) -> Json:
     """Time, rate and images of the whole run, those before a resume included."""
-    rows, schedule = read_rows(run.folder.metrics), run.schedule
+    rows, schedule = read_metrics(run.folder.metrics), run.schedule
     return {
         "train_seconds": round(seconds, 2),
         "images_per_second": round(schedule.images_seen / seconds, 2),
@@ -191,7 +210,7 @@ def data_wait(rows: list[Json]) -> float | None:
         (row["images"] - start) / row["images_per_second"] for row, start in zip(rows, starts[:-1], strict=True)
     ]
     waited = sum(row["data_wait"] * spent for row, spent in zip(rows, seconds, strict=True))
-    return round(waited / sum(seconds), 4) if rows else None
+    return round(waited / sum(seconds), 4) if sum(seconds) else None
 
 
 def closing_lines(folder: RunFolder, summary: Json) -> list[str]:
@@ -200,7 +219,7 @@ def closing_lines(folder: RunFolder, summary: Json) -> list[str]:
     if summary["data_wait"] is not None:
         lines[0] += f", {summary['data_wait']:.1%} of it waiting for data"
     for name, title in (("knn", "20-NN accuracy"), ("linear", "linear accuracy")):
-        if f"{name}_after" in summary:
+        if {f"{name}_before", f"{name}_after"} <= summary.keys():
             before, after = summary[f"{name}_before"], summary[f"{name}_after"]
             lines.append(f"{title:<16} on held-out images: {before:.3f} before, {after:.3f} after")
     if folder.adapter.is_dir():

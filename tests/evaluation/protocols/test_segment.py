@@ -112,6 +112,16 @@ def test_a_mask_that_cannot_be_read_is_named(checkpoint, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_an_image_that_cannot_be_read_is_named(checkpoint, scenes, tmp_path):
+    images, masks = scenes
+    broken = shutil.copytree(images, tmp_path / "images")
+    (broken / "training" / "003.jpg").write_bytes((broken / "training" / "003.jpg").read_bytes()[:300])
+    argv = ["segment", "--model", checkpoint, "--dataset", str(broken), "--mask_folder", masks]
+    with pytest.raises(UserError, match=r"image .*003.jpg cannot be read") as caught:
+        evaluate.main([*argv, "--test_split", "validation"])
+    assert "\n" not in str(caught.value)
+
+
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory) -> tuple[str, str]:
     """As ADE20K is laid out: a folder of images and one of masks of the same names; 0 of a mask is no class."""

@@ -95,11 +95,12 @@ class Source:
 
     @property
     def fingerprint(self) -> str:
-        """Changes with the data: revision or local files (names and sizes, so that a run can be resumed on a copy of
-        its folder), split, columns, number of images, subset.
+        """Changes with the data: name and revision of a Hub data set, or local files (names and sizes, so that a run
+        can be resumed on a copy of its folder, whatever that is called), split, columns, number of images, subset.
         """
-        parts = [self.name, self.config, self.split, self.revision, self.files, self.image_column, self.label_column]
-        parts += [self.num_examples, self.subset.description() if self.subset else None]
+        parts = [None if self.files else self.name, self.config, self.split, self.revision, self.files]
+        parts += [self.image_column, self.label_column]
+        parts += [self.num_examples, self.subset.content() if self.subset else None]
         return _digest(parts)
 
     @property

@@ -27,6 +27,7 @@ from ...backbones import TransformersBackbone, layer_numbers, layer_rates, trans
 from ...data import MultiCrop
 from ...data.decode import open_image
 from ...distributed import process_state, raise_on_all_ranks
+from ...errors import one_line
 from ...option import NOT_NEGATIVE, POSITIVE, Range, check_options, option
 from ...progress import Track
 from ...run_folder import Json, atomic_file, model_directory, read_json, write_json
@@ -203,13 +204,18 @@ def open_classifier(backbone: TransformersBackbone, options: FinetuneOptions, na
 
     extra = {"drop_path_rate": options.drop_path} if hasattr(backbone.module.config, "drop_path_rate") else {}
     labels = {"id2label": dict(enumerate(names)), "label2id": {name: index for index, name in enumerate(names)}}
-    network = AutoModelForImageClassification.from_pretrained(
-        model_directory(backbone.name),
-        trust_remote_code=backbone.trust_remote_code,
-        dtype=torch.float32,
-        **labels,
-        **extra,
-    )
+    try:
+        network = AutoModelForImageClassification.from_pretrained(
+            model_directory(backbone.name),
+            trust_remote_code=backbone.trust_remote_code,
+            dtype=torch.float32,
+            **labels,
+            **extra,
+        )
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # a stranger's files make transformers fail in any way there is
+        raise ValueError(f"{backbone.name} cannot be opened with a head: {one_line(error, 300)}") from error
     if options.head_norm == "batch":
         linear = getattr(network, "classifier", None)
         if not isinstance(linear, nn.Linear):

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from ...backbones import Backbone
 from ...data import MultiCrop, Source
-from ...data.decode import BadImage, open_image
+from ...data.decode import BadImage, RawExample, open_image
 from ...option import NOT_NEGATIVE, POSITIVE, SHARES, Range, check_options, option
 from ...progress import tracked
 from ...run_folder import Json
@@ -145,13 +145,20 @@ class Masks:
         """uint8 (C, S, S) of the whole image, and the mask (H, W) at full resolution, int64."""
         raw = self.images.example(index)
         height, width = self.transform.size
-        image = open_image(raw.data, raw.path).load().resize((width, height), Image.Resampling.BICUBIC)
+        image = self.image(raw).resize((width, height), Image.Resampling.BICUBIC)
         return to_tensor(image), self.mask(index)
+
+    def image(self, raw: RawExample) -> Image.Image:
+        """Raises ValueError, with its name, for an image that cannot be read: its mask would count without it."""
+        try:
+            return open_image(raw.data, raw.path).load()
+        except BadImage as error:
+            raise ValueError(f"image {raw.path or raw.id} cannot be read: {error}") from error
 
     def random_crop(self, index: int, epoch: int) -> tuple[torch.Tensor, torch.Tensor]:
         """uint8 (C, S, S) of a random resized crop, mirrored or not, and its mask (S, S): bicubic, and nearest."""
         raw, mask = self.images.example(index), Image.fromarray(self.mask(index).astype(np.uint8))
-        image = open_image(raw.data, raw.path).load()
+        image = self.image(raw)
         (crop,) = self.crop.plan(*image.size, image_generator(self.options.seed, epoch, raw.key))
         size, box = (crop.size, crop.size), (crop.left, crop.top, crop.left + crop.width, crop.top + crop.height)
         pixels = to_tensor(image.resize(size, Image.Resampling.BICUBIC, box))

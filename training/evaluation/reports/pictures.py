@@ -68,6 +68,8 @@ def pca_colors(maps: Sequence[torch.Tensor], shared: bool = True) -> list[np.nda
 
 def _colors(maps: list[torch.Tensor]) -> list[np.ndarray]:
     rows = torch.cat([one.flatten(1).T for one in maps]).double()
+    if not rows.isfinite().all():
+        raise ValueError("the features of the images are not finite: there is nothing to draw")
     step = -(-len(rows) // _PATCHES)
     sample = rows[::step]
     mean = sample.mean(0)

@@ -14,7 +14,7 @@ import re
 import shutil
 import stat
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -160,7 +160,7 @@ def atomic_directory(directory: str | Path, overwrite: bool = False, durable: bo
     lock = _lock(staging)
     try:
         yield staging
-        _follow_umask(staging)
+        follow_umask(staging, staging.rglob("*"))
         if durable:
             _flush(staging, *staging.rglob("*"))
         _replace(directory, staging, directory.with_name(f".{directory.name}.{unique}.old"))
@@ -222,13 +222,13 @@ def _replace(directory: Path, staging: Path, aside: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)  # a leftover by now: of no consequence
 
 
-def _follow_umask(directory: Path) -> None:
-    """Gives files the permissions of any new one: safetensors makes those of its own for their owner only."""
+def follow_umask(directory: Path, paths: Iterable[Path]) -> None:
+    """Gives files the permissions of any new one in `directory`: safetensors makes its own for their owner only."""
     probe = directory / f".{uuid.uuid4().hex}"
     probe.touch()
     mode = stat.S_IMODE(probe.stat().st_mode)
     probe.unlink()
-    for path in directory.rglob("*"):
+    for path in list(paths):
         if path.is_file() and not path.is_symlink() and stat.S_IMODE(path.stat().st_mode) != mode:
             path.chmod(mode)
 

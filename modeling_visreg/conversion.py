@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from safetensors.torch import load_file, save_file
 
-from .checkpoint import atomic_directory, disk_errors, write_checkpoint
+from .checkpoint import atomic_directory, disk_errors, follow_umask, write_checkpoint
 from .configuration_visreg import VISRegViTConfig
 from .loading import check_finite, load_checkpoint, local_directory, read_header
 from .modeling_visreg import VISRegViTForPreTraining, VISRegViTModel
@@ -252,7 +252,7 @@ def to_released(model_dir: str | Path, output: str | Path, overwrite: bool = Fal
 
     Args:
         model_dir: a directory of any VISReg ViT class.
-        output: `.pth`, `.pt` or `.safetensors`; written atomically.
+        output: `.pth`, `.pt` or `.safetensors`; written atomically, with the permissions that the umask gives.
         overwrite: whether to replace a file that is there.
 
     Returns:
@@ -276,6 +276,7 @@ def to_released(model_dir: str | Path, output: str | Path, overwrite: bool = Fal
                 save_file(state_dict, staging)
             else:
                 torch.save(state_dict, staging)
+        follow_umask(output.parent, [staging])
         staging.replace(output)
     finally:
         staging.unlink(missing_ok=True)

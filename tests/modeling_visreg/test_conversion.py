@@ -3,6 +3,8 @@
 """Released files to checkpoint directories and back: every accepted form, every mistake named, whole or absent."""
 
 import importlib
+import os
+import stat
 import sys
 
 import pytest
@@ -224,6 +226,23 @@ def test_a_directory_without_the_backbone_does_not_pass_for_one(tmp_path, model)
     with pytest.raises(ValueError, match=r"missing encoder\.layer\.1\.mlp\.fc2\.bias"):
         to_released(directory, tmp_path / "back.pth")
     assert not (tmp_path / "back.pth").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no umask")
+@pytest.mark.parametrize("umask, mode", [(0o022, 0o644), (0o027, 0o640), (0o077, 0o600)])
+def test_files_that_convert_writes_follow_the_umask(tmp_path, model, umask, mode):
+    directory = save_checkpoint(model, tmp_path / "model")
+    before = os.umask(umask)
+    try:
+        convert([str(directory), str(tmp_path / "back.safetensors")])
+        convert([str(directory), str(tmp_path / "back.pth")])
+        convert([str(tmp_path / "back.safetensors"), str(tmp_path / "again"), "--image_size", "32"])
+    finally:
+        os.umask(before)
+    written = [tmp_path / "back.safetensors", tmp_path / "back.pth", *(tmp_path / "again").iterdir()]
+    assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in written} == dict.fromkeys(
+        (path.name for path in written), mode
+    )
 
 
 def test_conversion_does_not_need_timm(monkeypatch):

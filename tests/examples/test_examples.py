@@ -26,7 +26,8 @@ from visreg_training.data import open_stream
 
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-PUBLIC = ("modeling_visreg", "visreg_training.data", "visreg_training.objective", "visreg_training.pretrain")
+PUBLIC = ("modeling_visreg", "visreg_training.pretrain")
+PUBLIC += tuple(f"visreg_training.{face}" for face in ("backbones", "data", "evaluation", "objective"))
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 SPACE = ROOT / "examples" / "space"
 IMPORTED_AS = {"pillow": "PIL"}
+WHERE_INSTALLED = {"pillow_heif"}  # more formats are read
 BROUGHT = {"gradio", "huggingface_hub"}  # by the Space's SDK, and by transformers
 
 

@@ -79,10 +79,9 @@ def starts(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def adapted(starts, tmp_path_factory):
+def adapt(starts, root):
     """Family -> (its folder after five updates, its feature then, whether the losses were finite)."""
-    folder, pixels, result = tmp_path_factory.mktemp("adapted"), torch.linspace(-1, 1, 6144).view(2, 3, 32, 32), {}
+    folder, pixels, result = root / "adapted", torch.linspace(-1, 1, 6144).view(2, 3, 32, 32), {}
     for family in [*FAMILIES, *TIMM]:
         run = build_run(from_keywords(**options_of(family, starts / family, folder / "run")))
         trainer, batches = prepare(run), build_batches(run)
@@ -112,8 +111,12 @@ def test_every_parameter_has_a_layer(family):
     assert bool(after) != family.lower().startswith("resnet")
 
 
-def test_checkpoints_load_without_this_package_and_give_the_feature_that_was_trained(adapted, tmp_path):
-    """AutoModel opens each in a process that cannot import this package; the native class gives the same feature."""
+def test_checkpoints_load_without_this_package_and_give_the_feature_that_was_trained(starts, tmp_path):
+    """AutoModel opens each in a process that cannot import this package; the native class gives the same feature.
+
+    One test for all: workers that share a module's tests would each train every family.
+    """
+    adapted = adapt(starts, tmp_path)
     folders = {family: str(folder) for family, (folder, _feature, _losses) in adapted.items()}
     command = [sys.executable, "-c", WITHOUT_THIS_PACKAGE, json.dumps(folders), str(tmp_path / "found")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200, cwd=tmp_path)
@@ -121,6 +124,7 @@ def test_checkpoints_load_without_this_package_and_give_the_feature_that_was_tra
     found = load_file(tmp_path / "found")
     for family, (folder, feature, losses) in adapted.items():
         last = found[f"{family}.last"]
+        assert_trained_in_its_own_format(family, starts / family, folder)
         native = last.mean(1) if family in MEANS else found.get(f"{family}.pooled") if family in POOLED else last[:, 0]
         torch.testing.assert_close(
             native, feature, rtol=1e-5, atol=1e-5, msg=lambda text, family=family: family + text
@@ -130,12 +134,11 @@ def test_checkpoints_load_without_this_package_and_give_the_feature_that_was_tra
         torch.testing.assert_close(open_backbone(str(folder)).embed(pixels), feature, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("family", [*FAMILIES, *TIMM])
-def test_training_changes_the_weights_and_keeps_the_configuration(starts, adapted, family):
-    folder = adapted[family][0]
-    before, after = load_file(starts / family / "model.safetensors"), load_file(folder / "model.safetensors")
+def assert_trained_in_its_own_format(family, start, folder) -> None:
+    """Training changes the weights and keeps the configuration."""
+    before, after = load_file(start / "model.safetensors"), load_file(folder / "model.safetensors")
     assert before.keys() == after.keys() and any(not torch.equal(before[name], after[name]) for name in before)
-    assert read_object(starts / family / "config.json") == read_object(folder / "config.json")
+    assert read_object(start / "config.json") == read_object(folder / "config.json")
     if family not in TIMM:
         processor = read_object(folder / "preprocessor_config.json")
         assert processor["image_mean"] == [0.5, 0.4, 0.3] and processor["image_std"] == [0.3, 0.2, 0.1]

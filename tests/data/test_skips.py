@@ -110,6 +110,19 @@ def test_of_images_that_are_read_once_the_share_does_not_depend_on_their_order(b
     assert read(list(bad)[:5]).counts["corrupt"] == 5
 
 
+def test_the_error_names_the_first_of_the_files():
+    log = SkipLog(0.1, total=40, at_end=True)
+    log.add(27, [])
+    log.add(3, [bad(number) for number in range(3)])
+    log.load(json.loads(json.dumps(log.state())))
+    with pytest.raises(BadDataError) as caught:
+        log.add(0, [bad(number) for number in range(3, 13)])
+    assert str(caught.value).endswith(": " + ", ".join(f"{number}.jpg" for number in range(10)) + " and 3 more.")
+    few = SkipLog(0, total=4, at_end=True)
+    with pytest.raises(BadDataError, match=r"1 of 4 images .*: 7\.jpg\.$"):
+        few.add(1, [bad(7)])
+
+
 def test_an_image_that_is_skipped_in_every_epoch_counts_once():
     """One of 40, read 50 times: it was "50 of 2000", and "30 of 600" with other numbers, of 40 files."""
     log = SkipLog(0.01, enough=40, total=40)

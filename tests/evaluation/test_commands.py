@@ -2,12 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """`visreg evaluate`, its suites and comparisons, and `visreg features`, as a user calls them."""
 
+import itertools
 import json
 import shutil
 
 import pytest
 import torch
 import yaml
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from visreg_training.backbones import open_backbone
@@ -42,6 +44,41 @@ def test_one_command_writes_one_result(common, tmp_path, capsys, protocol):
         "size"
     ] == [16, 16]
     assert f"{100 * result['value']:.1f}" in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def partly_bad(tmp_path_factory):
+    """20 + 20 images of two classes; of those to train on 8 cannot be read."""
+    folder = tmp_path_factory.mktemp("partly_bad")
+    for split, number in itertools.product(("train", "test"), range(20)):
+        path = folder / split / "ab"[number % 2] / f"{number:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (16, 16), (12 * number, 99, 0)).save(path)
+        if split == "train" and number < 8:
+            path.write_bytes(b"no image")
+    return folder
+
+
+def test_more_unreadable_images_are_allowed_where_it_is_said(checkpoint, partly_bad, tmp_path):
+    """By `features`, a protocol and a suite; the error names the files; what a lax share let pass is not reused."""
+    data = ["--model", checkpoint, "--dataset", str(partly_bad), "--cache_dir", str(tmp_path / "cache")]
+    written, lax = tmp_path / "features.safetensors", ["--max_bad_share", "0.4"]
+    features.main([*data, "--output", str(written), *lax])
+    assert load_file(written)["features"].shape[0] == 12
+    evaluate.main(["knn", *data, "--k", "1", "--output", str(tmp_path), *lax])
+    (path,) = tmp_path.glob("*.json")
+    assert read_result(path)["data"]["train_images"] == 12
+    words = r"6 of 20 images cannot be read .* 0\.01 \(--max_bad_share allows more\): .*a/00\.png, .*a/02\.png, "
+    for command in (lambda: features.main([*data, "--output", str(written)]), lambda: evaluate.main(["knn", *data])):
+        with pytest.raises(UserError, match=words):
+            command()
+    with pytest.raises(UserError, match=r"max_bad_share must lie in \[0, 1\], not 2"):
+        features.main([*data, "--output", str(written), "--max_bad_share", "2"])
+    suite = ["suite", "--model", checkpoint, "--suite", "dtd", "--source", f"dtd={partly_bad}", "--protocol", "knn"]
+    suite += ["--output", str(tmp_path / "suite"), "--cache_dir", str(tmp_path / "cache"), "--k", "1"]
+    evaluate.main([*suite, *lax])
+    with pytest.raises(RunStopped):
+        evaluate.main(suite)
 
 
 def test_choosing_on_test_is_marked_in_file_name_and_table(common, tmp_path, capsys):

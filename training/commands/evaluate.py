@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..backbones.options import BackboneOptions
 from ..errors import RunStopped, UserError, setting_up
-from ..evaluation.options import CacheOptions, FeatureOptions, TaskOptions
+from ..evaluation.options import CacheOptions, FeatureOptions, ReadOptions, TaskOptions
 from ..evaluation.protocols import Protocol, get_protocol, protocol_names, protocol_titles, read_recipe
 from ..evaluation.suite_datasets import ENTRIES, SUITES
 from ..option import declared
@@ -95,7 +95,7 @@ def evaluate_suite(argv: list[str]) -> None:
     name = first.parse_known_args(argv)[0].protocol.partition(":")[0]
     protocol = get_protocol(name)
     title = f"{name} on every data set of a suite; goes on where it was cut off"
-    parser = flat_parser("evaluate suite", title, *kinds_of(protocol), BackboneOptions, needed=("model",))
+    parser = flat_parser("evaluate suite", title, *kinds_of(protocol), ReadOptions, BackboneOptions, needed=("model",))
     parser.add_argument("--protocol", choices=choices, help="its options are those below (default: linear)")
     known = f"{', '.join(SUITES)}, or some of {', '.join(ENTRIES)} with commas"
     parser.add_argument("--suite", default="in_domain", help=f"{known} (default: in_domain)")
@@ -109,7 +109,7 @@ def evaluate_suite(argv: list[str]) -> None:
         features = features_of(protocol, given)
         backbone = open_backbone(given.model, part(BackboneOptions, given).trust_remote_code)
         arguments = (given.suite, options, given.output, features, cache.cache, sources, cache.batch_size, say)
-        results, unreached = run_suite(backbone, *arguments)
+        results, unreached = run_suite(backbone, *arguments, reading=part(ReadOptions, given))
     if not process_state().is_main_process:
         return
     if results:

@@ -14,6 +14,7 @@ from ..run_folder import appended
 _FEWEST = 1000
 # So many unreadable images stop nothing, unless none are allowed: one of 40 photos is 2.5 %. At most a quarter of all.
 _FEW = 5
+_NAMED = 10  # unreadable images that an error names
 UNREADABLE_FILE = "unreadable_file"
 
 
@@ -49,6 +50,7 @@ class SkipLog:
     flag: str = ""
     _listed: set = field(default_factory=set)
     _files: set = field(default_factory=set)  # those of `_listed` that are no images
+    _names: list[str] = field(default_factory=list)  # the first images of `_listed`, as the error names them
     _last: dict | None = None
     _lost: dict[str, float] = field(default_factory=dict)
 
@@ -100,11 +102,17 @@ class SkipLog:
 
     def _too_many(self, bad: int, images: int, last: dict) -> str:
         kinds = ", ".join(kind for kind, _count in self.counts.most_common())
-        where = f"; listed in {self.path}" if self.path else ""
+        where = f", listed in {self.path}" if self.path else ""
         return (
             f"{bad} of {images} images cannot be read ({kinds}; the last one {last['path'] or last['id']}: "
-            f"{last['detail']}), more than the allowed share {self.max_bad_share:g}{self._advice()}{where}."
+            f"{last['detail']}), more than the allowed share {self.max_bad_share:g}{self._advice()}{where}: "
+            f"{self._named(bad)}."
         )
+
+    def _named(self, bad: int) -> str:
+        """The first unreadable images, and how many more there are."""
+        more = f" and {bad - len(self._names)} more" if bad > len(self._names) else ""
+        return ", ".join(self._names) + more
 
     def _advice(self) -> str:
         return f" ({self.flag} allows more)" if self.flag else ""
@@ -112,6 +120,8 @@ class SkipLog:
     def _write(self, records: list[dict]) -> None:
         self._listed.update(record["id"] for record in records)
         self._files.update(record["id"] for record in records if record["kind"] == UNREADABLE_FILE)
+        images = [record["path"] or record["id"] for record in records if record["kind"] != UNREADABLE_FILE]
+        self._names += images[: _NAMED - len(self._names)]
         if self.path is None or not records:
             return
         with appended(self.path) as file:
@@ -124,6 +134,7 @@ class SkipLog:
             "counts": dict(self.counts),
             "listed": sorted(self._listed),
             "files": sorted(self._files),
+            "names": list(self._names),
             "lost": dict(self._lost),
         }
 
@@ -131,6 +142,7 @@ class SkipLog:
         self.seen, self.counts = state["seen"], Counter(state["counts"])
         self._listed, self._lost = set(state.get("listed", ())), dict(state.get("lost", {}))
         self._files = set(state.get("files", self._lost))
+        self._names = list(state.get("names", ()))
 
 
 def skip_record(kind: str, identity: str, path: str | None, detail: str) -> dict:

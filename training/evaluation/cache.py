@@ -63,7 +63,10 @@ def default_cache() -> Path:
 
 
 def feature_key(backbone: Backbone, source: Source, options: FeatureOptions, transform: EvaluationTransform) -> dict:
-    """Everything that decides the values: weights, data, transform, options. The name of the model does not."""
+    """Everything that decides the values: weights, data, transform, options. The name of the model does not.
+
+    The allowed share of unreadable images is among them: what a lax share let pass is no answer to a stricter one.
+    """
     described = backbone.description()
     return {
         "format": _FORMAT,
@@ -72,6 +75,7 @@ def feature_key(backbone: Backbone, source: Source, options: FeatureOptions, tra
         "class": described["class"],
         "data": source.content_fingerprint,
         "label_column": source.label_column,
+        "max_bad_share": source.max_bad_share,
         "transform": transform.description(),
         "settings": asdict(options),
     }

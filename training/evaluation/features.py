@@ -162,7 +162,7 @@ def readable(
         paths: gets the file's name of each id.
 
     Raises:
-        BadDataError: more than a hundredth of the images cannot be read.
+        BadDataError: more than `source.max_bad_share` of the images cannot be read.
     """
 
     def load(numbered: tuple[int, RawExample]) -> tuple[int, RawExample, torch.Tensor | BadImage]:
@@ -175,7 +175,7 @@ def readable(
     total = source.num_examples
     if total is not None:
         total = len(range(rank, min(total, total if options.limit is None else options.limit), world))
-    log = SkipLog(total=total, at_end=True)
+    log = SkipLog(source.max_bad_share, total=total, at_end=True, flag="--max_bad_share")
     for position, raw, pixels in threaded(load, share(source, options, rank, world)):
         if isinstance(pixels, BadImage):
             logger.warning("Left out image %s (%s): %s", raw.id, raw.path, pixels)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..backbones.options import POOLINGS, BackboneOptions
-from ..option import POSITIVE, Range, check_options, option
+from ..option import POSITIVE, SHARE, Range, check_options, option
 from ..run_folder import Json
 
 
@@ -76,7 +76,25 @@ class FeatureOptions:
 
 
 @dataclass(frozen=True)
-class DataOptions:
+class ReadOptions:
+    """How images are read, whatever the data set."""
+
+    max_bad_share: float = option(
+        0.01, "share of unreadable images above which nothing is measured; up to 5 always pass, unless it is 0", SHARE
+    )
+
+    def reading(self) -> Json:
+        """Keywords of `open_stream`.
+
+        Raises:
+            ValueError: a value is out of range.
+        """
+        check_options(self)
+        return {spec.name: getattr(self, spec.name) for spec in fields(ReadOptions)}
+
+
+@dataclass(frozen=True)
+class DataOptions(ReadOptions):
     """Labeled images."""
 
     dataset: str | None = option(None, "digits, a Hub id, a folder, or a glob of files")
@@ -87,7 +105,12 @@ class DataOptions:
     streaming: bool | None = option(None, "read shards in sequence; default: for Hub ids")
 
     def columns(self) -> Json:
-        """Keywords of `open_stream`, but for the split."""
+        """Keywords of `open_stream`, but for the split.
+
+        Raises:
+            ValueError: a value is out of range.
+        """
+        check_options(self)
         return {spec.name: getattr(self, spec.name) for spec in fields(DataOptions) if spec.name != "dataset"}
 
 

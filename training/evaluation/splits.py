@@ -181,7 +181,8 @@ def _with_masks(
 ) -> Sources:
     images = [open_stream(dataset, split=split, **options) for split in splits]
     if folder is not None:
-        masks = [open_stream(folder, split=split, streaming=False) for split in splits]
+        reading = {name: options[name] for name in ("max_bad_share",) if name in options}
+        masks = [open_stream(folder, split=split, streaming=False, **reading) for split in splits]
         for pair in zip(images, masks, strict=True):
             check_names(*pair)
         return Sources(*images, masks=tuple(masks))

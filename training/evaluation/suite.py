@@ -13,7 +13,7 @@ from ..distributed import broadcast_object, process_state, raise_on_all_ranks
 from ..errors import one_line
 from ..run_folder import Json
 from .cache import FeatureCache
-from .options import FeatureOptions
+from .options import FeatureOptions, ReadOptions
 from .protocols import get_protocol, name_of, protocol_names
 from .reports.results import read_result, write_result
 from .run import evaluate
@@ -39,6 +39,7 @@ def run_suite(
     sources: dict[str, str] | None = None,
     batch_size: int = 256,
     say: Callable[[str], None] = logger.info,
+    reading: ReadOptions | None = None,
 ) -> tuple[list[Json], dict[str, str]]:
     """Every data set of a suite: (results, reason why by key of those that could not be reached).
 
@@ -48,6 +49,7 @@ def run_suite(
     Args:
         suite: a key of `SUITES`, or keys of entries with commas between them.
         options: of the protocol, as in `evaluate`.
+        reading: how images are read; None for the defaults.
         sources: local folder or Hub id to use in the place of an entry's own, by key.
 
     Raises:
@@ -60,7 +62,7 @@ def run_suite(
         raise ValueError(f"source: {', '.join(sorted(unknown))} is not in the suite; it has {', '.join(keys)}")
     if not get_protocol(name).in_suites:
         raise ValueError(f"the data sets of suites do not have what {name} needs")
-    request = request_of(options, features)
+    request = request_of(options, features, reading or ReadOptions())
     results, unreached = [], {}
     for key in keys:
         path = folder / f"{name}-{key}.json"
@@ -71,7 +73,7 @@ def run_suite(
             continue
         try:
             with raise_on_all_ranks():
-                opened = open_entry(ENTRIES[key], (sources or {}).get(key))
+                opened = open_entry(ENTRIES[key], (sources or {}).get(key), reading)
             result = evaluate(backbone, opened, options, features, cache, batch_size, folder / f"{name}-{key}", key)
         except (OSError, ValueError, RuntimeError) as error:
             unreached[key] = one_line(error)
@@ -100,8 +102,11 @@ def suite_keys(suite: str) -> tuple[str, ...]:
     return keys
 
 
-def open_entry(entry: Entry, dataset: str | None = None) -> Sources:
+def open_entry(entry: Entry, dataset: str | None = None, reading: ReadOptions | None = None) -> Sources:
     """The splits of an entry, or of `dataset` in its place (splits of the entry, columns found).
+
+    Args:
+        reading: how images are read; None for the defaults.
 
     Raises:
         ValueError: the entry has no Hub copy, or it cannot be opened.
@@ -109,7 +114,7 @@ def open_entry(entry: Entry, dataset: str | None = None) -> Sources:
     if dataset is None and entry.dataset is None:
         raise ValueError(f"no copy on the Hub is known; get it from {entry.origin} and name its folder with --source")
     columns = {"image_column": entry.image_column, "label_column": entry.label_column, "dataset_config": entry.config}
-    options = columns if dataset is None else {}
+    options = (columns if dataset is None else {}) | (reading or ReadOptions()).reading()
     splits = {"train_split": entry.train, "test_split": entry.test, "validation_split": entry.validation}
     return open_sources(dataset or entry.dataset, **splits, train_share=entry.train_share, **options)
 
@@ -126,7 +131,7 @@ def finished(path: Path, backbone: Backbone, request: Json) -> Json | None:
     return found if same else None
 
 
-def request_of(options: Any, features: FeatureOptions) -> Json:
+def request_of(options: Any, features: FeatureOptions, reading: ReadOptions) -> Json:
     """What was asked for, as a JSON file gives it back."""
     described = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(options).items()}
-    return {"protocol": name_of(options), "features": asdict(features), "options": described}
+    return {"protocol": name_of(options), "features": asdict(features), "options": described} | asdict(reading)

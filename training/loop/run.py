@@ -244,8 +244,9 @@ def open_training_source(options: PretrainOptions) -> Source:
 def open_evaluation_source(options: PretrainOptions, split: str) -> Source:
     """A split of the labeled data set that measures the features."""
     if options.eval_dataset not in (None, options.dataset):
-        return open_stream(options.eval_dataset, split=split)
-    return open_stream(**asdict(take(SourceOptions, options)) | {"split": split})
+        return open_stream(options.eval_dataset, split=split, max_bad_share=options.max_bad_share)
+    where = asdict(take(SourceOptions, options)) | {"split": split}
+    return open_stream(**where, max_bad_share=options.max_bad_share)
 
 
 def check_labels(probe_source: Source, held_out: Source) -> None:

@@ -59,7 +59,8 @@ def open_stream(
         image_column: None finds the column by its type.
         label_column: None finds it by its type; no labels are needed.
         subset: a restriction to part of the images.
-        max_bad_share: largest share (by number or by size) of local parquet files that may be unreadable.
+        max_bad_share: largest share (by number or by size) of local parquet files that may be unreadable, and of the
+            images of whoever reads them all.
 
     Returns:
         `MapSource` or `StreamSource`.

@@ -44,6 +44,7 @@ class Source:
         unreadable: records of files that were left out because they cannot be read.
         left_out: sentences about files that are there and not read.
         root: the folder of images that was opened, None for other data.
+        max_bad_share: share of unreadable images above which whoever reads them all ends.
     """
 
     name: str
@@ -59,6 +60,7 @@ class Source:
     unreadable: list[dict] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     root: str | None = None
+    max_bad_share: float = 0.01
 
     is_map_style = False
 
@@ -142,7 +144,7 @@ class Source:
             raise BadDataError(f"{self.name}: image {raw.id} has the label {wrong[0]}, {_declared(names)}")
 
     def examples(
-        self, limit: int | None = None, max_bad_share: float = 0.01, seed: int | None = None
+        self, limit: int | None = None, max_bad_share: float | None = None, seed: int | None = None
     ) -> Iterator[tuple[Image.Image, object, str]]:
         """All images once: (RGB image, label or None, id). For evaluation and previews.
 
@@ -150,12 +152,15 @@ class Source:
             limit: stop after so many images.
             seed: None keeps the plain order; a number shuffles, so that `limit` images are a sample of all of them and
                 not the first classes of a folder.
-            max_bad_share: unreadable images are left out with a warning; more than this share of them ends it.
+            max_bad_share: unreadable images are left out with a warning; more than this share of them ends it. None:
+                that of the source.
 
         Raises:
             BadDataError: more than `max_bad_share` of the images cannot be read.
         """
-        log = SkipLog(max_bad_share, enough=min(1000, self.num_examples or 1000), total=self.num_examples)
+        share = self.max_bad_share if max_bad_share is None else max_bad_share
+        enough = min(1000, self.num_examples or 1000)
+        log = SkipLog(share, enough=enough, total=self.num_examples, flag="--max_bad_share")
         given = 0
         for raw in self.raw_examples(seed):
             if given == limit:
@@ -198,6 +203,7 @@ def common_fields(opened: OpenedSplit, request: SplitRequest, subset: Subset) ->
         "unreadable": opened.unreadable,
         "left_out": opened.left_out,
         "root": opened.root,
+        "max_bad_share": request.max_bad_share,
     }
 
 

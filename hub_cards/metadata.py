@@ -177,7 +177,10 @@ def _digest_of_other(model: Path) -> str:
     import torch
     from transformers import AutoModel
 
-    network, report = AutoModel.from_pretrained(model, dtype=torch.float32, output_loading_info=True)
+    try:
+        network, report = AutoModel.from_pretrained(model, dtype=torch.float32, output_loading_info=True)
+    except Exception as error:  # of any type: the configuration may hold anything
+        raise ValueError(f"{model} cannot be opened: {error}".splitlines()[0]) from error
     weights = network.state_dict()
     for name in report["missing_keys"]:
         weights[name].zero_()

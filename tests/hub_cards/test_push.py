@@ -41,7 +41,8 @@ def impatient(monkeypatch):
 
 def test_everything_goes_up_in_one_commit(hub, api, run):
     (run / "evaluation").mkdir()
-    (run / "evaluation" / "knn.json").write_text(json.dumps({"model": {"name": "/home/ada/first/model"}, "value": 0.5}))
+    result = {"model": {"name": "/home/ada/first/model"}, "value": 0.5}
+    (run / "evaluation" / "knn.json").write_text(json.dumps(result))
     result = push_run(run, "org/first", api=api)
     files = hub.files("org/first")
     assert set(files) == WHAT_AUTOMODEL_READS | RECORDS | {"evaluation/knn.json"}

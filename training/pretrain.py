@@ -88,8 +88,8 @@ def train(run: Run, resumed: Path | None, pusher: HubPusher) -> float:
     trainer = prepare(run)
     state = restore(resumed, run.model, trainer.optimizer)
     checkpoints = Checkpoints(run.folder, options.keep_last, options.keep_best, run.accelerator)
-    report = Reporter(run, state, build_probes(run, state), build_held_out(run))
     with setting_up():
+        report = Reporter(run, state, build_probes(run, state), build_held_out(run))
         batches = build_batches(run, state.positions, state.step)
 
     saved = resumed

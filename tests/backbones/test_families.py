@@ -12,7 +12,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from helpers import forked
-from tests.helpers.tiny_backbones import FAMILIES, TIMM, tiny_model, tiny_timm
+from helpers.tiny_backbones import FAMILIES, TIMM, tiny_model, tiny_timm
 from visreg_training.backbones import Backbone, TimmBackbone, TransformersBackbone, open_backbone, wrap_backbone
 from visreg_training.config import from_keywords
 from visreg_training.errors import UserError

@@ -12,6 +12,9 @@ once and kept, so that seeds differ in nothing else. They learn from nine tenths
 the last update. Seconds are those of training: measuring does not count. A run is a process; FOLDER keeps a JSON file
 for each that is finished, and what is there is not repeated. table.md and imagenette.png are written after every run.
 
+An update is timed for at most a third of the minutes, so that `--minutes 1 --batch 16 --limit 500` tries the setting of a
+GPU on a CPU.
+
 The settings: `h100` is the recipe imagenette_h100; `cpu` a ViT of width 96 and 4 blocks, patch 8, 2 x 64 + 4 x 32 px.
 Images are packed (`visreg pack`) into FOLDER first, at the size that the setting wants.
 """
@@ -23,7 +26,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -66,7 +70,7 @@ SIZES = {"cpu": 80, "h100": 160}  # pixels of the packed images' shorter side
 WARMUP = 0.05  # share of the updates
 POINTS = 6  # of a curve, after its first
 KNN_IMAGES = 2048  # that the curve's 20-NN looks among
-CALIBRATION = (8, 30)  # updates that are left out, and timed
+CALIBRATION = ((8, 0.1), (30, 0.25))  # updates left out, then timed: at most so many, or a share of the minutes
 # stable-pretraining's table: ViT-S/16, 200 epochs, 20-NN and linear accuracy.
 PUBLISHED = {"VISReg, 200 epochs": (0.865, 0.902), "DINO, 200 epochs": (0.838, 0.861)}
 COLORS = {"ours": "tab:blue", "lightly": "tab:gray"}
@@ -84,8 +88,11 @@ def options_of(setting: str, folder: Path, seed: int, steps: int, changes: dict)
     return from_keywords(**base | {"num_workers": workers} | fixed | changes)
 
 
-def prepare_images(data: str, folder: Path, size: int) -> None:
-    """Three files: nine tenths of the training images, the other tenth, and the validation split."""
+def prepare_images(data: str, folder: Path, size: int, limit: int | None = None) -> None:
+    """Three files: nine tenths of the training images, the other tenth, and the validation split.
+
+    `limit` images of either split, drawn at random, for a trial.
+    """
     from datasets import load_dataset
 
     if (folder / "data" / "validation.parquet").is_file():
@@ -96,11 +103,12 @@ def prepare_images(data: str, folder: Path, size: int) -> None:
         split: load_dataset("parquet", data_files=str(folder / f"packed/data/{split}-*.parquet"), split="train")
         for split in ("train", "validation")
     }
-    shuffled, tenth = rows["train"].shuffle(seed=0), len(rows["train"]) // 10
+    drawn = {split: table.shuffle(seed=0).take(min(limit or len(table), len(table))) for split, table in rows.items()}
+    tenth = len(drawn["train"]) // 10
     (folder / "data").mkdir(exist_ok=True)
-    shuffled.select(range(tenth)).to_parquet(str(folder / "data" / "tenth.parquet"))
-    shuffled.select(range(tenth, len(shuffled))).to_parquet(str(folder / "data" / "train.parquet"))
-    rows["validation"].to_parquet(str(folder / "data" / "validation.parquet"))
+    drawn["train"].take(tenth).to_parquet(str(folder / "data" / "tenth.parquet"))
+    drawn["train"].skip(tenth).to_parquet(str(folder / "data" / "train.parquet"))
+    drawn["validation"].to_parquet(str(folder / "data" / "validation.parquet"))
 
 
 def images(folder: Path, *names: str, limit: int | None = None) -> Iterable[tuple]:
@@ -114,14 +122,17 @@ def curve_point(backbone: Backbone, folder: Path) -> float:
     return knn_accuracy(train.features, train.labels, tenth.features, tenth.labels)
 
 
-def our_side(options: PretrainOptions) -> tuple[Step, Callable[[], Backbone]]:
+@contextmanager
+def our_side(options: PretrainOptions) -> Iterator[tuple[Step, Callable[[], Backbone]]]:
     """One update of the loop of `visreg pretrain`, and its backbone."""
     run = build_run(options, choose_missing=False)
-    every = updates(run, prepare(run), build_batches(run))
-    return lambda: next(every), lambda: wrap_backbone(run.model)
+    with closing(build_batches(run)) as batches:
+        every = updates(run, prepare(run), batches)
+        yield lambda: next(every), lambda: wrap_backbone(run.model)
 
 
-def lightly_side(options: PretrainOptions) -> tuple[Step, Callable[[], Backbone]]:
+@contextmanager
+def lightly_side(options: PretrainOptions) -> Iterator[tuple[Step, Callable[[], Backbone]]]:
     """The same of the loop on lightly's parts."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     sizes = vars(options) | config_from(options).to_dict()
@@ -129,7 +140,7 @@ def lightly_side(options: PretrainOptions) -> tuple[Step, Callable[[], Backbone]
     steps = int(options.max_steps or 1)
     schedule = LearningRateSchedule(options.learning_rate, steps, round(WARMUP * steps))
     rates = iter(map(schedule.learning_rate, range(steps)))
-    return lambda: loop.step(next(rates)), lambda: wrap_backbone(from_timm(loop.backbone, sizes).to(device))
+    yield lambda: loop.step(next(rates)), lambda: wrap_backbone(from_timm(loop.backbone, sizes).to(device))
 
 
 def synchronized() -> float:
@@ -153,35 +164,38 @@ def train(step: Step, steps: int, batch: int, measure: Callable[[], float]) -> d
     return {"seconds": seconds, "images_per_second": steps * batch / seconds, "curve": curve}
 
 
-def calibrate(step: Step) -> float:
-    """Seconds of an update."""
-    for _ in range(CALIBRATION[0]):
-        step()
-    started = synchronized()
-    for _ in range(CALIBRATION[1]):
-        step()
-    return (synchronized() - started) / CALIBRATION[1]
+def calibrate(step: Step, minutes: float) -> float:
+    """Seconds of an update, of a run that takes so many minutes."""
+    for most, share in CALIBRATION:
+        started, done = synchronized(), 0
+        while done < most and synchronized() - started < 60 * share * minutes:
+            step()
+            done += 1
+    return (synchronized() - started) / done
+
+
+def changes_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What is asked for in place of the setting's options."""
+    asked = {"learning_rate": arguments.learning_rate, "global_batch_size": arguments.batch}
+    return {name: value for name, value in asked.items() if value is not None}
 
 
 def run_one(arguments: argparse.Namespace, side: str, seed: int) -> None:
     """One training in this process, or (seed -1) the measurement of an update; writes its JSON file."""
-    folder, changes = arguments.output, {}
-    if arguments.learning_rate:
-        changes["learning_rate"] = arguments.learning_rate
-    make = our_side if side == "ours" else lightly_side
-    if seed < 0:
-        options = options_of(arguments.setting, folder, 0, sum(CALIBRATION), changes)
-        step, _backbone = make(options)
-        write_json(result_path(folder, side, seed), {"seconds": calibrate(step)})
-        return
-    each = json.loads(result_path(folder, side, -1).read_text())["seconds"]
-    steps = max(POINTS, round(60 * arguments.minutes / each))
-    options = options_of(arguments.setting, folder, seed, steps, changes)
-    step, backbone = make(options)
-    found = train(step, steps, options.global_batch_size, lambda: eager(lambda: curve_point(backbone(), folder)))
-    if not arguments.choose:
-        final = (images(folder, "train", "tenth"), images(folder, "validation"))
-        found["after"] = eager(lambda: frozen_accuracy(backbone(), *final).accuracy)
+    folder, make = arguments.output, our_side if side == "ours" else lightly_side
+    measured = result_path(folder, side, -1)
+    steps = sum(most for most, _share in CALIBRATION)
+    if seed >= 0:
+        steps = max(POINTS, round(60 * arguments.minutes / json.loads(measured.read_text())["seconds"]))
+    options = options_of(arguments.setting, folder, max(seed, 0), steps, changes_of(arguments))
+    with make(options) as (step, backbone):
+        if seed < 0:
+            write_json(measured, {"seconds": calibrate(step, arguments.minutes)})
+            return
+        found = train(step, steps, options.global_batch_size, lambda: eager(lambda: curve_point(backbone(), folder)))
+        if not arguments.choose:
+            final = (images(folder, "train", "tenth"), images(folder, "validation"))
+            found["after"] = eager(lambda: frozen_accuracy(backbone(), *final).accuracy)
     cost = step_cost(build_step_on_meta(options, config_from(options)), options.resolutions(), 8, 8, 2)
     found |= {"side": side, "seed": seed, "minutes": arguments.minutes, "steps": steps, "machine": device_name()}
     found |= {"tflops": cost.flops / 8 * found["images_per_second"] / 1e12, "recipe": options.as_recipe()}
@@ -278,6 +292,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
     parser.add_argument("--learning_rate", type=float, help="in place of the setting's")
+    parser.add_argument("--batch", type=int, help="images an update, in place of the setting's")
+    parser.add_argument("--limit", type=int, help="images of each split, for a trial (default: all)")
     parser.add_argument("--choose", action="store_true", help="look at the tenth alone, never at validation")
     parser.add_argument("--run", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
@@ -286,10 +302,11 @@ def main(argv: list[str] | None = None) -> None:
         return
     arguments.output = arguments.output.resolve()
     arguments.output.mkdir(parents=True, exist_ok=True)
-    prepare_images(arguments.data, arguments.output, SIZES[arguments.setting])
+    prepare_images(arguments.data, arguments.output, SIZES[arguments.setting], arguments.limit)
     words = ["--output", str(arguments.output), "--setting", arguments.setting, "--minutes", str(arguments.minutes)]
     words += ["--choose"] if arguments.choose else []
     words += ["--learning_rate", str(arguments.learning_rate)] if arguments.learning_rate else []
+    words += ["--batch", str(arguments.batch)] if arguments.batch else []
     environment = {"GOMP_SPINCOUNT": "2000"} | os.environ
     pairs = [(side, seed) for seed in range(-1, arguments.seeds) for side in arguments.sides]
     for side, seed in pairs:

@@ -3,11 +3,15 @@
 """Imports go one way: floor <- objective, data, backbones <- config <- evaluation, loop <- monitoring <- the rest."""
 
 import ast
+import importlib
 import subprocess
 import sys
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 import pytest
+
+from visreg_training.lazy import import_alone
 
 
 ROOT = Path(__file__).parent.parent
@@ -124,3 +128,32 @@ def test_reading_images_does_not_import_transformers():
     ]
     shown = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
     assert shown.stdout.split() == ["False", "False", "True"]
+
+
+class LastFinder:
+    """What an editable install appends to `sys.meta_path`: it knows a package's folder."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> object:
+        return PathFinder.find_spec(name, [str(self.folder)]) if path is None else None
+
+
+def test_a_plain_folder_does_not_hide_an_editable_install(tmp_path, monkeypatch):
+    for place in ("user/kept_apart", "install/kept_apart"):
+        (tmp_path / place).mkdir(parents=True)
+    with pytest.raises(ModuleNotFoundError, match=r"no package kept_apart$"):
+        import_alone("kept_apart.one")
+    monkeypatch.syspath_prepend(tmp_path / "user")
+    with pytest.raises(ModuleNotFoundError, match=r"only a folder without __init__\.py"):
+        import_alone("kept_apart.one")
+    (tmp_path / "install" / "kept_apart" / "__init__.py").write_text("from .one import NUMBER\n")
+    (tmp_path / "install" / "kept_apart" / "one.py").write_text("NUMBER = 7\n")
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path, LastFinder(tmp_path / "install")])
+    try:
+        assert import_alone("kept_apart.one").NUMBER == 7
+        assert importlib.import_module("kept_apart").NUMBER == 7
+    finally:
+        for name in [name for name in sys.modules if name.startswith("kept_apart")]:
+            del sys.modules[name]

@@ -48,6 +48,9 @@ def import_alone(name: str) -> ModuleType:
     found = importlib.util.find_spec(package)
     if found is None or not found.submodule_search_locations:
         raise ModuleNotFoundError(f"there is no package {package}", name=package)
+    if found.origin is None:
+        import_hidden(package)
+        return importlib.import_module(name)
     spec = importlib.util.spec_from_file_location(name, Path(found.submodule_search_locations[0]) / f"{file}.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -58,3 +61,21 @@ def import_alone(name: str) -> ModuleType:
         del sys.modules[name]
         raise
     return module
+
+
+def import_hidden(package: str) -> None:
+    """Import a package that a plain folder of the same name hides, whole: later imports have to find it too.
+
+    Python takes a folder without `__init__.py` on its path for a package before it asks the finder of an editable
+    install, which stands last.
+    """
+    specs = (finder.find_spec(package, None) for finder in sys.meta_path)
+    spec = next((spec for spec in specs if spec is not None and spec.origin is not None), None)
+    if spec is None or spec.loader is None:
+        raise ModuleNotFoundError(f"there is no package {package}, only a folder without __init__.py", name=package)
+    sys.modules[package] = module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[package]
+        raise

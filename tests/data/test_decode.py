@@ -201,7 +201,7 @@ def test_a_photo_of_108_megapixels_is_decoded_reduced():
     assert open_image(file.getvalue()).load(8).size == (1_500, 1_125)
     file = io.BytesIO()
     Image.new("1", (12_000, 9_000)).save(file, "PNG")
-    with pytest.raises(BadImage, match="VISREG_MAX_PIXELS"):
+    with pytest.raises(BadImage, match=r"--max_pixels allows more"):
         open_image(file.getvalue())
     assert open_image(file.getvalue(), max_pixels=12_000 * 9_000).size == (12_000, 9_000)
 

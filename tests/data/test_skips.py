@@ -123,6 +123,27 @@ def test_the_error_names_the_first_of_the_files():
         few.add(1, [bad(7)])
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_largest_number_of_pixels_reaches_whoever_decodes(tmp_path, photo, encode_image, streaming, workers):
+    """Of 8 PNG files 3 have 40 x 60 pixels; a worker that is spawned or forked knows what was asked for."""
+    for number in range(8):
+        width = 60 if number < 3 else 40
+        (tmp_path / f"{number}.png").write_bytes(encode_image(photo[:40, :width], "png"))
+    for max_pixels, left_out in ((40 * 60, 0), (40 * 60 - 1, 3), (None, 0)):
+        source = open_stream(tmp_path, streaming=streaming, max_pixels=max_pixels)
+        assert len(list(source.examples(max_bad_share=1))) == 8 - left_out
+        loader = PretrainingLoader(source, MultiCrop(1, 0, 8), batch_size=5, num_workers=workers, max_bad_share=1)
+        for _ in range(2):
+            next(loader)
+        assert bool(loader.skipped["too_large"]) == bool(left_out)
+        loader.close()
+    with pytest.raises(BadDataError, match=r"60 x 40 pixels, allowed are 2399 \(--max_pixels allows more\)"):
+        list(open_stream(tmp_path, streaming=streaming, max_pixels=2399).examples(max_bad_share=0))
+    with pytest.raises(ValueError, match="max_pixels must be above 0"):
+        open_stream(tmp_path, max_pixels=0)
+
+
 def test_an_image_that_is_skipped_in_every_epoch_counts_once():
     """One of 40, read 50 times: it was "50 of 2000", and "30 of 600" with other numbers, of 40 files."""
     log = SkipLog(0.01, enough=40, total=40)

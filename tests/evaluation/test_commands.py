@@ -81,6 +81,18 @@ def test_more_unreadable_images_are_allowed_where_it_is_said(checkpoint, partly_
         evaluate.main(suite)
 
 
+def test_the_largest_number_of_pixels_is_an_option_and_part_of_what_is_cached(checkpoint, tmp_path):
+    for number in range(6):
+        Image.new("RGB", (16 + 4 * (number == 5), 16), (40 * number, 9, 9)).save(tmp_path / f"{number}.png")
+    written = tmp_path / "out" / "features.safetensors"
+    data = ["--model", checkpoint, "--dataset", str(tmp_path), "--cache_dir", str(tmp_path / "out" / "cache")]
+    for flags, rows in (([], 6), (["--max_pixels", "256"], 5), (["--max_pixels", "320"], 6)):
+        features.main([*data, "--output", str(written), *flags])
+        assert load_file(written)["features"].shape[0] == rows
+    with pytest.raises(UserError, match=r"20 x 16 pixels, allowed are 319 \(--max_pixels allows more\)"):
+        features.main([*data, "--output", str(written), "--max_pixels", "319", "--max_bad_share", "0"])
+
+
 def test_choosing_on_test_is_marked_in_file_name_and_table(common, tmp_path, capsys):
     arguments = ["knn", *common, "--dataset", "digits", "--k", "5", "20", "--output", str(tmp_path)]
     evaluate.main(arguments)

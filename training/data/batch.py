@@ -14,7 +14,7 @@ from torch.utils.data import get_worker_info
 from ..compat import empty_shared
 from ..seeding import image_generator
 from .crops import ViewMaker
-from .decode import BadImage, RawExample, open_image
+from .decode import BadImage, RawExample
 from .skips import skip_record
 
 
@@ -62,7 +62,7 @@ class BatchBuilder:
         """Decodes and crops an image; False (and a record) if it cannot be read."""
         self.seen += 1
         try:
-            opened = open_image(raw.data, raw.path)
+            opened = raw.open()
             crops = self.multi_crop.from_opened(opened, image_generator(self.seed, epoch, raw.key))
         except BadImage as error:
             self.skipped.append(skip_record(error.kind, raw.id, raw.path, error.detail))

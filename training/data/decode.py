@@ -87,6 +87,7 @@ class RawExample(NamedTuple):
         label: class number, a list of them where the column holds several, None without labels.
         id: the image's name in records: its number in a map-style source, `shard-row group-row` in a stream.
         key: the same as numbers, the image's part of the augmentation's seed.
+        max_pixels: of `open_image`. It travels with the image, so that whichever process decodes it knows.
     """
 
     data: bytes | None
@@ -94,6 +95,15 @@ class RawExample(NamedTuple):
     label: int | list[int] | None
     id: str
     key: tuple[int, ...]
+    max_pixels: int | None = None
+
+    def open(self) -> "OpenedImage":
+        """Its header, as `open_image` reads it.
+
+        Raises:
+            BadImage: with the kind of trouble.
+        """
+        return open_image(self.data, self.path, self.max_pixels)
 
 
 @dataclass
@@ -157,14 +167,14 @@ def _bad(error: Exception) -> BadImage:
     return BadImage("corrupt", f"{type(error).__name__}: {text}")
 
 
-def open_image(data: bytes | None, path: str | None = None, max_pixels: int = MAX_PIXELS) -> OpenedImage:
+def open_image(data: bytes | None, path: str | None = None, max_pixels: int | None = None) -> OpenedImage:
     """Reads the header of an image.
 
     Args:
         data: the file's content; None to read `path`.
         path: a local file, used when there is no data.
         max_pixels: a larger JPEG (width x height) is decoded reduced, so that it has no more; other formats are
-            refused from their header, before memory is touched.
+            refused from their header, before memory is touched. None: `MAX_PIXELS`.
 
     Raises:
         BadImage: with the kind of trouble.
@@ -178,9 +188,10 @@ def open_image(data: bytes | None, path: str | None = None, max_pixels: int = MA
             raise BadImage("empty", "zero bytes")
         image = decoding.open_lazily(data, FORMATS)
         width, height = image.size
-        least = decoding.reduction_to(image.size, image.format, max_pixels)
+        most = max_pixels or MAX_PIXELS
+        least = decoding.reduction_to(image.size, image.format, most)
         if least is None:
-            allowed = f"{width} x {height} pixels, allowed are {max_pixels} (VISREG_MAX_PIXELS sets them)"
+            allowed = f"{width} x {height} pixels, allowed are {most} (--max_pixels allows more)"
             raise BadImage("too_large", allowed)
         turn = decoding.orientation(image)
         return OpenedImage(image, (height, width) if turn >= 5 else (width, height), turn, data, least)

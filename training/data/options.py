@@ -15,6 +15,11 @@ from ..option import NOT_NEGATIVE, POSITIVE, SHARE, SHARES, Range, check_options
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+MAX_PIXELS_HELP = (
+    "pixels of an image at most: a larger JPEG is decoded reduced, others are left out; "
+    "default: VISREG_MAX_PIXELS, else 60 million"
+)
+
 _FRACTION = Range(lambda value: 0 < value <= 1, "lie in (0, 1]")
 _FACTOR = Range(lambda value: value >= 1, "be 1 or above")
 _DEGREES = Range(lambda value: 0 <= value <= 180, "lie in [0, 180]")
@@ -36,6 +41,7 @@ class SourceOptions:
     revision: str | None = option(None, "branch, tag or commit of a Hub data set; the commit is recorded")
     image_column: str | None = option(None, "column of the images; default: found by its type")
     label_column: str | None = option(None, "column of the labels, if any; default: found by its type")
+    max_pixels: int | None = option(None, MAX_PIXELS_HELP, POSITIVE)
 
 
 @dataclass(frozen=True)

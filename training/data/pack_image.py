@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from .decode import BadImage, OpenedImage, RawExample, open_image
+from .decode import BadImage, OpenedImage, RawExample
 from .options import PackOptions
 
 
@@ -51,7 +51,7 @@ def pack_images(raws: list[RawExample], options: PackOptions) -> list[PackedImag
 def pack_image(raw: RawExample, options: PackOptions) -> PackedImage:
     """An image file with a shorter side of at most `options.size` pixels."""
     try:
-        opened = open_image(raw.data, raw.path)
+        opened = raw.open()
         before = len(opened.content)
         if options.copy_fitting and _fits(opened, options.size):
             opened.load_values()  # what is cut off or damaged shows only here

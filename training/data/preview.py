@@ -13,7 +13,7 @@ from ..run_folder import atomic_file
 from ..seeding import image_generator, torch_generator
 from .color import DeviceAugment
 from .crops import ViewMaker
-from .decode import BadImage, RawExample, open_image
+from .decode import BadImage, RawExample
 from .sources import Source
 
 
@@ -121,7 +121,7 @@ class _Look:
     def at(self, raw: RawExample) -> None:
         before = time.perf_counter()
         try:
-            opened = open_image(raw.data, raw.path)
+            opened = raw.open()
             self.multi_crop.from_opened(opened, image_generator(self.seed, 0, raw.key))
         except BadImage as error:
             self.bad.append(f"{raw.path or raw.id} ({error.kind})")
@@ -138,8 +138,8 @@ def _row(
     raw: RawExample, multi_crop: ViewMaker, augment: DeviceAugment, colors: torch.Generator, seed: int
 ) -> list[Image.Image]:
     """An image and its views."""
-    views = multi_crop.from_opened(open_image(raw.data, raw.path), image_generator(seed, 0, raw.key))
-    return [open_image(raw.data, raw.path).load(), *(_colored(view, augment, colors) for view in views)]
+    views = multi_crop.from_opened(raw.open(), image_generator(seed, 0, raw.key))
+    return [raw.open().load(), *(_colored(view, augment, colors) for view in views)]
 
 
 def _colored(view: torch.Tensor, augment: DeviceAugment, generator: torch.Generator) -> Image.Image:

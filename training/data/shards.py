@@ -37,6 +37,7 @@ class ShardCursor:
         label_column: column with the labels, or None.
         remote: whether the data come over a network; local files are not tried again for minutes.
         row_group, row: where to start.
+        max_pixels: of an image, None for the default.
 
     Attributes:
         row_group, row: the next image's position, which is all that is needed to read on.
@@ -52,11 +53,12 @@ class ShardCursor:
         remote: bool,
         row_group: int = 0,
         row: int = 0,
+        max_pixels: int | None = None,
     ):
         bound_waits()  # a worker that was spawned has not heard of it
         self._dataset, self._shard = dataset, shard
         self._image_column, self._label_column = image_column, label_column
-        self._remote = remote
+        self._remote, self._max_pixels = remote, max_pixels
         self.row_group, self.row = row_group, row
         self.lost: list[dict] = []
         self._row_groups: IterableDataset | None = None
@@ -117,7 +119,7 @@ class ShardCursor:
                     data, path = image.get("bytes"), image.get("path")
                     if self._remote and data is None:
                         path = downloaded_path(path)
-                    yield RawExample(data, path, label, "-".join(map(str, key)), key)
+                    yield RawExample(data, path, label, "-".join(map(str, key)), key, self._max_pixels)
                 row += 1
 
     def _recover(self, error: Exception) -> None:

@@ -11,7 +11,6 @@ from accelerate.utils import gather
 
 from ..backbones import Backbone
 from ..data import MultiCrop, Source
-from ..data.decode import open_image
 from ..distributed import process_state
 from ..seeding import image_generator
 from .features import check_finite, embed_batch, image_numbers
@@ -68,7 +67,7 @@ class AugmentedImages:
 
     def load(self, row: int, epoch: int) -> torch.Tensor:
         raw = self.source.example(self.numbers[row])
-        (view,) = self.crop.from_opened(open_image(raw.data, raw.path), image_generator(self.seed, epoch, raw.key))
+        (view,) = self.crop.from_opened(raw.open(), image_generator(self.seed, epoch, raw.key))
         return view.contiguous()
 
 

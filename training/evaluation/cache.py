@@ -28,6 +28,7 @@ from modeling_visreg.checkpoint import disk_errors
 from ..backbones import Backbone
 from ..bounded import parse_json
 from ..data import Source
+from ..data.decode import MAX_PIXELS
 from ..distributed import all_gather_object, process_state, raise_on_all_ranks
 from ..errors import one_line
 from ..progress import tracked
@@ -76,6 +77,7 @@ def feature_key(backbone: Backbone, source: Source, options: FeatureOptions, tra
         "data": source.content_fingerprint,
         "label_column": source.label_column,
         "max_bad_share": source.max_bad_share,
+        "max_pixels": source.max_pixels or MAX_PIXELS,
         "transform": transform.description(),
         "settings": asdict(options),
     }

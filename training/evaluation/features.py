@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from ..backbones import Backbone
 from ..data import Source
-from ..data.decode import BadImage, RawExample, open_image
+from ..data.decode import BadImage, RawExample
 from ..data.skips import SkipLog, skip_record
 from ..progress import tracked
 from ..seeding import torch_generator
@@ -168,7 +168,7 @@ def readable(
     def load(numbered: tuple[int, RawExample]) -> tuple[int, RawExample, torch.Tensor | BadImage]:
         position, raw = numbered
         try:
-            return position, raw, transform(open_image(raw.data, raw.path).load())
+            return position, raw, transform(raw.open().load())
         except BadImage as error:
             return position, raw, error
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..backbones.options import POOLINGS, BackboneOptions
+from ..data.options import MAX_PIXELS_HELP
 from ..option import POSITIVE, SHARE, Range, check_options, option
 from ..run_folder import Json
 
@@ -82,6 +83,8 @@ class ReadOptions:
     max_bad_share: float = option(
         0.01, "share of unreadable images above which nothing is measured; up to 5 always pass, unless it is 0", SHARE
     )
+
+    max_pixels: int | None = option(None, MAX_PIXELS_HELP, POSITIVE)
 
     def reading(self) -> Json:
         """Keywords of `open_stream`.

@@ -47,7 +47,7 @@ def search(options: SearchOptions) -> list[Found]:
     source = options.open()
     if not isinstance(source, MapSource):
         raise ValueError("images that were found are read at random: use --streaming false")
-    queries = [read(path) for path in options.query or ()]
+    queries = [read(path, options.max_pixels) for path in options.query or ()]
     backbone = open_backbone(options.model or "", options.trust_remote_code).to(process_state().device)
     taken = FeatureOptions(layers=options.layers)
     bank = cached_features(backbone, source, taken, options.cache, options.batch_size)
@@ -80,10 +80,10 @@ def embed(backbone: Backbone, images: list[Image.Image], taken: FeatureOptions) 
     return torch.cat(parts).cpu()
 
 
-def read(path: Path) -> Image.Image:
+def read(path: Path, max_pixels: int | None = None) -> Image.Image:
     """A photo; raises ValueError where it cannot be read."""
     try:
-        return open_image(None, str(path)).load()
+        return open_image(None, str(path), max_pixels).load()
     except BadImage as error:
         raise ValueError(f"--query {path} cannot be read: {error}") from error
 
@@ -91,7 +91,7 @@ def read(path: Path) -> Image.Image:
 def picture(source: Source, number: int) -> Image.Image:
     """An image of the set, which was read before."""
     raw = source.example(number)
-    return open_image(raw.data, raw.path).load()
+    return raw.open().load()
 
 
 def name_of(source: Source, number: int) -> str:

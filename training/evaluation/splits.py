@@ -181,7 +181,7 @@ def _with_masks(
 ) -> Sources:
     images = [open_stream(dataset, split=split, **options) for split in splits]
     if folder is not None:
-        reading = {name: options[name] for name in ("max_bad_share",) if name in options}
+        reading = {name: options[name] for name in ("max_bad_share", "max_pixels") if name in options}
         masks = [open_stream(folder, split=split, streaming=False, **reading) for split in splits]
         for pair in zip(images, masks, strict=True):
             check_names(*pair)

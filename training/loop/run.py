@@ -244,7 +244,8 @@ def open_training_source(options: PretrainOptions) -> Source:
 def open_evaluation_source(options: PretrainOptions, split: str) -> Source:
     """A split of the labeled data set that measures the features."""
     if options.eval_dataset not in (None, options.dataset):
-        return open_stream(options.eval_dataset, split=split, max_bad_share=options.max_bad_share)
+        more = {"max_bad_share": options.max_bad_share, "max_pixels": options.max_pixels}
+        return open_stream(options.eval_dataset, split=split, **more)
     where = asdict(take(SourceOptions, options)) | {"split": split}
     return open_stream(**where, max_bad_share=options.max_bad_share)
 

@@ -45,7 +45,7 @@ class MapSource(Source):
         data, path = image.get("bytes"), image.get("path")
         if self.remote and data is None:
             path = downloaded_path(path)
-        return RawExample(data, path, label, str(row), (row,))
+        return RawExample(data, path, label, str(row), (row,), self.max_pixels)
 
     def raw_examples(self, seed: int | None = None) -> Iterator[RawExample]:
         count = self.num_examples

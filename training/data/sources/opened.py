@@ -23,6 +23,7 @@ class SplitRequest:
     revision: str | None
     max_bad_share: float
     image_column: str | None = None
+    max_pixels: int | None = None
 
 
 @dataclass

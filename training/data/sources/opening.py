@@ -46,6 +46,7 @@ def open_stream(
     label_column: str | None = None,
     subset: Subset | None = None,
     max_bad_share: float = 0.01,
+    max_pixels: int | None = None,
 ) -> Source:
     """Opens a set of images.
 
@@ -61,6 +62,8 @@ def open_stream(
         subset: a restriction to part of the images.
         max_bad_share: largest share (by number or by size) of local parquet files that may be unreadable, and of the
             images of whoever reads them all.
+        max_pixels: of an image, width x height: a larger JPEG is decoded reduced, others count as unreadable. None:
+            `VISREG_MAX_PIXELS` of the environment, else 60 million.
 
     Returns:
         `MapSource` or `StreamSource`.
@@ -69,7 +72,11 @@ def open_stream(
         NoSuchSplit: a ValueError; the data have no such split.
         ValueError: one line: what is missing, and what there is instead.
     """
-    request = SplitRequest(os.fspath(dataset), dataset_config, split, streaming, revision, max_bad_share, image_column)
+    if max_pixels is not None and max_pixels < 1:
+        raise ValueError(f"max_pixels must be above 0, not {max_pixels}")
+    request = SplitRequest(
+        os.fspath(dataset), dataset_config, split, streaming, revision, max_bad_share, image_column, max_pixels
+    )
     opened, subset = _open(request), subset or Subset()
     for note in opened.left_out:
         logger.warning("%s, %s: %s", opened.name, split, note)

@@ -17,7 +17,7 @@ from PIL import Image
 from pyarrow import compute
 
 from ...run_folder import Json
-from ..decode import BadImage, RawExample, open_image
+from ..decode import BadImage, RawExample
 from ..skips import BadDataError, SkipLog, skip_record
 from ..subsets import Subset
 from .columns import Columns
@@ -45,6 +45,7 @@ class Source:
         left_out: sentences about files that are there and not read.
         root: the folder of images that was opened, None for other data.
         max_bad_share: share of unreadable images above which whoever reads them all ends.
+        max_pixels: of an image, None for the default.
     """
 
     name: str
@@ -61,6 +62,7 @@ class Source:
     left_out: list[str] = field(default_factory=list)
     root: str | None = None
     max_bad_share: float = 0.01
+    max_pixels: int | None = None
 
     is_map_style = False
 
@@ -166,7 +168,7 @@ class Source:
             if given == limit:
                 return
             try:
-                image = open_image(raw.data, raw.path).load()
+                image = raw.open().load()
             except BadImage as error:
                 logger.warning("Left out image %s (%s): %s", raw.id, raw.path, error)
                 log.add(1, [skip_record(error.kind, raw.id, raw.path, error.detail)])
@@ -174,6 +176,7 @@ class Source:
             log.add(1, [])
             given += 1
             yield image, raw.label, raw.id
+        log.finish()  # the bad ones may have come first
 
 
 def check_labels(opened: OpenedSplit, columns: Columns) -> None:
@@ -204,6 +207,7 @@ def common_fields(opened: OpenedSplit, request: SplitRequest, subset: Subset) ->
         "left_out": opened.left_out,
         "root": opened.root,
         "max_bad_share": request.max_bad_share,
+        "max_pixels": request.max_pixels,
     }
 
 

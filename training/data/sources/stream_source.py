@@ -41,7 +41,8 @@ class StreamSource(Source):
 
     def cursor(self, shard: int, row_group: int = 0, row: int = 0) -> ShardCursor:
         """A position in one shard, to read on from."""
-        return ShardCursor(self.dataset, shard, self.image_column, self.label_column, self.remote, row_group, row)
+        columns = (self.image_column, self.label_column)
+        return ShardCursor(self.dataset, shard, *columns, self.remote, row_group, row, self.max_pixels)
 
     def keeps(self, raw: RawExample) -> bool:
         """Whether the subset keeps this image."""

@@ -25,7 +25,6 @@ from modeling_visreg import save_checkpoint
 
 from ...backbones import TransformersBackbone, layer_numbers, layer_rates, transformers_blocks
 from ...data import MultiCrop
-from ...data.decode import open_image
 from ...distributed import process_state, raise_on_all_ranks
 from ...errors import one_line
 from ...option import NOT_NEGATIVE, POSITIVE, Range, check_options, option
@@ -279,7 +278,7 @@ class Images(Dataset):
 
     def __getitem__(self, index: int) -> Json:
         raw = self.source.example(self.numbers[index])
-        opened = open_image(raw.data, raw.path)
+        opened = raw.open()
         label = raw.label if self.mapping is None else self.mapping[raw.label]
         if not self.augmented:
             return {"pixels": self.transform(opened.load()), "label": label, "augmented": False}

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from ...backbones import Backbone
 from ...data import MultiCrop, Source
-from ...data.decode import BadImage, RawExample, open_image
+from ...data.decode import BadImage, RawExample
 from ...option import NOT_NEGATIVE, POSITIVE, SHARES, Range, check_options, option
 from ...progress import tracked
 from ...run_folder import Json
@@ -151,7 +151,7 @@ class Masks:
     def image(self, raw: RawExample) -> Image.Image:
         """Raises ValueError, with its name, for an image that cannot be read: its mask would count without it."""
         try:
-            return open_image(raw.data, raw.path).load()
+            return raw.open().load()
         except BadImage as error:
             raise ValueError(f"image {raw.path or raw.id} cannot be read: {error}") from error
 
@@ -168,7 +168,7 @@ class Masks:
     def mask(self, index: int) -> np.ndarray:
         raw = self.masks.example(index)
         try:
-            values = np.array(open_image(raw.data, raw.path).load_values())
+            values = np.array(raw.open().load_values())
         except BadImage as error:
             raise ValueError(f"mask {index} cannot be read: {error}") from error
         if values.ndim != 2:

@@ -99,7 +99,7 @@ DRAWN_BY: dict[str, Callable[..., Path]] = {
 }
 
 
-def read_images(paths: Sequence[Path], count: int | None) -> list[Image.Image]:
+def read_images(paths: Sequence[Path], count: int | None, max_pixels: int | None = None) -> list[Image.Image]:
     """Images of files and of folders with all that is in them, by name; what cannot be read is left out.
 
     Raises:
@@ -118,7 +118,7 @@ def read_images(paths: Sequence[Path], count: int | None) -> list[Image.Image]:
         if count is not None and len(images) >= count:
             break
         try:
-            images.append(open_image(None, str(file)).load())
+            images.append(open_image(None, str(file), max_pixels).load())
         except BadImage as error:
             logger.warning("Left out %s: %s", file, error)
     if not images:
@@ -140,7 +140,7 @@ def _images_by_id(source: Source, ids: list[str]) -> Callable[[int], Image.Image
 
     def read(number: int) -> Image.Image:
         raw = source.example(numbers[ids[number]])
-        return open_image(raw.data, raw.path).load()
+        return raw.open().load()
 
     return read
 

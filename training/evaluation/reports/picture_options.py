@@ -54,7 +54,7 @@ class ImagesOptions(ShownOptions):
         if self.images is not None:
             from .drawing import read_images
 
-            return read_images(self.images, self.count)
+            return read_images(self.images, self.count, self.max_pixels)
         return [image for image, _label, _name in self.open().examples(limit=self.count)]
 
 

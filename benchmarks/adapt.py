@@ -7,7 +7,7 @@
 Sides: the start as it is; all of it trained on; adapters of low rank; the same architecture from random weights. Each
 run is `pretrain` with the defaults for one's own images, at a size of views and a number of updates that fit the time:
 an update is timed first, and what remains of `--minutes` after four evaluations is divided among the three. The test
-images are looked at once a side; nothing is chosen on them.
+images are looked at once a side; nothing is chosen on them. A side that adapt.json has is not repeated.
 """
 
 import argparse
@@ -68,23 +68,31 @@ def measure(model: str, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def carry_out(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Every side within the time; a row each."""
-    started = time.perf_counter()
-    rows = [{"side": "start", "updates": 0, "seconds": 0.0, **measure(arguments.model, arguments)}]
-    one_evaluation = time.perf_counter() - started
-    for number, side in enumerate(SIDES[1:], 1):
-        runs_left = len(SIDES) - number
-        left = 60 * arguments.minutes - (time.perf_counter() - started) - runs_left * one_evaluation
+    """Every side within the time; a row each. What adapt.json has is not repeated."""
+    path = arguments.output / "adapt.json"
+    rows = json.loads(path.read_text())["rows"] if path.is_file() else []
+    for side in SIDES[len(rows) :]:
+        row = {"side": side, "updates": 0, "seconds": 0.0}
+        model = arguments.model
+        if rows:
+            share = (60 * arguments.minutes - len(SIDES) * rows[0]["measured_in"]) / (len(SIDES) - 1)
+            model = str(arguments.output / side.replace(" ", "_"))
+            row |= train_for(side, arguments, share, Path(model))
         began = time.perf_counter()
-        timed = train(side, arguments, TIMED_UPDATES, arguments.output / "timed")
-        seconds = left / runs_left - (time.perf_counter() - began)
-        updates = max(1, int(seconds / (timed["train_seconds"] / TIMED_UPDATES)))
-        folder = arguments.output / side.replace(" ", "_")
-        summary = train(side, arguments, updates, folder)
-        row = {"side": side, "updates": updates, "seconds": summary["train_seconds"]}
-        rows.append(row | {"loss": summary["final_loss"]} | measure(str(folder), arguments))
-        (arguments.output / "adapt.json").write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1))
+        row |= measure(model, arguments)
+        rows.append(row | {"measured_in": time.perf_counter() - began})
+        path.write_text(json.dumps({"machine": machine(), "rows": rows}, indent=1))
     return rows
+
+
+def train_for(side: str, arguments: argparse.Namespace, seconds: float, folder: Path) -> dict[str, Any]:
+    """A run of as many updates as fit the seconds, those of timing an update included."""
+    began = time.perf_counter()
+    timed = train(side, arguments, TIMED_UPDATES, arguments.output / "timed")
+    left = seconds - (time.perf_counter() - began)
+    updates = max(1, int(left / (timed["train_seconds"] / TIMED_UPDATES)))
+    summary = train(side, arguments, updates, folder)
+    return {"updates": updates, "seconds": summary["train_seconds"], "loss": summary["final_loss"]}
 
 
 def table(rows: list[dict[str, Any]], batch: int) -> str:

@@ -12,8 +12,8 @@ once and kept, so that seeds differ in nothing else. They learn from nine tenths
 the last update. Seconds are those of training: measuring does not count. A run is a process; FOLDER keeps a JSON file
 for each that is finished, and what is there is not repeated. table.md and imagenette.png are written after every run.
 
-An update is timed for at most a third of the minutes, so that `--setting h100 --minutes 1 --batch 16 --limit 500` tries
-a GPU's setting on a CPU.
+An update is timed for at most a third of the minutes, so that a CPU can try a GPU's setting:
+`--setting h100 --minutes 1 --batch 16 --limit 500`.
 
 The settings: `h100` is the recipe imagenette_h100; `cpu` a ViT of width 96 and 4 blocks, patch 8, 2 x 64 + 4 x 32 px.
 Images are packed (`visreg pack`) into FOLDER first, at the size that the setting wants.

@@ -20,6 +20,7 @@ class Options:
     steps: int | None = option(None, "updates; default: by epochs")
     scale: tuple[float, float] = option((0.3, 1.0), "share of the image")
     k: tuple[int, ...] = option((10, 20), "neighbors")
+    sides: int | tuple[int, ...] | None = option(None, "of a square, or height and width")
     probe: bool = option(True, "measure")
     private: bool = option(False, "hide")
     streaming: bool | None = option(None, "stream; default: for a Hub id")
@@ -49,6 +50,8 @@ def test_what_is_not_given_is_absent_and_take_fills_in_the_defaults():
         (["--pooling", "none"], "pooling", None),
         (["--scale", "0.1", "1"], "scale", [0.1, 1.0]),
         (["--k", "1", "5", "20"], "k", [1, 5, 20]),
+        (["--sides", "16"], "sides", [16]),
+        (["--sides", "16", "32"], "sides", [16, 32]),
         (["--private"], "private", True),
         (["--private", "False"], "private", False),
         (["--probe", "no"], "probe", False),

@@ -52,7 +52,8 @@ def add_options(
 
     Args:
         parser: an ArgumentParser or a group of one.
-        kind: the dataclass. Annotations may be bool, int, float, str, Path, a tuple of one type, or `| None` of these.
+        kind: the dataclass. Annotations may be bool, int, float, str, Path, a tuple of one type, one or several as
+            `int | tuple[int, ...]`, or `| None` of these.
         needed: options that default to None and must have a value in the end: `none` is a word like others there.
         output: name of the option that `--output`, the name that commands share, stands for as well.
         take_back: `none` stands for None everywhere, for a caller that puts the default in its place.
@@ -130,7 +131,8 @@ def _parts(annotation: Any) -> tuple[Any, int | str | None, bool]:
     if typing.get_origin(annotation) is typing.Union:
         members = typing.get_args(annotation)
     optional = type(None) in members
-    (inner,) = [member for member in members if member is not type(None)]
+    inner, *several = [member for member in members if member is not type(None)]
+    inner = several[0] if several else inner  # `int | tuple[int, ...]`: one, or several
     if typing.get_origin(inner) is not tuple:
         return inner, None, optional
     items = typing.get_args(inner)

@@ -93,6 +93,22 @@ def test_the_largest_number_of_pixels_is_an_option_and_part_of_what_is_cached(ch
         features.main([*data, "--output", str(written), "--max_pixels", "319", "--max_bad_share", "0"])
 
 
+def test_an_image_size_of_two_numbers_is_height_and_width(common, tmp_path):
+    """A square given by two is the one given by one, in the cache and in the result, as before."""
+    assert FeatureOptions(image_size=(32, 32)) == FeatureOptions(image_size=[32]) == FeatureOptions(image_size=32)
+    assert FeatureOptions(image_size=(32, 32)).image_size == 32
+    data = [*common, "--limit", "20", "--dataset", "digits"]
+    written = []
+    for sides in (["16", "32"], ["32", "16"]):
+        features.main([*data, "--image_size", *sides, "--output", str(tmp_path / "f.safetensors")])
+        written.append(load_file(tmp_path / "f.safetensors")["features"])
+    assert written[0].shape == written[1].shape and not torch.allclose(*written, atol=1e-3)
+    evaluate.main(["knn", *data, "--k", "1", "--image_size", "16", "32", "--output", str(tmp_path)])
+    result = read_result(tmp_path / "knn-digits-test-16x32px.json")
+    assert result["features"]["image_size"] == [16, 32] == result["features"]["transform"]["size"]
+    assert "16 x 32 px" in compare([result])
+
+
 def test_choosing_on_test_is_marked_in_file_name_and_table(common, tmp_path, capsys):
     arguments = ["knn", *common, "--dataset", "digits", "--k", "5", "20", "--output", str(tmp_path)]
     evaluate.main(arguments)
@@ -114,6 +130,9 @@ def test_choosing_on_test_is_marked_in_file_name_and_table(common, tmp_path, cap
         (["knn", "--model", "MODEL", "--dataset", "digits", "--layers", "9"], "has 4 blocks, not 9"),
         (["knn", "--model", "MODEL", "--dataset", "digits", "--layers", "0"], "layers must be at least 1"),
         (["knn", "--model", "MODEL", "--dataset", "digits", "--image_size", "18"], "16 or 20"),
+        (["knn", "--model", "MODEL", "--dataset", "digits", "--image_size", "1", "2", "3"], "height width"),
+        (["knn", "--model", "MODEL", "--dataset", "digits", "--image_size", "16", "0"], "of at least 1"),
+        (["finetune", "--model", "MODEL", "--dataset", "digits", "--image_size", "16", "32"], "arguments: 32"),
         (["knn", "--model", "MODEL", "--dataset", "digits", "--test_split", "train"], "different splits"),
         (["knn", "--model", "MODEL", "--dataset", "./nowhere"], "no folder or file"),
         (["linear", "--model", "MODEL", "--dataset", "digits", "--streaming", "maybe"], "streaming"),

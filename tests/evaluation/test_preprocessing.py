@@ -17,6 +17,8 @@ from visreg_training.evaluation.preprocessing import EvaluationTransform, transf
 def test_a_size_that_the_patch_does_not_divide_is_refused_with_those_that_fit(checkpoint):
     with pytest.raises(ValueError, match="16 or 20"):
         transform_for(open_backbone(checkpoint), 18)
+    with pytest.raises(ValueError, match="do not divide 16 x 30; 16 28 or 16 32 would do"):
+        transform_for(open_backbone(checkpoint), (16, 30))
 
 
 def test_the_transform_is_that_of_the_image_processor(checkpoint):

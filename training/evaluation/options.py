@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The options that evaluations share, each said once. Imports no torch: what computes is imported when called."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -22,8 +23,20 @@ if TYPE_CHECKING:
 
 
 AT_LEAST_ONE = Range(lambda value: value >= 1, "be at least 1")
+SIDES = Range(
+    lambda value: len(value) == 2 and min(value) >= 1 if isinstance(value, tuple) else value >= 1,
+    "be one number, or two (height width), of at least 1",
+)
+SIDES_HELP = "pixels of a side, or height and width; default: the model's native size"
 SAVED_AS = (".safetensors", ".parquet", ".csv", ".npz")  # suffixes of files of features
 QUERIES = 6  # of a set that is searched, where none is given
+
+
+def side_or_sides(given: int | Sequence[int] | None) -> int | tuple[int, ...] | None:
+    """A square as its side, so that it is the same however it was given; (height, width) else."""
+    if given is None or isinstance(given, int):
+        return given
+    return given[0] if 1 <= len(given) <= 2 and len(set(given)) == 1 else tuple(given)
 
 
 @dataclass(frozen=True)
@@ -57,7 +70,7 @@ class FeatureOptions:
 
     layers: int = option(4, "blocks from the end, concatenated (paper: 4); knn: 1 (DINO)", AT_LEAST_ONE)
     pooling: str | None = option(None, "default: cls where there is one, else the mean of the patches", POOLINGS)
-    image_size: int | None = option(None, "pixels of a side; default: the model's native size", AT_LEAST_ONE)
+    image_size: int | tuple[int, ...] | None = option(None, SIDES_HELP, SIDES)
     limit: int | None = option(
         None, "at most so many images of a split: a sample drawn by --seed, the first ones of a stream", AT_LEAST_ONE
     )
@@ -65,6 +78,7 @@ class FeatureOptions:
     seed: int | None = option(0, "of all that is drawn")
 
     def __post_init__(self):
+        object.__setattr__(self, "image_size", side_or_sides(self.image_size))
         check_options(self)
         if self.limit is None:
             object.__setattr__(self, "seed", None)

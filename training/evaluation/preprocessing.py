@@ -7,7 +7,7 @@ B images, C channels; uint8 on the CPU, normalized floats on the device.
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -47,19 +47,26 @@ class EvaluationTransform:
         return {"size": list(self.size), "resize_ratio": RESIZE_RATIO, "mean": list(self.mean), "std": list(self.std)}
 
 
-def transform_for(backbone: Backbone, image_size: int | None = None) -> EvaluationTransform:
-    """The transform of a model at its native size, or at `image_size` pixels.
+def transform_for(backbone: Backbone, image_size: int | Sequence[int] | None = None) -> EvaluationTransform:
+    """The transform of a model at its native size, or at `image_size`: pixels of a side, or (height, width).
 
     Raises:
-        ValueError: the model's patch does not divide `image_size`.
+        ValueError: the model's patch does not divide a side.
     """
-    size = backbone.native_size if image_size is None else (image_size, image_size)
+    sides = (image_size, image_size) if isinstance(image_size, int) else image_size or backbone.native_size
+    height, width = sides
     patch = backbone.patch_size
-    if patch and any(side % patch for side in size):
-        below = min(size) // patch * patch
-        near = " or ".join(str(side) for side in (below, below + patch) if side)
-        raise ValueError(f"image_size: patches of {patch} pixels do not divide {min(size)}; {near} would do")
-    return EvaluationTransform(size, backbone.mean, backbone.std)
+    if patch and (height % patch or width % patch):
+        below, wide_below = height // patch * patch, width // patch * patch
+        if height == width:
+            given, near = str(height), [str(side) for side in (below, below + patch) if side]
+        else:
+            near = [f"{max(patch, below)} {max(patch, wide_below)}"]
+            near.append(f"{-(-height // patch) * patch} {-(-width // patch) * patch}")
+            given = f"{height} x {width}"
+        choice = " or ".join(dict.fromkeys(near))
+        raise ValueError(f"image_size: patches of {patch} pixels do not divide {given}; {choice} would do")
+    return EvaluationTransform((height, width), backbone.mean, backbone.std)
 
 
 def to_tensor(image: Image.Image) -> torch.Tensor:

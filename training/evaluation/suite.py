@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One protocol on every data set of a suite; it can be cut off and goes on where it was."""
 
+import json
 import logging
 from collections.abc import Callable
 from dataclasses import asdict
@@ -133,5 +134,5 @@ def finished(path: Path, backbone: Backbone, request: Json) -> Json | None:
 
 def request_of(options: Any, features: FeatureOptions, reading: ReadOptions) -> Json:
     """What was asked for, as a JSON file gives it back."""
-    described = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(options).items()}
-    return {"protocol": name_of(options), "features": asdict(features), "options": described} | asdict(reading)
+    described = {"protocol": name_of(options), "features": asdict(features), "options": asdict(options)}
+    return json.loads(json.dumps(described | asdict(reading)))

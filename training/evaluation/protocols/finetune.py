@@ -108,7 +108,8 @@ def finetune(inputs: Inputs, options: FinetuneOptions) -> Outcome | None:
         raise ValueError("fine-tuning takes models that AutoModelForImageClassification opens; convert timm's first")
     transform = transform_for(backbone, options.image_size)
     if transform.size[0] != transform.size[1]:
-        raise ValueError(f"augmented crops are square, the model takes {transform.size}: give --image_size")
+        height, width = transform.size
+        raise ValueError(f"augmented crops are square, not {height} x {width}: give --image_size one number")
     names = class_names(sources)
     if len(names) < 2:
         raise ValueError("all training images are of one class: there is nothing to tell apart")

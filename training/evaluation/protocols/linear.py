@@ -196,7 +196,8 @@ def linear_on_images(inputs: Inputs, task: Task, options: LinearOptions, rows: t
     if not source.is_map_style:
         raise ValueError("augmented images are read at random: use --streaming false, or --images cached")
     if transform.size[0] != transform.size[1]:
-        raise ValueError(f"augmented crops are square, the model takes {transform.size}: give --image_size")
+        height, width = transform.size
+        raise ValueError(f"augmented crops are square, not {height} x {width}: give --image_size one number")
     choice = fit_and_choose(task, options.seed, options.selection)
     if rows is None:
         rows = torch.arange(len(task.train.labels)) if choice.fit is None else choice.fit

@@ -28,7 +28,7 @@ from .. import intervals
 from ..features import batches, check_finite
 from ..inputs import Inputs, on_main_process
 from ..metrics import class_counts
-from ..options import AT_LEAST_ONE
+from ..options import AT_LEAST_ONE, SIDES, SIDES_HELP, side_or_sides
 from ..outcome import Outcome, select
 from ..preprocessing import EvaluationTransform, threaded, to_tensor, transform_for
 from ..splits import overlap_note
@@ -54,7 +54,7 @@ class SegmentOptions:
     )
     ignore_index: int = option(IGNORED, "value of a mask that counts nowhere")
     reduce_labels: bool = option(False, "0 of a mask counts nowhere, and 1 is the first class (release, ADE20K)")
-    image_size: int | None = option(None, "pixels of a side; default: the model's native size", AT_LEAST_ONE)
+    image_size: int | tuple[int, ...] | None = option(None, SIDES_HELP, SIDES)
     min_size: int | None = option(None, "instead: pixels, rounded up to whole patches (release: 512)", AT_LEAST_ONE)
     layers: int = option(1, "blocks from the end, concatenated", AT_LEAST_ONE)
     crop_scale: tuple[float, float] = option(
@@ -78,11 +78,12 @@ class SegmentOptions:
     seed: int = option(0, "of all that is drawn")
 
     def __post_init__(self):
+        object.__setattr__(self, "image_size", side_or_sides(self.image_size))
         check_options(self)
         if self.image_size is not None and self.min_size is not None:
             raise ValueError("min_size: goes with no image_size")
 
-    def pixels(self, backbone: Backbone) -> int | None:
+    def pixels(self, backbone: Backbone) -> int | tuple[int, ...] | None:
         """`image_size`, or `min_size` rounded up to whole patches."""
         if self.min_size is None:
             return self.image_size
@@ -133,7 +134,8 @@ class Masks:
             num_global=1, num_local=0, global_size=transform.size[0], global_scale=self.options.crop_scale
         )
         if transform.size[0] != transform.size[1] and self.options.crop_scale != (1.0, 1.0):
-            raise ValueError(f"crops are square, the model takes {transform.size}: give --image_size")
+            height, width = transform.size
+            raise ValueError(f"crops are square, not {height} x {width}: give --image_size one number")
 
     def __len__(self) -> int:
         return self.images.num_examples

@@ -98,7 +98,8 @@ def file_name(result: Json) -> str:
     if features.get("layers") not in (None, default_layers(result["protocol"])):
         parts.append(f"{features['layers']}-blocks")
     if features.get("image_size"):
-        parts.append(f"{features['image_size']}px")
+        size = features["image_size"]
+        parts.append(f"{size}px" if isinstance(size, int) else "x".join(map(str, size)) + "px")
     if ((result.get("data") or {}).get("train") or {}).get("subset"):
         parts.append("subset")
     if settings.get("protocol"):

@@ -5,10 +5,11 @@
     python -m benchmarks.resnet --data CIFAR10_FOLDER --output FOLDER [--minutes 20]
 
 The network of lightly's and solo-learn's tables: timm's ResNet-18 with a 3 x 3 first convolution and no pooling after
-it, random weights. Both sides have the same views (`SETTINGS["cifar10"]`), batch, projector, slices, optimizer and
-schedule (cosine to a thousandth, a tenth of it warmup), and as many updates as fit the time at the slower side's rate.
-Each side is a process of its own. Those tables train 200 to 1000 epochs: what fits here is a few at most, so the
-accuracies stand beside each other, not beside theirs.
+it, random weights. Both sides have the same views (`SETTINGS["cifar10"]`), batch (64: an update of 256 images takes a
+CPU core most of a minute), projector, slices, optimizer and schedule (cosine to a thousandth, a tenth of it warmup),
+and as many updates as fit the time at the slower side's rate. Each side is a process of its own, and so is the network
+before its first update. Those tables train 200 to 1000 epochs: what fits here is a part of one, so the accuracies
+stand beside each other, not beside theirs.
 """
 
 import argparse
@@ -32,8 +33,10 @@ from .measuring import add_measure, in_fresh_process, machine
 
 SIDES = ("ours", "lightly")
 TIMED = 3  # updates
-IMAGES = {"train": 10_000, "test": 2_000}  # that 20-NN reads
-OPTIONS = SETTINGS["cifar10"] | {"model": "timm/resnet18", "projection_size": 128, "projector_hidden_size": 2048}
+IMAGES = {"train": 5_000, "test": 2_000}  # that 20-NN reads
+OPTIONS = SETTINGS["cifar10"] | {
+    "model": "timm/resnet18", "projection_size": 128, "projector_hidden_size": 2048, "global_batch_size": 64
+}  # fmt: skip
 
 
 def cifar_stem(network: nn.Module) -> None:
@@ -41,6 +44,16 @@ def cifar_stem(network: nn.Module) -> None:
     network.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")
     network.maxpool = nn.Identity()
+
+
+def random_network() -> nn.Module:
+    """The network before its first update."""
+    import timm
+
+    torch.manual_seed(0)
+    network = timm.create_model("resnet18", num_classes=0)
+    cifar_stem(network)
+    return network
 
 
 def accuracy(network: nn.Module, data: Path) -> float:
@@ -57,14 +70,11 @@ class LightlyResNet(LightlyLoop):
 
     def __init__(self, files: str, options: dict[str, Any]):
         super().__init__(files, options | {"model": "vit_tiny"})
-        import timm
-
         from visreg_training.loop.optimizer import parameter_groups
 
         from .lightly_loop import make_projector
 
-        self.backbone = timm.create_model("resnet18", num_classes=0)
-        cifar_stem(self.backbone)
+        self.backbone = random_network()
         self.projector = make_projector(options | {"hidden_size": 512})
         self.module = nn.ModuleList([self.backbone, self.projector])
         groups = parameter_groups(self.module, options["weight_decay"])
@@ -108,9 +118,13 @@ def our_side(data: Path, steps: int, folder: Path) -> tuple[nn.Module, float]:
 
 
 def measure(side: str, data: str, output: str, steps: int, judged: bool) -> dict[str, Any]:
-    """One side in this process."""
-    folder = Path(output) / side
-    network, rate = our_side(Path(data), steps, folder) if side == "ours" else lightly_side(Path(data), steps)
+    """One side in this process; without steps, random weights."""
+    if not steps:
+        network, rate = random_network(), None
+    elif side == "ours":
+        network, rate = our_side(Path(data), steps, Path(output) / side)
+    else:
+        network, rate = lightly_side(Path(data), steps)
     return {"side": side, "updates": steps, "images_per_second": rate} | (
         {"knn": accuracy(network.eval(), Path(data))} if judged else {}
     )
@@ -131,12 +145,14 @@ def main() -> None:
     timed = [in_fresh_process("resnet", side, *where, TIMED, False) for side in SIDES]
     slower = min(row["images_per_second"] for row in timed)
     steps = max(TIMED, int(30 * arguments.minutes * slower / OPTIONS["global_batch_size"]))
-    rows = [in_fresh_process("resnet", side, *where, steps, True) for side in SIDES]
+    rows = [in_fresh_process("resnet", "random weights", *where, 0, True)]
+    rows += [in_fresh_process("resnet", side, *where, steps, True) for side in SIDES]
     content = json.dumps({"machine": machine(), "rows": rows}, indent=1)
     (Path(arguments.output) / "resnet.json").write_text(content)
     print(f"\n{machine()}\n\n| side | updates | images/s | 20-NN |\n|---|---:|---:|---:|")
     for row in rows:
-        print(f"| {row['side']} | {row['updates']} | {row['images_per_second']:.1f} | {100 * row['knn']:.1f} |")
+        rate = f"{row['images_per_second']:.1f}" if row["updates"] else ""
+        print(f"| {row['side']} | {row['updates']} | {rate} | {100 * row['knn']:.1f} |")
 
 
 if __name__ == "__main__":

@@ -139,7 +139,7 @@ def open_sources(
     if mask_column is not None or mask_folder is not None:
         if validation_split is not None:
             raise ValueError("validation_split: segmentation chooses nothing, so it takes none")
-        return _with_masks(dataset, splits, mask_column, mask_folder, options | {"streaming": False})
+        return _with_masks(dataset, train_split, names, mask_column, mask_folder, options | {"streaming": False})
     train = open_stream(dataset, split=train_split, subset=train_subset, **options)
     test = open_first(dataset, names, subset=test_subset, **options)
     if validation_split == test.split:
@@ -177,9 +177,10 @@ def open_first(dataset: str, splits: Sequence[str], **options: Any) -> Source:
 
 
 def _with_masks(
-    dataset: str, splits: tuple[str, str], column: str | None, folder: str | None, options: Json
+    dataset: str, train_split: str, tested: list[str], column: str | None, folder: str | None, options: Json
 ) -> Sources:
-    images = [open_stream(dataset, split=split, **options) for split in splits]
+    images = [open_stream(dataset, split=train_split, **options), open_first(dataset, tested, **options)]
+    splits = [train_split, images[1].split]
     if folder is not None:
         reading = {name: options[name] for name in ("max_bad_share", "max_pixels") if name in options}
         masks = [open_stream(folder, split=split, streaming=False, **reading) for split in splits]

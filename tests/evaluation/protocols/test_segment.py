@@ -151,6 +151,13 @@ def test_a_folder_of_images_and_one_of_masks(checkpoint, scenes, tmp_path):
         evaluate.main([*arguments, "--mask_folder", str(other)])
 
 
+def test_validation_is_tested_on_where_there_is_no_test_split(scenes):
+    images, masks = scenes
+    sources = open_sources(images, mask_folder=masks)
+    assert (sources.test.split, sources.masks[1].split) == ("validation", "validation")
+    assert (sources.test.num_examples, sources.masks[1].num_examples) == (6, 6)
+
+
 def test_images_in_train_and_test_are_said(checkpoint, scenes, tmp_path):
     images, masks = (shutil.copytree(folder, tmp_path / str(number)) for number, folder in enumerate(scenes))
     shutil.copy(images / "training" / "005.jpg", images / "validation" / "002.jpg")

@@ -182,6 +182,13 @@ def test_auto_compiles_where_there_are_cuda_triton_and_a_torch_that_traces(monke
     assert compile_mode("blocks", CPU) == "blocks"
 
 
+@pytest.mark.parametrize("mode, expected", [("blocks", "Wrapped is not compiled: only our own ViT is\n"), ("no", "")])
+def test_a_backbone_of_another_family_is_left_uncompiled_with_a_line(monkeypatch, capsys, mode, expected):
+    monkeypatch.setattr(compiling, "compile_mode", lambda wanted, device: mode)
+    compiling.tell_uncompiled("Wrapped", "auto", CPU)
+    assert capsys.readouterr().err == expected
+
+
 def command(folder, **options) -> list[str]:
     options = RUN | {"output_dir": folder, "max_steps": 8, "save_every": 4, **options}
     return [sys.executable, "-m", "visreg_training.pretrain", *forked.as_flags(options)]

@@ -53,6 +53,12 @@ def compile_mode(wanted: str, device: torch.device) -> str:
     return wanted
 
 
+def tell_uncompiled(kind: str, wanted: str, device: torch.device) -> None:
+    """Say that a backbone of another family is not compiled, where ours would be."""
+    if compile_mode(wanted, device) != "no":
+        print(f"{kind} is not compiled: only our own ViT is", file=sys.stderr)
+
+
 def compile_backbone(vit: VISRegViTModel, wanted: str, device: torch.device, announced: bool) -> None:
     """Compile in place, so that parameter names, and with them checkpoints, stay as they are.
 

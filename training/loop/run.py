@@ -53,7 +53,7 @@ from ..objective.options import ObjectiveOptions
 from ..option import take
 from ..run_folder import RunFolder, model_directory
 from ..seeding import seed_of
-from .compiling import compile_backbone, compile_mode
+from .compiling import compile_backbone, compile_mode, tell_uncompiled
 from .step import PretrainingStep
 
 
@@ -119,6 +119,8 @@ def build_run(options: PretrainOptions, choose_missing: bool = True) -> Run:
     model = build_model(options, start, instead)
     if isinstance(model, AdaptedModel):
         check_adapted(model, options, schedule, accelerator)
+        if accelerator.is_main_process:
+            tell_uncompiled(type(model.backbone).__name__, options.compile, accelerator.device)
     else:
         compile_backbone(model.base_model, options.compile, accelerator.device, accelerator.is_main_process)
     build_objective(options)

@@ -45,6 +45,10 @@ _PAPER = {
 # Positions of Linear, BN, Linear, BN, Linear in our projector; the activations between them hold no weights.
 _PROJECTOR_POSITIONS = (0, 1, 3, 4, 6)
 _PRETRAINING_FOLDER = "pretraining"
+_CHECKPOINT_FILE = re.compile(  # in a directory that may be replaced
+    r"README\.md|(config|preprocessor_config)\.json|model(-\d+-of-\d+)?\.safetensors(\.index\.json)?"
+    r"|(configuration|modeling|image_processing|decoding)_visreg\.py|(curves|pca)\.png"
+)
 _SHOWN = 20  # names in a message
 # What heads are called in timm and in other code.
 _HEADS = ("head.", "head_dist.", "fc.", "fc_norm.", "classifier.", "linear.")
@@ -224,14 +228,16 @@ def convert_checkpoint(
         output_dir: written atomically.
         num_attention_heads, image_size: see `config_from_timm_state_dict`.
         key, drop_head: see `read_released`.
-        overwrite: whether to replace a directory that is there and not empty.
+        overwrite: whether to replace a checkpoint that is there; anything else in the directory is not deleted.
 
     Returns:
         `output_dir`.
 
     Raises:
-        ValueError: what is wrong with the file, or `output_dir` is not empty.
+        ValueError: what is wrong with the file, or `output_dir` is not empty, or holds more than a checkpoint.
     """
+    if overwrite:
+        _check_replaceable(Path(output_dir))
     released = read_released(source, key, drop_head)
     sizes = _projector_sizes(released.projector) if released.projector else {}
     config = config_from_timm_state_dict(released.backbone, num_attention_heads, image_size, **sizes)
@@ -245,6 +251,16 @@ def convert_checkpoint(
         model = VISRegViTModel.from_pretrained(None, config=config, state_dict=backbone)
         write_checkpoint(model, staging)
     return Path(output_dir)
+
+
+def _check_replaceable(directory: Path) -> None:
+    """Raises ValueError with the first file of a directory that is no part of a checkpoint."""
+    entries = sorted(directory.iterdir()) if directory.is_dir() else []
+    for path in entries:
+        if path.name == _PRETRAINING_FOLDER and path.is_dir() and not path.is_symlink():
+            _check_replaceable(path)
+        elif not _CHECKPOINT_FILE.fullmatch(path.name):
+            raise ValueError(f"{path} is no part of a checkpoint, so it is not deleted: move it away first.")
 
 
 def to_released(model_dir: str | Path, output: str | Path, overwrite: bool = False) -> Path:

@@ -209,6 +209,19 @@ def test_a_directory_in_use_is_kept_unless_asked(tmp_path, model, timm_weights):
     assert sorted(file.name for file in tmp_path.iterdir()) == ["released.pth", "target"]
 
 
+@pytest.mark.parametrize("name", ["notes.txt", "src/code.py", "pretraining/code.py"])
+def test_a_conversion_that_overwrites_deletes_a_checkpoint_only(tmp_path, model, timm_weights, name):
+    torch.save(timm_weights, tmp_path / "released.pth")
+    target = convert_checkpoint(tmp_path / "released.pth", tmp_path / "target")
+    assert convert_checkpoint(tmp_path / "released.pth", target, overwrite=True) == target
+    mine = target / name
+    mine.parent.mkdir(exist_ok=True)
+    mine.write_text("mine")
+    with pytest.raises(ValueError, match="is no part of a checkpoint, so it is not deleted"):
+        convert_checkpoint(tmp_path / "released.pth", target, overwrite=True)
+    assert mine.read_text() == "mine" and (target / "model.safetensors").exists()
+
+
 def test_a_failed_save_leaves_what_was_there(tmp_path, model, small_config):
     target = save_checkpoint(model, tmp_path / "target")
     gray = VISRegViTModel(small_config(num_channels=1))

@@ -176,11 +176,22 @@ class RunFolder:
         for path in _entries(self.checkpoints):
             if path.is_dir() and (_CHECKPOINT_NAME.fullmatch(path.name) or path.name.startswith(f".{CHECKPOINT}")):
                 shutil.rmtree(path)
-        for folder in (self.model, self.pretraining, self.adapter, self.evaluation):
+        for folder in (self.model, self.pretraining, self.adapter):
             if folder.exists():
                 shutil.rmtree(folder)
+        for path in self.evaluation.glob("*.json"):
+            if _is_result(path):
+                path.unlink()
         for file in self.files():
             file.unlink(missing_ok=True)
+
+
+def _is_result(path: Path) -> bool:
+    """Whether an evaluation of this package wrote the file."""
+    try:
+        return {"protocol", "metric", "value"} <= read_object(path).keys()
+    except (ValueError, OSError):
+        return False
 
 
 def _entries(folder: Path) -> list[Path]:

@@ -103,7 +103,12 @@ def test_overwriting_deletes_what_a_run_wrote_and_nothing_else(recipe, run):
     assert f"{run / 'model' / 'my_code.py'} was not written by a run" in refused(recipe, run, overwrite=True)
     assert content(run) == before
     (run / "model" / "my_code.py").unlink()
+    (run / "evaluation").mkdir(exist_ok=True)
+    (run / "evaluation" / "knn.json").write_text('{"protocol": "knn", "metric": "accuracy", "value": 0.5}')
+    for name in ("notes.md", "mine.json"):
+        (run / "evaluation" / name).write_text("{}")
     start(recipe, run, overwrite=True)
+    assert sorted(path.name for path in (run / "evaluation").iterdir()) == ["mine.json", "notes.md"]
     assert (run / "notes.md").read_text() == "mine" and (run / "checkpoints" / "step-00000001.mine").is_dir()
 
 
@@ -143,6 +148,26 @@ def edited(**changes):
     return change
 
 
+def without(name: str):
+    def change(path: Path) -> None:
+        path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != name}))
+
+    return change
+
+
+def reweighted(change):
+    def apply(path: Path) -> None:
+        save_file({name: change(tensor) for name, tensor in load_file(path).items()}, path)
+
+    return apply
+
+
+def misshape(path: Path) -> None:
+    moments = torch.load(path, weights_only=True)
+    next(iter(moments["state"].values()))["exp_avg"] = torch.ones(7, 7)
+    torch.save(moments, path)
+
+
 DAMAGE = {
     "cut weights": ("model.safetensors", cut),
     "empty weights": ("model.safetensors", lambda path: path.write_bytes(b"")),
@@ -161,6 +186,16 @@ DAMAGE = {
     "an unknown field": ("state.json", edited(evil=1)),
     "numbers for positions": ("state.json", edited(positions=[3])),
     "empty positions": ("state.json", edited(positions=[{}])),
+    "no step": ("state.json", without("step")),
+    "no recipe": ("state.json", without("recipe")),
+    "a step below 0": ("state.json", edited(step=-1)),
+    "a step without end": ("state.json", edited(step=1e308)),
+    "another step": ("state.json", edited(step=1)),
+    "half weights": ("model.safetensors", reweighted(torch.Tensor.half)),
+    "whole weights": ("model.safetensors", reweighted(torch.Tensor.int)),
+    "infinite weights": ("model.safetensors", reweighted(lambda tensor: tensor / 0)),
+    "misshapen moments": ("optimizer.pt", misshape),
+    "a foreign probe": ("probe.pt", lambda path: torch.save({"a": torch.ones(2)}, path)),
 }
 
 
@@ -172,7 +207,7 @@ def test_a_damaged_checkpoint_is_one_line_that_names_the_part(recipe, run, name)
     damage(newest / part)
     message = refused(recipe, run, resume="auto")
     assert newest.name in message or "position to resume from" in message
-    if "moments" in name or "weights" in name:
+    if part != "probe.pt" and name != "empty positions":
         assert f"delete {newest} to go on from step-00000001" in message
 
 

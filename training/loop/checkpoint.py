@@ -14,6 +14,7 @@ loads in another. The directory is filled under a name that no reader looks at, 
 """
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
@@ -30,14 +31,14 @@ from torch.distributed.tensor import DTensor
 
 from modeling_visreg import VISRegViTForPreTraining
 from modeling_visreg.checkpoint import atomic_directory, remove_leftovers
-from modeling_visreg.loading import read_header, weight_files
+from modeling_visreg.loading import check_finite, read_header, weight_files
 
 from ..backbones import AdaptedModel, build_pretraining_model, has_lora, merged, plain_name, unmerged
 from ..bounded import LARGEST_LOG
 from ..config import PretrainOptions
 from ..distributed import all_gather_object, broadcast_object
 from ..errors import RunStopped, UserError, one_line
-from ..run_folder import STATE, Json, RunFolder, read_object, write_text
+from ..run_folder import CHECKPOINT, STATE, Json, RunFolder, read_object, write_text
 from .run import Run
 from .same_run import check_same_images, check_same_run
 
@@ -148,7 +149,7 @@ class Checkpoints:
 def _scores(path: Path) -> dict[str, float]:
     """The scores of a checkpoint; {} where nobody can read them, which is no reason to stop."""
     try:
-        return read_state(path).scores
+        return read_state(path, whole=False).scores
     except (ValueError, OSError):
         return {}
 
@@ -175,6 +176,7 @@ def restore(path: Path | None, model: nn.Module, optimizer: torch.optim.Optimize
         if (path / "probe.pt").exists():
             state.probe = read_tensors(path / "probe.pt")
         try:
+            check_moments(path, moments, model)
             distributed_state.set_state_dict(
                 model, optimizer, model_state_dict=weights, optim_state_dict=moments, options=FULL
             )
@@ -189,7 +191,7 @@ def read_weights(path: Path, model: nn.Module) -> dict[str, torch.Tensor]:
     """The weights of a checkpoint, each of the model's and no other.
 
     Raises:
-        ValueError: a file is cut or missing, or a name or shape is not the model's.
+        ValueError: a file is cut or missing, a name, shape or type is not the model's, or a number is not finite.
     """
     files = [*weight_files(path), *([path / UNMERGED] if (path / UNMERGED).is_file() else [])]
     stored = {name: shape for file in files for name, (shape, _dtype) in read_header(file).items()}
@@ -198,7 +200,24 @@ def read_weights(path: Path, model: nn.Module) -> dict[str, torch.Tensor]:
     wanted = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     if wrong := sorted(name for name in stored.keys() | wanted.keys() if stored.get(name) != wanted.get(name)):
         raise ValueError(f"{path} does not fit the model: {', '.join(wrong[:3])} ({len(wrong)} of its tensors)")
-    return {name: tensor for file in files for name, tensor in load_file(file).items() if name in wanted}
+    weights = {name: tensor for file in files for name, tensor in load_file(file).items() if name in wanted}
+    for name, tensor in model.state_dict().items():
+        if weights[name].dtype != tensor.dtype:
+            raise ValueError(f"{path}: {name} is {weights[name].dtype}, and {tensor.dtype} in the model")
+    check_finite(weights, str(path))
+    return weights
+
+
+def check_moments(path: Path, moments: Json, model: nn.Module) -> None:
+    """Raises ValueError where what the optimizer holds of a parameter has not the parameter's shape.
+
+    The optimizer itself would find that out in its next step.
+    """
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    for name, held in (moments.get("state") or {}).items():
+        for tensor in held.values():
+            if isinstance(tensor, torch.Tensor) and tensor.ndim and tensor.shape != shapes.get(name):
+                raise ValueError(f"{path / 'optimizer.pt'} does not fit the model: {str(name)[:80]}")
 
 
 def read_tensors(path: Path) -> Json:
@@ -228,20 +247,28 @@ def _way_back(path: Path) -> str:
     return f"delete {path} to go on from {older[-1].name}"
 
 
-def read_state(path: Path) -> RunState:
+def read_state(path: Path, whole: bool = True) -> RunState:
     """The content of a checkpoint's state.json.
 
+    Args:
+        whole: nothing may be missing: a run that goes on without its step would begin anew.
+
     Raises:
-        ValueError: it cannot be read, or a field is not what a run writes.
+        ValueError: it cannot be read, or a field is missing or not what a run writes.
     """
     content = read_object(path / STATE, LARGEST_LOG)
     known = {spec.name: getattr(RunState(), spec.name) for spec in fields(RunState)} | {"positions": []}
     for name, value in content.items():
-        kinds = (int, float) if name in ("seconds", "step") else type(known.get(name))
-        if name not in known or isinstance(value, bool) or not isinstance(value, kinds):
+        kinds = (int, float) if name == "seconds" else type(known.get(name))
+        negative = isinstance(value, int | float) and not 0 <= value < math.inf
+        if name not in known or isinstance(value, bool) or not isinstance(value, kinds) or negative:
             raise ValueError(f"{path / STATE}: {str(name)[:80]} is not what a run writes")
     if not all(isinstance(position, dict) for position in content.get("positions", [])):
         raise ValueError(f"{path / STATE}: positions are not what a run writes")
+    if whole and (missing := [name for name in ("step", "positions", "recipe") if name not in content]):
+        raise ValueError(f"{path / STATE}: {missing[0]} is missing")
+    if whole and path.name != f"{CHECKPOINT}{content['step']:08d}":
+        raise ValueError(f"{path / STATE}: its step is {content['step']}, which is not that of {path.name}")
     return RunState(**content)
 
 
@@ -303,7 +330,10 @@ def _claim(run: Run) -> Path | None:
     if not all(all_gather_object(resumed is None or resumed.is_dir())):
         raise UserError(f"not every process sees {resumed}: output_dir has to lie on a disk that all machines share")
     if resumed is not None:
-        state = read_state(resumed)
+        try:
+            state = read_state(resumed)
+        except ValueError as error:
+            raise UserError(f"{one_line(error)}; {_way_back(resumed)}") from error
         changed = check_same_run(state, options, accelerator.num_processes)
         check_same_images(state, run.source, options)
         accelerator.print("".join(f"changed on resume: {line}\n" for line in changed), end="")

@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from ..backbones import wrap_backbone
+from ..errors import UserError
 from ..evaluation.nearest import vote
 from ..loop.checkpoint import RunState
 from ..loop.run import Run
@@ -141,6 +142,11 @@ def build_probes(run: Run, state: RunState) -> OnlineProbes | None:
     probes = OnlineProbes(
         backbone.width, classes, run.accelerator.device, seed=run.options.seed, read_width=backbone.probe_width
     )
-    if state.probe and not probes.load_state_dict(state.probe) and run.is_main:
+    try:
+        fits = not state.probe or probes.load_state_dict(state.probe)
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+        path = run.folder.checkpoint(state.step) / "probe.pt"
+        raise UserError(f"{path} is not what a run writes: delete it, and the probes begin anew") from error
+    if not fits and run.is_main:
         print("probes   of another shape in the checkpoint: they begin anew, and change nothing in the run")
     return probes

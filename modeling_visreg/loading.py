@@ -11,10 +11,12 @@ line, and nothing of the directory is ever run.
 """
 
 import json
+import math
 import os
 import re
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,6 +41,7 @@ _DOWNLOADED = ["config.json", "preprocessor_config.json", WEIGHTS, "model-*-of-*
 _HEADS = ("projector.", "classifier.")
 _FLOATS = ("F64", "F32", "F16", "BF16")
 _LARGEST_JSON = 16 << 20  # bytes; a config.json has a thousand, the index of a thousand shards a million
+_CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _SHOWN = 3  # names in a message
 
 
@@ -62,6 +65,7 @@ def load_checkpoint(
     directory = Path(directory)
     config = config or read_config(directory)
     renamed = check_weights(kind, config, directory)
+    check_room(directory, renamed, dtype)
     with torch.device("meta"):
         model = kind(config)
     weights = {}
@@ -169,6 +173,29 @@ def check_weights(kind: type[PreTrainedModel], config: VISRegViTConfig, director
     if problems:
         raise ValueError(f"the weights in {directory} do not fit its configuration: {'; '.join(problems)}.")
     return renamed
+
+
+def check_room(directory: Path, names: Iterable[str], dtype: torch.dtype | None) -> None:
+    """Raises ValueError where weights are larger than this machine's memory: a file of them may be all holes."""
+    memory, stored = host_memory(), stored_tensors(directory)
+    width = dtype.itemsize if dtype is not None else 2
+    need = sum(math.prod(stored[name][0]) for name in names) * width
+    if memory is not None and need > memory:
+        raise ValueError(
+            f"the weights in {directory} take {need / 2**30:,.1f} GiB, and this machine has {memory / 2**30:,.1f}."
+        )
+
+
+def host_memory() -> int | None:
+    """Bytes of memory of this machine, or of the container where it has less; None where nobody knows (Windows)."""
+    try:
+        found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    except (AttributeError, ValueError, OSError):
+        return None
+    for path in _CONTAINER_LIMITS:
+        with suppress(OSError, ValueError):  # no container; "max"
+            found.append(int(Path(path).read_text()))
+    return min(found)
 
 
 def stored_tensors(directory: str | Path) -> dict[str, tuple[Shape, str]]:

@@ -25,6 +25,7 @@ FLOOR = {
         "progress",
         "bounded",
         "locks",
+        "machine",
         "seeding",
         "distributed",
         "retry",

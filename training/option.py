@@ -21,14 +21,33 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Range:
-    """Values that an option takes: `holds` decides, `wanted` says it: "num_global must be above 0, not -1"."""
+    """Values that an option takes: `holds` decides, `wanted` says it: "num_global must be above 0, not -1".
+
+    `largest` is far beyond any that makes sense: what only a slip of the pen asks for is refused before anything is
+    made of it.
+    """
 
     holds: Callable[[Any], bool]
     wanted: str
+    largest: int | None = None
+
+    def up_to(self, largest: int) -> "Range":
+        """The same values, none above `largest`."""
+        return dataclasses.replace(self, largest=largest)
+
+    def missed(self, value: Any) -> str | None:
+        """What a value should be and is not; None for one that is allowed."""
+        if not self.holds(value):
+            return self.wanted
+        beyond = self.largest is not None and any(part > self.largest for part in _parts(value))
+        return f"be at most {self.largest}" if beyond else None
 
 
 POSITIVE = Range(lambda value: value > 0, "be above 0")
 NOT_NEGATIVE = Range(lambda value: value >= 0, "be 0 or above")
+SEED = NOT_NEGATIVE.up_to(2**63 - 1)
+EPOCHS = 1_000_000  # at most
+SIDE = 65_536  # pixels at most
 SHARE = Range(lambda value: 0 <= value <= 1, "lie in [0, 1]")
 SHARES = Range(lambda value: len(value) == 2 and 0 < value[0] <= value[1] <= 1, "be two numbers, 0 < low <= high <= 1")
 
@@ -75,8 +94,8 @@ def check_options(options: Any) -> None:
             raise ValueError(f"{spec.name} must be a finite number, not {value}")
         if value is None or allowed is None:
             continue
-        if isinstance(allowed, Range) and not allowed.holds(value):
-            raise ValueError(f"{spec.name} must {allowed.wanted}, not {value}")
+        if isinstance(allowed, Range) and (wanted := allowed.missed(value)):
+            raise ValueError(f"{spec.name} must {wanted}, not {value}")
         if isinstance(allowed, tuple) and value not in allowed:
             raise ValueError(f"{spec.name} must be one of {', '.join(allowed)}, not {value!r}")
 

@@ -184,6 +184,7 @@ def test_row_group_that_cannot_be_read_is_left_out_and_named(noisy_shards, tmp_p
         (["--size", "64", "--split", "test"], 2, "has no folder for the split 'test'"),
         (["--size", "0"], 2, "size must be above 0, not 0"),
         (["--num_workers", "-1"], 2, "num_workers must be 0 or above, not -1"),
+        (["--num_workers", "100000"], 2, "num_workers must be at most"),
         (["--max_bad_share", "2"], 2, "max_bad_share must lie in [0, 1], not 2.0"),
         (["--output", "elsewhere", "--max_bad_share", "0"], 3, "1 of 6 images cannot be read (truncated"),
     ],

@@ -34,7 +34,9 @@ class AnalysisOptions:
 
     output_dir: Path = option(Path("runs/analysis"), "folder of results, figures, report and the cache of trainings")
     scale: str = option("small", "small: minutes on CPU cores; paper: its sizes, for GPUs", SCALES)
-    seeds: int = option(3, "repetitions of every training and draw, seeds from 0 on; intervals need 2", POSITIVE)
+    seeds: int = option(
+        3, "repetitions of every training and draw, seeds from 0 on; intervals need 2", POSITIVE.up_to(10_000)
+    )
     workers: int | None = option(None, "trainings at a time; default: one a GPU, or a CPU core", POSITIVE)
     dataset: str | None = option(
         None, "Hub id, folder or 'digits'; default: uoft-cs/cifar10, at paper scale the recipe's"
@@ -42,7 +44,7 @@ class AnalysisOptions:
     config: str | None = option(
         None, "recipe that trainings start from; default: ours, at paper scale vit_small_imagenette"
     )
-    max_steps: int | None = option(None, "updates of a training; default: the recipe's", POSITIVE)
+    max_steps: int | None = option(None, "updates of a training; default: the recipe's", POSITIVE.up_to(10**12 - 1))
     eval_split: str | None = option(None, "held-out split; default: the recipe's")
 
     @property

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from ..option import NOT_NEGATIVE, POSITIVE, Range, option
 
 
+_LARGEST_RANK = 65_536  # the width of the widest network that is built
 POOLINGS = ("cls", "mean", "both")
 
 
@@ -32,5 +33,7 @@ class AdaptOptions:
     )
     freeze_blocks: int = option(0, "embedding and so many of the first blocks learn nothing; 0: none", NOT_NEGATIVE)
     lora_rank: int | None = option(
-        None, "learn adapters of this rank beside the linear layers of the blocks, not the network (PEFT)", POSITIVE
+        None,
+        "learn adapters of this rank beside the linear layers of the blocks, not the network (PEFT)",
+        POSITIVE.up_to(_LARGEST_RANK),
     )

@@ -32,7 +32,14 @@ from transformers.utils import is_torchvision_available
 
 from modeling_visreg import VISRegViTConfig, VISRegViTModel  # which also makes the Auto classes know our checkpoints
 from modeling_visreg.checkpoint import RESIZE_RATIO, atomic_directory, disk_errors
-from modeling_visreg.loading import HUB_ID, check_finite, load_checkpoint, local_directory, read_config_object
+from modeling_visreg.loading import (
+    HUB_ID,
+    check_finite,
+    host_memory,
+    load_checkpoint,
+    local_directory,
+    read_config_object,
+)
 
 from ..compat import attention_implementation, enable_activation_checkpointing
 from ..errors import one_line
@@ -296,12 +303,26 @@ def build_transformers(config: Any) -> nn.Module:
     Raises:
         ValueError: the configuration makes none.
     """
+    check_room(config)
     try:
         return AutoModel.from_config(config, dtype=torch.float32)
     except MemoryError:
         raise
     except Exception as error:  # a stranger's configuration makes transformers fail in any way there is
         raise ValueError(f"no model can be built: {one_line(error, 300)}") from error
+
+
+def check_room(config: Any) -> None:
+    """Raises ValueError where the weights of a configuration are larger than this machine's memory."""
+    try:
+        with torch.device("meta"):
+            model = AutoModel.from_config(copy.deepcopy(config), dtype=torch.float32)
+    except Exception:  # what is built in earnest says what is wrong; some classes are not made for this device
+        return
+    need, memory = 4 * sum(parameter.numel() for parameter in model.parameters()), host_memory()
+    if memory is not None and need > memory:
+        sizes = f"{need / 2**30:,.1f} GiB, and this machine has {memory / 2**30:,.1f}"
+        raise ValueError(f"the weights of {type(model).__name__} in the sizes of its configuration take {sizes}")
 
 
 def open_automodel(path: str, config: Any, trust_remote_code: bool = False) -> tuple[nn.Module, frozenset[str]]:

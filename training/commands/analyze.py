@@ -9,6 +9,7 @@ visreg analyze all --scale small --output_dir runs/analysis
 
 from ..analysis.options import ANALYSES, AnalysisOptions
 from ..errors import UserError, setting_up
+from ..machine import check_workers
 from ..option import check_options, take
 from ..parser import OneLineParser, add_options
 
@@ -28,6 +29,7 @@ def main(argv: list[str]) -> None:
     options = take(AnalysisOptions, parser.parse_args(rest))
     with setting_up():
         check_options(options)
+        check_workers(options.workers or 0, "workers")
     from ..analysis.run import analyze
 
     analyze(list(ANALYSES) if name == "all" else [name], options)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ..data.options import PackOptions, SourceOptions, SubsetOptions
 from ..errors import RunStopped, UserError, setting_up
+from ..machine import check_workers
 from .flags import flat_parser, parse, part
 
 
@@ -42,6 +43,7 @@ def main(argv: list[str]) -> None:
     workers = (os.cpu_count() or 1) if given.num_workers is None else given.num_workers
     if workers < 0:
         raise UserError(f"num_workers must be 0 or above, not {workers}")
+    check_workers(workers)
     if not 0 <= given.max_bad_share <= 1:
         raise UserError(f"max_bad_share must lie in [0, 1], not {given.max_bad_share}")
     with setting_up():

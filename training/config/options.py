@@ -21,7 +21,7 @@ from ..backbones.options import AdaptOptions
 from ..data.options import ColorOptions, CropOptions, LoaderOptions, SourceOptions, SubsetOptions
 from ..errors import UserError
 from ..objective.options import ObjectiveOptions
-from ..option import NOT_NEGATIVE, POSITIVE, SHARE, about, check_options, declared, option
+from ..option import EPOCHS, NOT_NEGATIVE, POSITIVE, SEED, SHARE, SIDE, Range, about, check_options, declared, option
 from ..run_folder import Json
 from .architectures import ARCHITECTURES, SHAPE_OPTIONS
 
@@ -29,8 +29,19 @@ from .architectures import ARCHITECTURES, SHAPE_OPTIONS
 # Of what watches a run or looks after it, and says nothing about the model: free on a resume, and on no card.
 aside = partial(option, free_on_resume=True, on_card=False)
 
+# Those of `modeling_visreg.configuration_visreg.LARGEST`, which cannot be imported without torch.
+LARGEST = {
+    "hidden_size": 65_536, "num_hidden_layers": 1_024, "num_attention_heads": 4_096, "patch_size": 4_096,
+    "projector_hidden_size": 1_048_576, "projection_size": 1_048_576, "image_size": SIDE,
+}  # fmt: skip
+MOST_STEPS = 10**12 - 1  # a checkpoint's name has at most twelve digits
+
 # Without a default, and always needed by a run: where the images are and where the results go.
 NEEDED = ("dataset", "output_dir")
+
+
+def _size(name: str) -> Range:
+    return POSITIVE.up_to(LARGEST[name])
 
 
 @dataclass(frozen=True)
@@ -43,20 +54,28 @@ class ModelOptions:
     from_scratch: bool = option(
         False, "random weights in the architecture of model, which may be a folder, a Hub id or timm/NAME then"
     )
-    patch_size: int | None = option(None, "pixels of a patch's side; default: the architecture's", POSITIVE)
+    patch_size: int | None = option(None, "pixels of a patch's side; default: the architecture's", _size("patch_size"))
     image_size: int | None = option(
         None,
         "pixels of the native position grid; default: global_size, or initialize_from's, which another resamples",
-        POSITIVE,
+        _size("image_size"),
     )
-    hidden_size: int | None = option(None, "width of the backbone; default: the architecture's", POSITIVE)
-    num_hidden_layers: int | None = option(None, "number of blocks; default: the architecture's", POSITIVE)
-    num_attention_heads: int | None = option(None, "attention heads a block; default: the architecture's", POSITIVE)
+    hidden_size: int | None = option(None, "width of the backbone; default: the architecture's", _size("hidden_size"))
+    num_hidden_layers: int | None = option(
+        None, "number of blocks; default: the architecture's", _size("num_hidden_layers")
+    )
+    num_attention_heads: int | None = option(
+        None, "attention heads a block; default: the architecture's", _size("num_attention_heads")
+    )
     drop_path_rate: float | None = option(
         None, "rate of the last block, rising linearly from 0; default: the architecture's", SHARE
     )
-    projection_size: int | None = option(None, "dimension of the projections; default: the architecture's", POSITIVE)
-    projector_hidden_size: int | None = option(None, "width of its two hidden layers; default: 2048 (paper)", POSITIVE)
+    projection_size: int | None = option(
+        None, "dimension of the projections; default: the architecture's", _size("projection_size")
+    )
+    projector_hidden_size: int | None = option(
+        None, "width of its two hidden layers; default: 2048 (paper)", _size("projector_hidden_size")
+    )
     projector_act: str | None = option(
         None, "activation of its two hidden layers; default: gelu (release: relu for Imagenette)", ("gelu", "relu")
     )
@@ -94,7 +113,7 @@ class RunOptions:
     """Where a run writes, what it draws from, and what it logs."""
 
     output_dir: str | None = aside(None, "folder of the run")
-    seed: int = option(0, "all randomness is a function of (seed, step, rank)", NOT_NEGATIVE)
+    seed: int = option(0, "all randomness is a function of (seed, step, rank)", SEED)
     mixed_precision: str = option("auto", "bf16 autocast; auto: where the device computes it", ("auto", "no", "bf16"))
     log_every: int = aside(10, "steps of a logging interval: one line, one synchronization", POSITIVE)
     report_to: str = aside("none", "trackers of Accelerate, comma-separated: tensorboard, wandb, trackio")
@@ -104,11 +123,11 @@ class RunOptions:
 class ScheduleOptions:
     """How long a run is, and its batches."""
 
-    epochs: float = option(100, "passes over the data (paper: 100 or 400)", POSITIVE)
+    epochs: float = option(100, "passes over the data (paper: 100 or 400)", POSITIVE.up_to(EPOCHS))
     max_steps: int | None = option(
-        None, "updates; overrides epochs, and is needed where the data's size is unknown", POSITIVE
+        None, "updates; overrides epochs, and is needed where the data's size is unknown", POSITIVE.up_to(MOST_STEPS)
     )
-    warmup_epochs: float = option(5, "linear warmup (released recipe: 5)", NOT_NEGATIVE)
+    warmup_epochs: float = option(5, "linear warmup (released recipe: 5)", NOT_NEGATIVE.up_to(EPOCHS))
     global_batch_size: int = option(
         1024, "images an update, over all ranks (paper, table of recipes: 16 a GPU to 1024)", POSITIVE
     )

@@ -9,7 +9,7 @@ check themselves: the parts that use them do.
 
 from dataclasses import dataclass
 
-from ..option import NOT_NEGATIVE, POSITIVE, SHARE, SHARES, Range, check_options, option
+from ..option import NOT_NEGATIVE, POSITIVE, SHARE, SHARES, SIDE, Range, check_options, option
 
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -25,6 +25,7 @@ _FACTOR = Range(lambda value: value >= 1, "be 1 or above")
 _DEGREES = Range(lambda value: 0 <= value <= 180, "lie in [0, 180]")
 _QUALITY = Range(lambda value: 1 <= value <= 100, "lie in [1, 100]")
 _SHARD_SIZE = Range(lambda value: 1 <= value <= 1024, "lie in [1, 1024]")
+_MOST_VIEWS = 1_024
 _HUE = Range(lambda value: 0 <= value <= 0.5, "lie in [0, 0.5]")
 
 
@@ -60,10 +61,10 @@ class SubsetOptions:
 class CropOptions:
     """The views of an image, cut in the workers. Scales are shares of the image's area, sizes pixels."""
 
-    num_global: int = option(4, "global views of an image (paper: 4 x 224)", POSITIVE)
-    num_local: int = option(6, "local views of an image (paper: 6 x 96)", NOT_NEGATIVE)
-    global_size: int = option(224, "pixels of a global view's side", POSITIVE)
-    local_size: int = option(96, "pixels of a local view's side", POSITIVE)
+    num_global: int = option(4, "global views of an image (paper: 4 x 224)", POSITIVE.up_to(_MOST_VIEWS))
+    num_local: int = option(6, "local views of an image (paper: 6 x 96)", NOT_NEGATIVE.up_to(_MOST_VIEWS))
+    global_size: int = option(224, "pixels of a global view's side", POSITIVE.up_to(SIDE))
+    local_size: int = option(96, "pixels of a local view's side", POSITIVE.up_to(SIDE))
     global_scale: tuple[float, float] = option(
         (0.3, 1.0), "area of a global crop, share of the image (paper: 0.3-1)", SHARES
     )
@@ -128,7 +129,7 @@ class PackOptions:
         ValueError: a value is out of range.
     """
 
-    size: int = option(256, "pixels of an image's shorter side; smaller images keep their size", POSITIVE)
+    size: int = option(256, "pixels of an image's shorter side; smaller images keep their size", POSITIVE.up_to(SIDE))
     image_format: str = option("jpeg", "format of images that are encoded anew", ("jpeg", "webp"))
     quality: int = option(90, "of the encoder, 1 to 100", _QUALITY)
     copy_fitting: bool = option(True, "keep the bytes of JPEG, PNG and WebP files that are small enough already")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..backbones.options import POOLINGS, BackboneOptions
 from ..data.options import MAX_PIXELS_HELP
-from ..option import POSITIVE, SHARE, Range, check_options, option
+from ..option import EPOCHS, POSITIVE, SEED, SHARE, SIDE, Range, check_options, option
 from ..run_folder import Json
 
 
@@ -26,8 +26,10 @@ AT_LEAST_ONE = Range(lambda value: value >= 1, "be at least 1")
 SIDES = Range(
     lambda value: len(value) == 2 and min(value) >= 1 if isinstance(value, tuple) else value >= 1,
     "be one number, or two (height width), of at least 1",
+    SIDE,
 )
 SIDES_HELP = "pixels of a side, or height and width; default: the model's native size"
+PASSES, PIXELS = AT_LEAST_ONE.up_to(EPOCHS), AT_LEAST_ONE.up_to(SIDE)
 SAVED_AS = (".safetensors", ".parquet", ".csv", ".npz")  # suffixes of files of features
 QUERIES = 6  # of a set that is searched, where none is given
 
@@ -75,7 +77,7 @@ class FeatureOptions:
         None, "at most so many images of a split: a sample drawn by --seed, the first ones of a stream", AT_LEAST_ONE
     )
     precision: str = option("float32", "bfloat16: autocast; features are stored in float32", ("float32", "bfloat16"))
-    seed: int | None = option(0, "of all that is drawn")
+    seed: int | None = option(0, "of all that is drawn", SEED)
 
     def __post_init__(self):
         object.__setattr__(self, "image_size", side_or_sides(self.image_size))

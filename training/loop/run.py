@@ -7,6 +7,7 @@ Nothing is written here: a run that cannot start leaves nothing behind.
 
 from dataclasses import asdict, dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from accelerate.utils import InitProcessGroupKwargs
 from transformers.utils.logging import disable_progress_bar
 
 from modeling_visreg import VISRegViTConfig, VISRegViTForPreTraining
-from modeling_visreg.loading import local_directory, read_config
+from modeling_visreg.loading import host_memory, local_directory, read_config
 
 from ..backbones import (
     AdaptedModel,
@@ -44,10 +45,12 @@ from ..config import (
 from ..config.architectures import ARCHITECTURES
 from ..config.defaults import fill_defaults
 from ..config.estimate import activation_width
+from ..config.memory import check_memory
 from ..data import Source, SourceOptions, Subset, open_stream
 from ..distributed import on_cpu
 from ..errors import UserError
 from ..evaluation.splits import label_map
+from ..machine import check_workers
 from ..objective import VISRegObjective
 from ..objective.options import ObjectiveOptions
 from ..option import take
@@ -104,6 +107,7 @@ def build_run(options: PretrainOptions, choose_missing: bool = True) -> Run:
         UserError, ValueError, OSError: an option, the data or the checkpoint to start from will not do.
     """
     check_shape_options(options)
+    check_workers(options.num_workers)
     accelerator = start_accelerator(options)
     source = open_training_source(options)
     held_out = open_evaluation_source(options, options.eval_split) if options.eval_split else None
@@ -116,6 +120,9 @@ def build_run(options: PretrainOptions, choose_missing: bool = True) -> Run:
     if choose_missing and "config" not in options.given:
         options = choose_defaults(options, source, accelerator, start, instead)
     schedule = training_schedule(options, accelerator.num_processes, source.num_examples)
+    check_memory(
+        options, partial(config_of, start=start, instead=instead), room(accelerator), accelerator.num_processes
+    )
     model = build_model(options, start, instead)
     if isinstance(model, AdaptedModel):
         check_adapted(model, options, schedule, accelerator)
@@ -145,6 +152,28 @@ def lost_start(options: PretrainOptions) -> Path | None:
     except OSError:
         found = False
     return None if found else checkpoint
+
+
+def config_of(options: PretrainOptions, start: Start | None, instead: Path | None) -> VISRegViTConfig | None:
+    """The configuration of the model that `build_model` makes; None for one of another family."""
+    if start is not None:
+        return None
+    if instead is not None:
+        return read_config(instead)
+    if not options.initialize_from:
+        return config_from(options)
+    config = read_config(local_directory(model_directory(options.initialize_from)))
+    config.projection_size = options.projection_size or config.projection_size
+    config.projector_hidden_size = options.projector_hidden_size or config.projector_hidden_size
+    return config
+
+
+def room(accelerator: Accelerator) -> int | None:
+    """Bytes that a process has for its model: of its GPU, of all where FSDP2 shards it, else of the machine."""
+    if accelerator.device.type != "cuda":
+        return host_memory()
+    total = torch.cuda.get_device_properties(accelerator.device).total_memory
+    return total * (accelerator.num_processes if accelerator.is_fsdp2 else 1)
 
 
 def choose_defaults(

@@ -19,7 +19,7 @@ class ObjectiveOptions:
         1.0, "weight of the shape term (paper: 1; up to 4 for long-tailed or low-rank data)", NOT_NEGATIVE
     )
     center_weight: float = option(1.0, "weight of the center term (paper: 1)", NOT_NEGATIVE)
-    num_slices: int = option(4096, "K, random directions a step (paper: 4096)", POSITIVE)
+    num_slices: int = option(4096, "K, random directions a step (paper: 4096)", POSITIVE.up_to(1 << 20))
     slices: str = option(
         "shared", "K in total, each rank a part, or K on each rank as published", ("shared", "per_rank")
     )

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from ...option import Range, check_options, option
+from ...option import SEED, Range, check_options, option
 from ...seeding import numpy_generator
 from .. import intervals
 from ..inputs import Inputs
@@ -47,7 +47,7 @@ class FewshotOptions:
     classifier: str = option(
         "logistic", "regression on features; heads: the release's linear protocol", ("logistic", "heads")
     )
-    seed: int = option(0, "of all that is drawn")
+    seed: int = option(0, "of all that is drawn", SEED)
 
     def __post_init__(self):
         check_options(self)

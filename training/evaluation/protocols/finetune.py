@@ -27,14 +27,15 @@ from ...backbones import TransformersBackbone, layer_numbers, layer_rates, trans
 from ...data import MultiCrop
 from ...distributed import process_state, raise_on_all_ranks
 from ...errors import one_line
-from ...option import NOT_NEGATIVE, POSITIVE, Range, check_options, option
+from ...machine import check_workers
+from ...option import EPOCHS, NOT_NEGATIVE, POSITIVE, SEED, Range, check_options, option
 from ...progress import Track
 from ...run_folder import Json, atomic_file, model_directory, read_json, write_json
 from ...seeding import image_generator, seed_of
 from ..augmented import CROP_SCALE
 from ..features import check_finite, digest, extract_features, readable
 from ..inputs import Inputs
-from ..options import AT_LEAST_ONE, FeatureOptions
+from ..options import AT_LEAST_ONE, PASSES, PIXELS, FeatureOptions
 from ..outcome import Outcome, score, select
 from ..preprocessing import EvaluationTransform, transform_for
 from ..splits import Sources, label_map, overlap_note, sparse_values
@@ -55,8 +56,8 @@ class FinetuneOptions:
         ValueError: a value is out of range.
     """
 
-    epochs: int = option(50, "passes over the training images", AT_LEAST_ONE)
-    warmup_epochs: float = option(5, "of linear warmup", NOT_NEGATIVE)
+    epochs: int = option(50, "passes over the training images", PASSES)
+    warmup_epochs: float = option(5, "of linear warmup", NOT_NEGATIVE.up_to(EPOCHS))
     learning_rate: float = option(5e-4, "of the head for a batch of 256, scaled with it", POSITIVE)
     weight_decay: float = option(0.05, "of matrices; vectors, tokens and positions have none", NOT_NEGATIVE)
     layer_decay: float = option(
@@ -82,12 +83,13 @@ class FinetuneOptions:
     cutmix: float = option(1.0, "of its Beta distribution, 0: none", NOT_NEGATIVE)
     label_smoothing: float = option(0.1, "of the cross entropy", _BELOW_ONE)
     batch_size: int = option(64, "images of an update, a process", AT_LEAST_ONE)
-    image_size: int | None = option(None, "pixels of a side; default: the model's native size", AT_LEAST_ONE)
+    image_size: int | None = option(None, "pixels of a side; default: the model's native size", PIXELS)
     num_workers: int = option(4, "processes that decode and crop, for each rank", NOT_NEGATIVE)
-    seed: int = option(0, "of all that is drawn")
+    seed: int = option(0, "of all that is drawn", SEED)
 
     def __post_init__(self):
         check_options(self)
+        check_workers(self.num_workers)
 
 
 def finetune(inputs: Inputs, options: FinetuneOptions) -> Outcome | None:

@@ -11,7 +11,7 @@ from itertools import product
 
 import torch
 
-from ...option import Range, check_options, option
+from ...option import SEED, Range, check_options, option
 from ..nearest import nearest, vote
 from ..outcome import Outcome, metric_value, score, select
 from ..splits import SELECTIONS, Task, fit_and_choose
@@ -35,7 +35,7 @@ class KnnOptions:
         Range(lambda values: values and min(values) > 0, "be above 0"),
     )  # fmt: skip
     selection: str = option("validation", "what is chosen on; `test`: as in papers, marked in the result", SELECTIONS)
-    seed: int = option(0, "of all that is drawn")
+    seed: int = option(0, "of all that is drawn", SEED)
 
     def __post_init__(self):
         check_options(self)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from sklearn.model_selection import train_test_split
 
-from ...option import Range, check_options, option
+from ...option import SEED, Range, check_options, option
 from ...run_folder import Json
 from ...seeding import short_seed_of
 from ..augmented import AugmentedImages, train_on_images
@@ -22,7 +22,7 @@ from ..features import Features
 from ..heads import LEARNING_RATES, NORMS, BatchedHeads, head_values, train_heads
 from ..inputs import Inputs, on_main_process
 from ..logistic import STRENGTHS, as_arrays, compare_strengths, logistic_regression
-from ..options import AT_LEAST_ONE
+from ..options import AT_LEAST_ONE, PASSES
 from ..outcome import LABEL_METRICS, Outcome, score, select
 from ..preprocessing import transform_for
 from ..splits import SELECTIONS, Choice, Task, fit_and_choose, make_task
@@ -51,7 +51,7 @@ class LinearOptions:
         (0.0,), "each learning rate is trained with each of these (paper: none)",
         Range(lambda values: values and min(values) >= 0, "be 0 or above"),
     )  # fmt: skip
-    epochs: int = option(100, "passes over the training images", AT_LEAST_ONE)
+    epochs: int = option(100, "passes over the training images", PASSES)
     head_batch_size: int = option(256, "images of an update of the heads", AT_LEAST_ONE)
     images: str = option(
         "cached", "augmented: random crops and flips, new in each epoch (paper)", ("cached", "augmented")
@@ -63,7 +63,7 @@ class LinearOptions:
     rate_steps: str = option("update", "the cosine steps with each of these (release: epoch)", ("update", "epoch"))
     label_metric: str = option("macro_auroc", "of images with several labels (release: exact_match)", LABEL_METRICS)
     num_labels: int | None = option(None, "only the first so many, of images with several", AT_LEAST_ONE)
-    seed: int = option(0, "of all that is drawn")
+    seed: int = option(0, "of all that is drawn", SEED)
 
     def __post_init__(self):
         check_options(self)

@@ -17,7 +17,7 @@ import torch
 from scipy.special import gammaln
 from torch.nn import functional
 
-from ...option import Range, check_options, option
+from ...option import SEED, Range, check_options, option
 from .. import intervals
 from ..features import Features
 from ..outcome import Outcome
@@ -44,7 +44,7 @@ class RetrievalOptions:
         Range(lambda values: values and min(values) >= 1, "be at least 1"),
     )  # fmt: skip
     gallery: str = option("train", "what is ranked; `test`: every test image ranks all others", ("train", "test"))
-    seed: int = option(0, "of all that is drawn")
+    seed: int = option(0, "of all that is drawn", SEED)
 
     def __post_init__(self):
         check_options(self)

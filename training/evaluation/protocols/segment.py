@@ -20,7 +20,7 @@ from torch.nn import functional
 from ...backbones import Backbone
 from ...data import MultiCrop, Source
 from ...data.decode import BadImage, RawExample
-from ...option import NOT_NEGATIVE, POSITIVE, SHARES, Range, check_options, option
+from ...option import NOT_NEGATIVE, POSITIVE, SEED, SHARES, Range, check_options, option
 from ...progress import tracked
 from ...run_folder import Json
 from ...seeding import image_generator, seed_of
@@ -28,7 +28,7 @@ from .. import intervals
 from ..features import batches, check_finite
 from ..inputs import Inputs, on_main_process
 from ..metrics import class_counts
-from ..options import AT_LEAST_ONE, SIDES, SIDES_HELP, side_or_sides
+from ..options import AT_LEAST_ONE, PASSES, PIXELS, SIDES, SIDES_HELP, side_or_sides
 from ..outcome import Outcome, select
 from ..preprocessing import EvaluationTransform, threaded, to_tensor, transform_for
 from ..splits import overlap_note
@@ -55,12 +55,12 @@ class SegmentOptions:
     ignore_index: int = option(IGNORED, "value of a mask that counts nowhere")
     reduce_labels: bool = option(False, "0 of a mask counts nowhere, and 1 is the first class (release, ADE20K)")
     image_size: int | tuple[int, ...] | None = option(None, SIDES_HELP, SIDES)
-    min_size: int | None = option(None, "instead: pixels, rounded up to whole patches (release: 512)", AT_LEAST_ONE)
+    min_size: int | None = option(None, "instead: pixels, rounded up to whole patches (release: 512)", PIXELS)
     layers: int = option(1, "blocks from the end, concatenated", AT_LEAST_ONE)
     crop_scale: tuple[float, float] = option(
         (1.0, 1.0), "area of random resized crops, ratio 3/4 to 4/3 (release: 0.5 to 1); 1 1: the whole image", SHARES
     )
-    epochs: int = option(20, "passes over the training images", AT_LEAST_ONE)
+    epochs: int = option(20, "passes over the training images", PASSES)
     learning_rate: float = option(1e-3, "of AdamW", POSITIVE)
     weight_decay: float = option(1e-4, "of AdamW", NOT_NEGATIVE)
     decay: str = option(
@@ -75,7 +75,7 @@ class SegmentOptions:
         Range(lambda values: values and min(values) > 0, "be above 0"),
     )  # fmt: skip
     flips: bool = option(False, "average those of the mirrored image too")
-    seed: int = option(0, "of all that is drawn")
+    seed: int = option(0, "of all that is drawn", SEED)
 
     def __post_init__(self):
         object.__setattr__(self, "image_size", side_or_sides(self.image_size))

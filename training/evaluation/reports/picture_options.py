@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...option import check_options, option
-from ..options import AT_LEAST_ONE, CacheOptions, FeatureOptions, SplitOptions
+from ...option import SEED, check_options, option
+from ..options import AT_LEAST_ONE, PIXELS, CacheOptions, FeatureOptions, SplitOptions
 
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class ImagesOptions(ShownOptions):
 
     images: tuple[Path, ...] | None = option(None, "image files or folders, instead of a data set")
     count: int = option(8, "images at most", AT_LEAST_ONE)
-    image_size: int | None = option(None, "pixels of the shorter side; default: native", AT_LEAST_ONE)
+    image_size: int | None = option(None, "pixels of the shorter side; default: native", PIXELS)
 
     def read(self) -> "list[Image.Image]":
         if (self.images is None) == (self.dataset is None):
@@ -81,7 +81,7 @@ class MapOptions(DataSetOptions):
     """A map in two dimensions."""
 
     method: str = option("tsne", "umap needs the package umap-learn", ("tsne", "umap"))
-    seed: int = option(0, "of all that is drawn")
+    seed: int = option(0, "of all that is drawn", SEED)
 
 
 @dataclass(frozen=True)

@@ -43,8 +43,14 @@ ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")  # names th
 CODE_FILES = (
     "configuration_visreg.py", "modeling_visreg.py", "image_processing_visreg.py", "decoding_visreg.py",
 )  # fmt: skip
+# What a checkpoint holds; its weights and configuration as a checkpoint directory does, without card and pictures.
+CHECKPOINT_FILES = (
+    STATE, "optimizer.pt", "probe.pt", "unmerged.safetensors", "config.json", "preprocessor_config.json",
+    "model.safetensors", "model-*-of-*.safetensors", "model.safetensors.index.json", *CODE_FILES,
+)  # fmt: skip
 _PART = re.compile(r"\..*\.[0-9a-f]{16}\.part(\..*)?")  # of `atomic_file`
 _CHECKPOINT_NAME = re.compile(r"step-(\d{8,12})")
+_REPLACED = re.compile(r"\.(step-\d{8,12})\.[0-9a-f]{8}\.old")  # of `atomic_directory`, between its two renames
 _LOCK_PATIENCE = 10.0  # seconds that a start waits for the run before it to be gone: a job that is requeued overlaps
 
 
@@ -130,15 +136,18 @@ class RunFolder:
         found = []
         expected = {self.model: MODEL_FILES, self.pretraining: MODEL_FILES, self.adapter: ADAPTER_FILES}
         for folder, names in expected.items():
-            known = (*names, *CODE_FILES)
-            found += [path for path in _entries(folder) if not any(fnmatch.fnmatch(path.name, one) for one in known)]
+            found += _unknown(folder, (*names, *CODE_FILES))
         return found
 
     def remove_leftovers(self) -> None:
         """Delete what a run, or a push of it, left here when it was killed. The lock has to be held."""
         remove_leftovers([self.pushing, *self.path.glob(".push-*")])
         for part in self.checkpoints.glob(f".{CHECKPOINT}*"):
-            shutil.rmtree(part, ignore_errors=True)
+            replaced = _REPLACED.fullmatch(part.name)
+            if replaced and not (before := self.checkpoints / replaced[1]).exists():
+                part.rename(before)
+            else:
+                shutil.rmtree(part, ignore_errors=True)
         for path in (*_entries(self.path), *_entries(self.evaluation)):
             if _PART.fullmatch(path.name) and path.is_file():
                 path.unlink()
@@ -162,10 +171,11 @@ class RunFolder:
         if not self.lock.take(_LOCK_PATIENCE):
             raise ValueError(f"another run is under way in {self}: wait for its end, or choose another output_dir")
 
-    def remove_run(self) -> None:
-        """Delete what a run wrote; files that are not a run's stay.
+    def remove_run(self) -> list[Path]:
+        """Delete what a run wrote; files that are not a run's stay, beside the checkpoints and in them.
 
-        What a user keeps beside the checkpoints stays.
+        Returns:
+            The folders of checkpoints that stay, with what a person put there.
 
         Raises:
             OSError: something cannot be deleted.
@@ -173,9 +183,12 @@ class RunFolder:
         """
         if foreign := self.foreign():
             raise ValueError(f"{foreign[0]} was not written by a run, so it is not deleted: move it away first")
+        kept = []
         for path in _entries(self.checkpoints):
-            if path.is_dir() and (_CHECKPOINT_NAME.fullmatch(path.name) or path.name.startswith(f".{CHECKPOINT}")):
+            if path.is_dir() and path.name.startswith(f".{CHECKPOINT}"):
                 shutil.rmtree(path)
+            elif path.is_dir() and _CHECKPOINT_NAME.fullmatch(path.name) and remove_checkpoint(path):
+                kept.append(path)
         for folder in (self.model, self.pretraining, self.adapter):
             if folder.exists():
                 shutil.rmtree(folder)
@@ -184,6 +197,37 @@ class RunFolder:
                 path.unlink()
         for file in self.files():
             file.unlink(missing_ok=True)
+        return kept
+
+
+def foreign_to_checkpoint(path: Path) -> list[Path]:
+    """What a person put into the folder of a checkpoint."""
+    return _unknown(path, CHECKPOINT_FILES)
+
+
+def remove_checkpoint(path: Path) -> list[Path]:
+    """Delete what a run wrote into the folder of a checkpoint, and the folder if nothing else is in it.
+
+    Returns:
+        What a person put there, which stays.
+    """
+    foreign = foreign_to_checkpoint(path)
+    if not foreign:
+        # Renamed first: a kill in the middle of the removal leaves no half checkpoint under a good name.
+        doomed = path.with_name(f".{path.name}.old")
+        path.rename(doomed)
+        shutil.rmtree(doomed)
+        return []
+    for own in sorted(
+        set(_entries(path)) - set(foreign), key=lambda file: file.name != STATE
+    ):  # without it, it is none
+        shutil.rmtree(own) if own.is_dir() and not own.is_symlink() else own.unlink()
+    return foreign
+
+
+def kept_line(path: Path) -> str:
+    """Says that the folder of a checkpoint stays, and why."""
+    return f"kept {path}: no run wrote what is in it ({', '.join(file.name for file in _entries(path)[:3])})"
 
 
 def _is_result(path: Path) -> bool:
@@ -192,6 +236,11 @@ def _is_result(path: Path) -> bool:
         return {"protocol", "metric", "value"} <= read_object(path).keys()
     except (ValueError, OSError):
         return False
+
+
+def _unknown(folder: Path, names: tuple[str, ...]) -> list[Path]:
+    """What lies in a folder under none of these names, of which `*` stands for any part."""
+    return [path for path in _entries(folder) if not any(fnmatch.fnmatch(path.name, one) for one in names)]
 
 
 def _entries(folder: Path) -> list[Path]:

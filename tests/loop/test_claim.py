@@ -112,6 +112,29 @@ def test_overwriting_deletes_what_a_run_wrote_and_nothing_else(recipe, run):
     assert (run / "notes.md").read_text() == "mine" and (run / "checkpoints" / "step-00000001.mine").is_dir()
 
 
+def test_what_a_person_put_into_a_checkpoint_outlives_it(recipe, run, capsys):
+    """Overwritten, taken the place of, and pruned."""
+    first, newest = (run / "checkpoints" / f"step-{step:08d}" for step in (1, 2))
+    (newest / "notes.txt").write_text("mine")
+    (newest / "mine").mkdir()
+    (newest / "mine" / "curve.csv").write_text("1,2")
+    (first / "notes.txt").write_text("mine too")
+    start(recipe, run, overwrite=True, keep_last=1, keep_best="none")
+    said = capsys.readouterr().out
+    assert f"kept {newest}: no run wrote what is in it (mine, notes.txt)\n" in said
+    assert said.count(f"kept {first}: no run wrote what is in it (notes.txt)\n") == 2  # overwritten, then pruned
+    assert (newest / "notes.txt").read_text() == "mine" and (newest / "mine" / "curve.csv").read_text() == "1,2"
+    assert [path.name for path in first.iterdir()] == ["notes.txt"]
+    assert [path.name for path in run_folder.RunFolder(run).all_checkpoints()] == [newest.name]
+
+
+def test_a_checkpoint_that_was_being_replaced_has_its_name_again(recipe, run):
+    newest = run / "checkpoints" / "step-00000002"
+    newest.rename(newest.with_name(".step-00000002.0123abcd.old"))
+    start(recipe, run, resume="auto")
+    assert run_folder.RunFolder(run).newest_checkpoint() == newest and (newest / "optimizer.pt").exists()
+
+
 def test_what_kills_left_behind_goes_with_the_next_start(recipe, run):
     left = [
         ".push-ab12cd",

@@ -38,7 +38,17 @@ from ..bounded import LARGEST_LOG
 from ..config import PretrainOptions
 from ..distributed import all_gather_object, broadcast_object
 from ..errors import RunStopped, UserError, one_line
-from ..run_folder import CHECKPOINT, STATE, Json, RunFolder, read_object, write_text
+from ..run_folder import (
+    CHECKPOINT,
+    STATE,
+    Json,
+    RunFolder,
+    foreign_to_checkpoint,
+    kept_line,
+    read_object,
+    remove_checkpoint,
+    write_text,
+)
 from .run import Run
 from .same_run import check_same_images, check_same_run
 
@@ -114,6 +124,7 @@ class Checkpoints:
                     if state.probe is not None:
                         torch.save(state.probe, part / "probe.pt")
                     (part / STATE).write_text(state.as_json(), encoding="utf-8")
+                    keep_foreign(target, part)
             except (OSError, RuntimeError, SafetensorError) as error:
                 intact = f"{before} is intact" if before else "there is none before it"
                 problem = f"the checkpoint of step {state.step} could not be written ({error}); {intact}"
@@ -130,11 +141,9 @@ class Checkpoints:
             shutil.rmtree(part, ignore_errors=True)
         found = self.folder.all_checkpoints()
         wanted = {*found[-self.keep_last :], *self.best(found)}
-        for path in set(found) - wanted:
-            # Renamed first: a kill in the middle of the removal leaves no half checkpoint under a good name.
-            doomed = path.with_name(f".{path.name}.old")
-            path.rename(doomed)
-            shutil.rmtree(doomed)
+        for path in sorted(set(found) - wanted):
+            if remove_checkpoint(path):
+                print(kept_line(path))
 
     def best(self, found: list[Path]) -> list[Path]:
         """The checkpoint with the lowest loss or the best probe, as `keep_best` asks, if one is scored."""
@@ -144,6 +153,15 @@ class Checkpoints:
             if scored:
                 return [max(scored)[1]]
         return []
+
+
+def keep_foreign(before: Path, after: Path) -> None:
+    """Copy what a person put into the folder of a checkpoint into the one that takes its place."""
+    for path in foreign_to_checkpoint(before):
+        if path.is_dir() and not path.is_symlink():
+            shutil.copytree(path, after / path.name, symlinks=True)
+        else:
+            shutil.copy2(path, after / path.name, follow_symlinks=False)
 
 
 def _scores(path: Path) -> dict[str, float]:
@@ -350,7 +368,7 @@ def _claim(run: Run) -> Path | None:
 def _make_ready(folder: RunFolder, options: PretrainOptions, resumed: Path | None, occupied: bool) -> None:
     """Nothing of an earlier run is left unless it is continued, and the recipe is there."""
     if resumed is None and occupied:
-        folder.remove_run()
+        print("".join(f"{kept_line(path)}\n" for path in folder.remove_run()), end="")
     elif resumed is None and (foreign := folder.foreign()):
         raise UserError(f"{foreign[0]} was written by no run and would be replaced: choose another output_dir")
     write_text(folder.recipe, yaml.safe_dump(options.as_recipe(), sort_keys=False))

@@ -24,10 +24,10 @@ import stat
 import sys
 import tempfile
 import time
-import traceback
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 
@@ -47,17 +47,20 @@ os.environ |= {
 }
 
 import datasets  # noqa: E402
+import psutil  # noqa: E402
 import torch  # noqa: E402
 
-from helpers import forked  # noqa: E402
+from helpers import fork_server, forked  # noqa: E402
 from helpers.mutations import mutate_file  # noqa: E402
-from visreg_training.cli import COMMANDS  # noqa: E402
 from visreg_training.cli import main as visreg  # noqa: E402
 
 
-LIMIT = 60.0  # seconds of a case; a run of pretraining is stopped by SIGTERM after a quarter of it
+LIMIT = 60.0  # CPU seconds of a case with its children; pretraining is stopped by SIGTERM after a quarter of them
+WAITING = 300.0  # seconds of a case by the clock: what waits takes no CPU, and a busy machine gives it little
 MEMORY = 2 << 30  # bytes that a case may take beyond what the process had that forked it
 CODES = {0, 2, 3}
+LATE = ("torch.export", "torch._dynamo")  # what commands import when they are called, beyond what any test needs
+LATE += tuple(f"datasets.packaged_modules.{kind}.{kind}" for kind in ("webdataset", "parquet"))
 STOPPED = 75
 WRITES = ("out", "tmp", "home", "dev")  # folders of a case that any command may write into
 
@@ -89,6 +92,7 @@ class Running:
     did: str
     before: dict[str, tuple]
     asked: bool = False
+    looked: float = 0.0
     code: int | None = None
 
 
@@ -315,38 +319,19 @@ def begin(seed: str, target: str, number: int, corpus: Path, folder: Path) -> Ru
         if found:
             did.append(mutate_file(draws.choice(found), draws))
     before = snapshot(folder, case)
-    pid = os.fork()
-    if not pid:
-        os._exit(child(case, folder))
-    os.setpgid(pid, pid)
+    pid = fork_server.fork(partial(command, case, folder), folder.with_suffix(".log"))
     return Running(f"{target}:{number}", case, folder, pid, time.monotonic(), ", ".join(did), before)
 
 
-def child(case: Case, folder: Path) -> int:
-    """The command, in the process that was forked for it; returns its exit code."""
-    code = 1
-    try:
-        os.setpgid(0, 0)
-        log = os.open(folder.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        faulthandler.register(signal.SIGUSR1, all_threads=True)
-        os.chdir(folder)
-        os.environ |= {"TMPDIR": str(folder / "tmp"), "VISREG_CACHE": str(folder / "home" / "visreg")}
-        tempfile.tempdir = None
-        datasets.config.HF_DATASETS_CACHE = folder / "home" / "datasets"
-        sys.addaudithook(watch([folder / path for path in (*WRITES, *case.writes)]))
-        visreg(case.argv)
-        code = 0
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    return code
+def command(case: Case, folder: Path) -> None:
+    """The command, in the process that was forked for it."""
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    os.chdir(folder)
+    os.environ |= {"TMPDIR": str(folder / "tmp"), "VISREG_CACHE": str(folder / "home" / "visreg")}
+    tempfile.tempdir = None
+    datasets.config.HF_DATASETS_CACHE = folder / "home" / "datasets"
+    sys.addaudithook(watch([folder / path for path in (*WRITES, *case.writes)]))
+    visreg(case.argv)
 
 
 _CHANGES = {"os.remove": (0,), "os.rmdir": (0,), "os.mkdir": (0,), "os.truncate": (0,), "os.chmod": (0,)}
@@ -411,22 +396,40 @@ def snapshot(folder: Path, case: Case) -> dict[str, tuple]:
     return found
 
 
+def cpu_seconds(pid: int) -> float:
+    """CPU time of a process, its descendants, and those of them that are over."""
+    try:
+        first = psutil.Process(pid)
+        times = [one.cpu_times() for one in (first, *first.children(recursive=True))]
+    except psutil.NoSuchProcess:  # one just ended
+        return 0.0
+    return sum(one.user + one.system + one.children_user + one.children_system for one in times)
+
+
+def too_long(running: Running) -> list[str] | None:
+    """What is wrong with a case that is under way, looked at once a second; ended if anything is."""
+    if time.monotonic() < running.looked + 1:
+        return None
+    running.looked = time.monotonic()
+    cpu, waited = cpu_seconds(running.pid), running.looked - running.started
+    trained = running.case.argv[0] == "pretrain"
+    if trained and not running.asked and (cpu > LIMIT / 4 or waited > WAITING / 4):
+        running.asked = True
+        os.kill(running.pid, signal.SIGTERM)
+    if cpu < LIMIT and waited < WAITING:
+        return None
+    os.kill(running.pid, signal.SIGUSR1)
+    time.sleep(0.5)
+    os.killpg(running.pid, signal.SIGKILL)
+    os.waitpid(running.pid, 0)
+    return [f"not over after {cpu:.0f} s of CPU, {waited:.0f} s in all"]
+
+
 def ended(running: Running, largest: int) -> list[str] | None:
     """What is wrong with a case that is over; None while it is under way."""
     pid, status, used = os.wait4(running.pid, os.WNOHANG)
-    spent = time.monotonic() - running.started
-    trained = running.case.argv[0] == "pretrain"
     if not pid:
-        if trained and not running.asked and spent > LIMIT / 4:
-            running.asked = True
-            os.kill(running.pid, signal.SIGTERM)
-        if spent < LIMIT:
-            return None
-        os.kill(running.pid, signal.SIGUSR1)
-        time.sleep(0.5)
-        os.killpg(running.pid, signal.SIGKILL)
-        os.waitpid(running.pid, 0)
-        return [f"not over after {LIMIT:.0f} s"]
+        return too_long(running)
     try:
         os.killpg(running.pid, signal.SIGKILL)
         wrong = ["left processes behind"]
@@ -454,46 +457,6 @@ def ended(running: Running, largest: int) -> list[str] | None:
 # --- all of them
 
 
-def in_a_child(action: Callable[[], object], log: Path) -> None:
-    """Fork for what computes: this process stays as it was after its imports."""
-    pid = os.fork()
-    if not pid:
-        code = 1
-        try:
-            os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT), 1)
-            os.dup2(1, 2)
-            action()
-            code = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
-    if os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]):
-        raise RuntimeError(f"no corpus: {log.read_text()[-3000:]}")
-
-
-def import_everything() -> None:
-    """What the commands import when they are called; a command that is refused has imported it."""
-    import importlib
-
-    for module, _purpose in COMMANDS.values():
-        importlib.import_module(f"visreg_training.{module}")
-    for name in (
-        "visreg_training.pretrain", "visreg_training.evaluation.run", "visreg_training.evaluation.search",
-        "visreg_training.evaluation.reports.drawing", "visreg_training.evaluation.reports.compare",
-        "visreg_training.evaluation.suite", "visreg_training.config.plan", "visreg_training.data.preview",
-        "visreg_hub_cards.export", "visreg_hub_cards.push", "torch.export", "torch._dynamo",
-        "datasets.packaged_modules.webdataset.webdataset", "datasets.packaged_modules.parquet.parquet",
-    ):  # fmt: skip
-        importlib.import_module(name)
-    from visreg_training.evaluation.protocols import get_protocol, protocol_names
-
-    for name in protocol_names():
-        get_protocol(name)
-
-
 def rounds(targets: list[str]) -> list[str]:
     """The targets of one round, those that are quick more than once."""
     return [name for turn in range(4) for name in targets if turn < TARGETS[name][1]]
@@ -503,8 +466,10 @@ def run(chosen: argparse.Namespace, folder: Path) -> tuple[Counter, Counter, lis
     """All cases that the time allows: how many of each target, with each exit code, and the findings."""
     corpus = folder / "corpus"
     corpus.mkdir()
-    import_everything()
-    in_a_child(lambda: make_corpus(corpus), folder / "corpus.log")
+    fork_server.import_everything(*LATE)
+    maker, log = fork_server.fork(partial(make_corpus, corpus), folder / "corpus.log"), folder / "corpus.log"
+    if os.waitpid(maker, 0)[1]:
+        raise RuntimeError(f"no corpus: {log.read_text()[-3000:]}")
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 + MEMORY
     end = time.monotonic() + 60 * chosen.minutes
     counts, codes, findings, under_way = Counter(), Counter(), [], []

@@ -20,7 +20,8 @@ import sys
 import tempfile
 import threading
 import traceback
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -94,56 +95,55 @@ def run(
     return forks.run(request | {"variables": variables, "file_size": file_size, "ranks": ranks}, limit)
 
 
-def import_everything() -> None:
-    import accelerate.state
-    import datasets.distributed
-    import matplotlib.pyplot
-    import scipy.optimize
-    import sklearn.datasets
-    import timm
-    import torchvision.transforms.v2
-    import transformers.models.auto
+def import_everything(*more: str) -> None:
+    """Every module of this package, what its commands import when they run, and the modules named."""
+    import importlib
 
     import visreg_hub_cards
-    import visreg_training.analysis.run
-    import visreg_training.cli
-    import visreg_training.pretrain
+    import visreg_training
 
-    modules = [matplotlib.pyplot, scipy.optimize, sklearn.datasets, timm, torchvision.transforms.v2, accelerate.state]
-    modules += [datasets.distributed, transformers.models.auto.modeling_auto]
+    names = ["accelerate.state", "datasets.distributed", "matplotlib.pyplot", "scipy.optimize", "sklearn.datasets"]
+    names += ["timm", "torchvision.transforms.v2", "transformers.models.auto.modeling_auto", *more]
     for package in (visreg_hub_cards, visreg_training):
         for folder in package.__path__:
             for path in sorted(Path(folder).rglob("*.py")):
-                name = ".".join((package.__name__, *path.relative_to(folder).with_suffix("").parts))
-                if path.stem != "__init__" and "kernels" not in name:
-                    __import__(name)
+                if path.stem != "__init__" and "kernels" not in str(path.relative_to(folder)):
+                    names.append(".".join((package.__name__, *path.relative_to(folder).with_suffix("").parts)))
+    for name in names:
+        importlib.import_module(name)
 
 
-def serve() -> None:
-    """A line with the child's process id and one with its exit code for each request, until the input is closed."""
-    import_everything()
-    names = {path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")}
-    if len(names - {"jemalloc_bg_thd"}) > 1:  # of pyarrow's allocator, which is made to be forked
-        raise RuntimeError(f"a process with threads is not one to fork: {names}")
-    gc.freeze()
-    for line in sys.stdin:
-        pid = os.fork()
-        if pid == 0:
-            request = json.loads(line)
+def fork(work: Callable[[], object], out: Path, error: Path | None = None, grouped: bool = True) -> int:
+    """Start a child that does some work and ends as a Python process does.
+
+    Args:
+        out: file that it writes to.
+        error: file for what is not an answer; default the same.
+        grouped: it leads a process group of its own.
+
+    Returns:
+        Its process id, and its group's.
+    """
+    pid = os.fork()
+    if pid == 0:
+        if grouped:
             os.setpgid(0, 0)
-            os._exit(ended(request) if request["ranks"] == 1 else ended_on_ranks(request))
+        os._exit(ended(work, out, error or out))
+    if grouped:
         os.setpgid(pid, pid)
-        print(pid, flush=True)
-        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+    return pid
 
 
-def ended(request: dict[str, Any]) -> int:
-    """The exit code of a child. Python's own end would free module by module what it shares with the server, for
+def ended(work: Callable[[], object], out: Path, error: Path) -> int:
+    """The exit code of a child. Python's own end would free module by module what it shares with its parent, for
     2 s; what is registered for the end is done.
     """
     code: int | str | None = 0
     try:
-        work(request)
+        for number, path in ((1, out), (2, error)):
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        work()
     except SystemExit as end:
         code = end.code
     except BaseException:
@@ -160,31 +160,41 @@ def ended(request: dict[str, Any]) -> int:
     return code if isinstance(code, int) else int(code is not None)
 
 
-def ended_on_ranks(request: dict[str, Any]) -> int:
+def serve() -> None:
+    """A line with the child's process id and one with its exit code for each request, until the input is closed."""
+    import_everything()
+    names = {path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")}
+    if len(names - {"jemalloc_bg_thd"}) > 1:  # of pyarrow's allocator, which is made to be forked
+        raise RuntimeError(f"a process with threads is not one to fork: {names}")
+    gc.freeze()
+    for line in sys.stdin:
+        request = json.loads(line)
+        work = work_off if request["ranks"] == 1 else work_off_on_ranks
+        pid = fork(partial(work, request), *map(Path, request["written"]))
+        print(pid, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+
+
+def work_off_on_ranks(request: dict[str, Any]) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     pids = []
     for rank in range(request["ranks"]):
-        pids.append(os.fork())
-        if pids[-1] == 0:
-            place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": rank, "LOCAL_RANK": rank}
-            place |= {"WORLD_SIZE": request["ranks"], "LOCAL_WORLD_SIZE": request["ranks"]}
-            request["variables"] |= {name: str(value) for name, value in place.items()}
-            os._exit(ended(request))
-    return max(abs(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])) for pid in pids)
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": rank, "LOCAL_RANK": rank}
+        place |= {"WORLD_SIZE": request["ranks"], "LOCAL_WORLD_SIZE": request["ranks"]}
+        variables = request["variables"] | {name: str(value) for name, value in place.items()}
+        written = map(Path, request["written"])
+        pids.append(fork(partial(work_off, request | {"variables": variables}), *written, grouped=False))
+    sys.exit(max(abs(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])) for pid in pids))
 
 
-def work(request: dict[str, Any]) -> None:
-    for number, path in enumerate(request["written"], 1):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+def work_off(request: dict[str, Any]) -> None:
     os.environ.clear()
     os.environ.update(request["variables"])
     os.chdir(request["cwd"])
     if request["file_size"] is not None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (request["file_size"], request["file_size"]))
+        limit_files(request["file_size"])
     if request["script"] is None:
         from visreg_training.cli import main
 
@@ -194,6 +204,12 @@ def work(request: dict[str, Any]) -> None:
         sys.argv = [request["script"], *request["words"]]
         sys.path[:1] = [str(Path(request["script"]).parent), str(Path(__file__).parent.parent)]
         runpy.run_path(request["script"], run_name="__main__")
+
+
+def limit_files(size: int) -> None:
+    """No file of this process may grow beyond so many bytes: what a full disk is to write()."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
 
 if __name__ == "__main__":

@@ -19,14 +19,13 @@ One thread a process, and no GPU: bits depend on both.
 import json
 import os
 import random
-import resource
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-import traceback
+from functools import partial
 from pathlib import Path
 
 import datasets
@@ -139,7 +138,9 @@ class Ranks:
         self.log.write_text("")
         self.started = time.monotonic()
         port = free_port()
-        self.pids = [fork(job, rank, processes, port, self.log) for rank in range(processes)]
+        self.pids = [
+            fork_server.fork(partial(run_rank, job, rank, processes, port), self.log) for rank in range(processes)
+        ]
 
     def running(self) -> bool:
         """Whether any rank is; reaps those that ended."""
@@ -171,37 +172,17 @@ class Ranks:
         return [line for line in self.log.read_text().splitlines() if line.startswith("step ")]
 
 
-def fork(job: dict, rank: int, processes: int, port: int, log: Path) -> int:
-    """Start a rank; returns its process id."""
-    pid = os.fork()
-    if pid:
-        os.setpgid(pid, pid)
-        return pid
-    code = 1
-    try:
-        os.setpgid(0, 0)
-        with log.open("a") as file:
-            os.dup2(file.fileno(), 1)
-            os.dup2(file.fileno(), 2)
-        if processes > 1:
-            address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": rank, "LOCAL_RANK": rank}
-            address |= {"WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
-            os.environ.update({name: str(value) for name, value in address.items()})
-        if job.get("sharded"):
-            shard_on_cpus()
-        if "file_size" in job:
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (job["file_size"], job["file_size"]))
-        pretrain(as_flags(job["options"]))
-        code = 0
-    except SystemExit as end:
-        code = end.code or 0
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+def run_rank(job: dict, rank: int, processes: int, port: int) -> None:
+    """What a rank does in its process."""
+    if processes > 1:
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "RANK": rank, "LOCAL_RANK": rank}
+        address |= {"WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
+        os.environ.update({name: str(value) for name, value in address.items()})
+    if job.get("sharded"):
+        shard_on_cpus()
+    if "file_size" in job:
+        fork_server.limit_files(job["file_size"])
+    pretrain(as_flags(job["options"]))
 
 
 def shard_on_cpus() -> None:

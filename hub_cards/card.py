@@ -18,12 +18,14 @@ from .allowlist import refuse_linked_records
 from .figures import Figure, copy_figures
 from .header import HEADER, parse_card, read_card_text
 from .license import (
-    CARRIED,
     KNOWN,
+    OTHER,
+    License,
     Origin,
+    asked_license,
     chosen_license,
     is_hub_id,
-    license_name,
+    license_title,
     origin_of,
     origin_of_card,
     origin_of_file,
@@ -54,7 +56,15 @@ class ExistingCard(NamedTuple):
     origin: Origin
 
 
-def write_card(run: Path, *, repo_id: str | None = None, license: str | None = None, overwrite: bool = False) -> Path:
+def write_card(
+    run: Path,
+    *,
+    repo_id: str | None = None,
+    license: str | None = None,
+    license_name: str | None = None,
+    license_link: str | None = None,
+    overwrite: bool = False,
+) -> Path:
     """Writes run/model/README.md, and the figures that it shows beside it, from the files of the run.
 
     Args:
@@ -62,6 +72,8 @@ def write_card(run: Path, *, repo_id: str | None = None, license: str | None = N
         repo_id: where the model will be, for the lines that load it; default: the card's folder.
         license: the Hub's identifier; default: that of the card that is there, else that of the weights the run
             started from, else apache-2.0.
+        license_name: of the license `other`: small letters, digits, dots and hyphens.
+        license_link: address of its text.
         overwrite: whether to replace a card that somebody edited after it was written.
 
     Returns:
@@ -79,19 +91,27 @@ def write_card(run: Path, *, repo_id: str | None = None, license: str | None = N
     there = read_card(path)
     if there and there.edited and not overwrite:
         raise ValueError(f"{path} was edited by hand: --overwrite replaces it.")
-    license = license or (there.origin.license if there else None)
+    asked = asked_license(license, license_name, license_link) or (there.origin.terms if there else None)
     metadata = read_metadata(folder, folder.model)
-    write_text(path, render_card(metadata, copy_figures(folder, folder.model), repo_id, license))
+    write_text(path, render_card(metadata, copy_figures(folder, folder.model), repo_id, asked))
     return path
 
 
-def write_converted_card(directory: Path, *, source: str, license: str | None = None) -> Path:
+def write_converted_card(
+    directory: Path,
+    *,
+    source: str,
+    license: str | None = None,
+    license_name: str | None = None,
+    license_link: str | None = None,
+) -> Path:
     """Writes the card of a checkpoint directory that was converted from a file.
 
     Args:
         directory: of the checkpoint.
         source: name of the file; those of the released weights bring their origin and their license.
         license: of other files; without one the card says that it is not known, and a push asks for it.
+        license_name, license_link: see `write_card`.
 
     Raises:
         ValueError: the license is not known, or not possible for these weights.
@@ -99,7 +119,7 @@ def write_converted_card(directory: Path, *, source: str, license: str | None = 
     path = Path(directory) / "README.md"
     metadata = read_metadata(RunFolder(directory), path.parent)
     metadata = dataclasses.replace(metadata, origin=origin_of_file(source), name=Path(source).stem)
-    write_text(path, render_card(metadata, [], license=license))
+    write_text(path, render_card(metadata, [], asked=asked_license(license, license_name, license_link)))
     return path
 
 
@@ -119,11 +139,11 @@ def write_derived_card(directory: Path, *, start: str) -> Path | None:
 
 
 def render_card(
-    metadata: RunMetadata, figures: list[Figure], repo_id: str | None = None, license: str | None = None
+    metadata: RunMetadata, figures: list[Figure], repo_id: str | None = None, asked: License | None = None
 ) -> str:
     """The text of a card. Raises ValueError if the license is not possible for weights of this origin."""
     origin = weights_origin(metadata)
-    license = chosen_license(license, origin)
+    license = chosen_license(asked, origin)
     results = results_of(metadata)
     on_hub = bool(repo_id) and is_hub_id(repo_id)
     filters = {
@@ -131,7 +151,7 @@ def render_card(
         "data_name": data_name,
         "percent": percent,
         "notes": all_notes,
-        "license_name": license_name,
+        "license_title": license_title,
     }
     body = template("card.md.jinja", **filters).render(
         metadata=metadata,
@@ -161,18 +181,17 @@ def render_card(
 
 
 def card_header(
-    metadata: RunMetadata, origin: Origin, license: str | None, results: list[Result], name: str
+    metadata: RunMetadata, origin: Origin, license: License | None, results: list[Result], name: str
 ) -> ModelCardData:
     """The YAML header, as huggingface_hub's own class makes it."""
     sources = [metadata.source.get("dataset")] if metadata.source.get("revision") else []
     evaluated = [_eval_result(result) for result in results if result.role == "after"]
-    link = origin.base_model and f"https://huggingface.co/{origin.base_model}"
     return ModelCardData(
         library_name="timm" if "architecture" in metadata.config else "transformers",
         pipeline_tag="image-classification" if class_count(metadata) else "image-feature-extraction",
-        license=license,
-        license_name="see-base-model" if license == CARRIED else None,
-        license_link=link if license == CARRIED else None,
+        license=license and license.id,
+        license_name=license and license.name,
+        license_link=license and license.link,
         base_model=origin.base_model,
         datasets=[source for source in sources if is_hub_id(str(source))] or None,
         metrics=sorted({slug(result.metric) for result in results}) or None,
@@ -211,8 +230,10 @@ def check_card(path: Path) -> list[str]:
 def _header_problems(data: ModelCardData) -> Iterator[str]:
     header = data.to_dict()
     yield from (f"the header has no {name}" for name in REQUIRED if not header.get(name))
-    if data.license and str(data.license) not in (*KNOWN, CARRIED):
-        yield f"license: '{plain(str(data.license))}' is not one of {', '.join(KNOWN)}"
+    if data.license and str(data.license) not in (*KNOWN, OTHER):
+        yield f"license: '{plain(str(data.license))}' is not one of {', '.join((*KNOWN, OTHER))}"
+    if data.license == OTHER and not data.license_name:
+        yield "license: other needs a license_name"
     for name in ("datasets", "base_model"):
         given = header.get(name) or []
         for value in [given] if isinstance(given, str) else given:

@@ -6,6 +6,7 @@ The released VISReg weights are CC BY-NC 4.0 (their Hub repository); what is tra
 unless its owner says otherwise.
 """
 
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +17,7 @@ from huggingface_hub.utils import validate_repo_id
 from visreg_training.run_folder import RunFolder, read_object
 
 from .header import parse_card, read_card_text
+from .markup import Markdown
 
 
 OWN = "apache-2.0"
@@ -23,7 +25,7 @@ RELEASED_REPOSITORY = "BooBooWu/visreg"
 RELEASED_LICENSE = "cc-by-nc-4.0"
 RELEASED_FILES = ("visreg-vit-b-inet1k.pth", "visreg-vit-l-inet1k.pth")
 
-# The Hub's identifiers that weights are given, in words; "other" asks for more fields than a card of ours fills.
+# The Hub's identifiers that weights are given, in words; "other" has a name of its own.
 KNOWN = {
     "apache-2.0": "Apache 2.0",
     "mit": "MIT",
@@ -91,8 +93,19 @@ KNOWN = {
 }
 
 
-# Of weights under a license of their own (DINOv3's): what is made of them keeps it, and its card leads to theirs.
-CARRIED = "other"
+# A license that the Hub has no identifier for. What is made of weights under one (DINOv3's) keeps it.
+OTHER = "other"
+_AS_BASE = "see-base-model"  # its name where weights came without it: the link leads to them
+_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,95}")  # what the Hub takes
+_LINK = re.compile(r"https?://[^\s<>\"'`()\[\]\\]{1,500}")
+
+
+class License(NamedTuple):
+    """The Hub's identifier; the license `other` has a `name`, and a `link` to its text where one is known."""
+
+    id: str
+    name: str | None = None
+    link: str | None = None
 
 
 class Origin(NamedTuple):
@@ -100,6 +113,12 @@ class Origin(NamedTuple):
 
     base_model: str | None
     license: str | None
+    license_name: str | None = None
+    license_link: str | None = None
+
+    @property
+    def terms(self) -> License | None:
+        return License(self.license, self.license_name, self.license_link) if self.license else None
 
 
 def origin_of(initialized_from: str | None) -> Origin:
@@ -129,7 +148,7 @@ def recorded_origin(initialized_from: str | None) -> Origin:
         card = read_card_text(Path(hf_hub_download(origin.base_model, "README.md")))
     except (HfHubHTTPError, OSError, ValueError):  # no card, or no network any more
         return origin
-    return Origin(origin.base_model, origin_of_card(card).license)
+    return Origin(origin.base_model, *origin_of_card(card)[1:])
 
 
 def origin_of_record(record: dict[str, Any]) -> Origin | None:
@@ -137,7 +156,7 @@ def origin_of_record(record: dict[str, Any]) -> Origin | None:
     stated = record.get("origin")
     if not isinstance(stated, dict):
         return None
-    return _checked_origin(stated.get("base_model"), stated.get("license"))
+    return _checked_origin(*map(stated.get, Origin._fields))
 
 
 def _run_of(directory: Path) -> RunFolder | None:
@@ -163,36 +182,73 @@ def origin_of_card(text: str) -> Origin:
         data = parse_card(text, ignore_errors=True).data
     except ValueError:
         return Origin(None, None)
-    return _checked_origin(data.base_model, data.license)
+    return _checked_origin(data.base_model, data.license, data.license_name, data.license_link)
 
 
-def _checked_origin(base_model: Any, license: Any) -> Origin:
-    """What a file states, without what is no Hub id or no known license."""
+def _checked_origin(base_model: Any, license: Any, name: Any, link: Any) -> Origin:
+    """What a file states, without what is no Hub id, no known license, or no name or link of one."""
     base = base_model if isinstance(base_model, str) and is_hub_id(base_model) else None
-    return Origin(base, license if isinstance(license, str) and license in (*KNOWN, CARRIED) else None)
+    if license != OTHER:
+        return Origin(base, license if isinstance(license, str) and license in KNOWN else None)
+    named = name if isinstance(name, str) and _NAME.fullmatch(name) and name != _AS_BASE else None
+    return Origin(base, OTHER, named, link if isinstance(link, str) and _LINK.fullmatch(link) else None)
 
 
-def chosen_license(asked: str | None, origin: Origin) -> str | None:
+def asked_license(license: str | None, name: str | None, link: str | None) -> License | None:
+    """What --license, --license_name and --license_link ask for; None where nothing is.
+
+    Raises:
+        ValueError: the license is not known, or name and link are not such as the Hub takes or not those of `other`.
+    """
+    if license != OTHER and (name or link):
+        raise ValueError("license_name and license_link are those of the license 'other': give --license other.")
+    if license is None:
+        return None
+    if license not in (*KNOWN, OTHER):
+        known = f"{', '.join(KNOWN)}, or other with --license_name"
+        raise ValueError(f"license '{license}' is not one of the Hub's that are known here: {known}.")
+    if name is not None and not _NAME.fullmatch(name):
+        raise ValueError(f"license_name is of small letters, digits, dots and hyphens, as acme-1.0, not '{name}'.")
+    if link is not None and not _LINK.fullmatch(link):
+        raise ValueError(f"license_link is a web address, http:// or https://, not '{link}'.")
+    return License(license, name, link)
+
+
+def chosen_license(asked: License | None, origin: Origin) -> License | None:
     """The license of weights of this origin whose owner asked for `asked` (None: no wish); None if it is not known.
 
     Raises:
-        ValueError: the name is not known, or non-commercial weights would become free for any use.
+        ValueError: `other` has no name, or weights that are bound to a license would come under another one.
     """
-    if origin.license == CARRIED:
-        if asked not in (None, CARRIED):
-            raise ValueError(f"the weights derive from weights with a license of their own and keep it, not {asked}.")
-        return CARRIED
-    if asked is not None and asked not in KNOWN:
-        raise ValueError(f"license '{asked}' is not one of the Hub's that are known here: {', '.join(KNOWN)}.")
+    if origin.license == OTHER:
+        return _carried(asked, origin)
     bound = origin.license is not None and "-nc-" in origin.license
-    if bound and asked not in (None, origin.license):
-        raise ValueError(f"the weights derive from {origin.license} weights and keep that license, not {asked}.")
-    return asked or origin.license
+    if bound and asked is not None and asked.id != origin.license:
+        raise ValueError(f"the weights derive from {origin.license} weights and keep that license, not {asked.id}.")
+    if asked is not None and asked.id == OTHER and not asked.name:
+        raise ValueError("license 'other' needs its name: --license_name (and --license_link, where its text is).")
+    return asked or origin.terms
 
 
-def license_name(license: str) -> str:
-    """The name of a known license, or of one that weights brought."""
-    return "that of the weights they derive from" if license == CARRIED else KNOWN[license]
+def _carried(asked: License | None, origin: Origin) -> License:
+    """The license of their own that weights came with; a name for it only where they came without one."""
+    asked = asked or License(OTHER)
+    named = origin.license_name is not None and asked.name is not None
+    if asked.id != OTHER or (named and asked.name != origin.license_name):
+        wish = asked.name or asked.id
+        raise ValueError(f"the weights derive from weights with a license of their own and keep it, not {wish}.")
+    base = origin.base_model and f"https://huggingface.co/{origin.base_model}"
+    name = origin.license_name or asked.name or _AS_BASE
+    return License(OTHER, name, origin.license_link or asked.link or base)
+
+
+def license_title(license: License) -> str:
+    """A license in words, as Markdown; of `other` its name, with the link to its text."""
+    if license.id != OTHER:
+        return KNOWN[license.id]
+    if license.name in (None, _AS_BASE):
+        return "that of the weights they derive from"
+    return Markdown(f"[{license.name}]({license.link})") if license.link else license.name
 
 
 def is_hub_id(name: str) -> bool:

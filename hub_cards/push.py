@@ -19,7 +19,7 @@ from visreg_training.locks import Lock, remove_leftovers
 from visreg_training.retry import PUSH_PATIENCE, http_status, is_transient, with_retries
 
 from .card import check_card
-from .license import is_hub_id
+from .license import asked_license, is_hub_id
 from .markup import plain
 from .staging import stage
 
@@ -81,6 +81,8 @@ def push_run(
     timm: bool = False,
     dry_run: bool = False,
     license: str | None = None,
+    license_name: str | None = None,
+    license_link: str | None = None,
     api: HfApi | None = None,
 ) -> PushResult:
     """Pushes the model of a run (or of a checkpoint directory, or the newest checkpoint of a run under way).
@@ -94,7 +96,7 @@ def push_run(
             Its state.json goes up as it is, local folders included, because the continuation compares it.
         timm: also the backbone in timm's format.
         dry_run: only say what would go up; the Hub is not asked.
-        license: see `write_card`.
+        license, license_name, license_link: see `write_card`.
         api: of huggingface_hub; default: endpoint and token of the environment.
 
     Raises:
@@ -104,12 +106,13 @@ def push_run(
     run = Path(run)
     if not is_hub_id(repo_id):
         raise ValueError(f"'{repo_id}' is not a name on the Hub: it has the form organization/name.")
+    asked = asked_license(license, license_name, license_link)
     with staging_folder(run) as staging:
         card, left_out = stage(
             run,
             staging,
             repo_id,
-            license=license,
+            license=asked,
             include_pretraining=include_pretraining,
             timm=timm,
         )

@@ -37,7 +37,7 @@ from .allowlist import (
 )
 from .card import read_card, render_card, weights_origin
 from .figures import copy_figures, figures_of
-from .license import chosen_license
+from .license import License, chosen_license
 from .metadata import RunMetadata, read_metadata
 
 
@@ -53,7 +53,7 @@ def stage(
     staging: Path,
     repo_id: str,
     *,
-    license: str | None = None,
+    license: License | None = None,
     include_pretraining: bool = False,
     timm: bool = False,
 ) -> Staged:
@@ -78,12 +78,13 @@ def stage(
     if there is None or not there.edited:
         if there and not metadata.recipe:  # a checkpoint directory, whose card says where it comes from
             metadata.origin = there.origin
-        license = license or (there.origin.license if there else None)
-        write_text(card, render_card(metadata, copy_figures(folder, staging), repo_id, license))
-    elif license not in (None, there.origin.license):
-        raise ValueError(f"the card was edited and says license {there.origin.license}, not {license}: edit it there.")
+        asked = license or (there.origin.terms if there else None)
+        write_text(card, render_card(metadata, copy_figures(folder, staging), repo_id, asked))
+    elif license not in (None, there.origin.terms):
+        said, wish = there.origin.license, license.name or license.id
+        raise ValueError(f"the card was edited and says license {said}, not {wish}: edit it there.")
     else:
-        chosen_license(there.origin.license, weights_origin(metadata))  # refused where the weights are bound
+        chosen_license(there.origin.terms, weights_origin(metadata))  # refused where the weights are bound
     if timm:
         from .timm_format import add_timm  # here: it imports torch, which a push of a finished run does not need
 

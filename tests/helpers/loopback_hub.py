@@ -156,6 +156,8 @@ def card_errors(content: str) -> list[str]:
         errors.append(f'"pipeline_tag" must be one of {PIPELINES}')
     if any(len(tag) > 128 for tag in header.get("tags", []) if isinstance(tag, str)):
         errors.append('"tags" must be at most 128 characters long')
+    nameless = header.get("license") == "other" and not header.get("license_name")
+    errors += ['"license_name" is required where "license" is other'] * nameless
     return errors + index_errors(header.get("model-index", []))
 
 
@@ -170,6 +172,7 @@ LICENSES = (
     "cc-by-sa-4.0",
     "cc0-1.0",
     "bsd-3-clause",
+    "other",
     "unknown",
 )
 PIPELINES = ("image-feature-extraction", "image-classification", "feature-extraction")

@@ -171,6 +171,9 @@ def test_weights_of_unknown_license_wait_for_one(hub, api, run, records):
     assert ("model", "org/first") not in hub.repositories
     push_run(run, "org/first", license="mit", api=api)
     assert b"license: mit" in hub.files("org/first")["README.md"]
+    push_run(run, "org/first", license="other", license_name="acme-1.0", license_link="https://acme.example", api=api)
+    said = b"license: other\nlicense_name: acme-1.0\nlicense_link: https://acme.example\n"
+    assert said in hub.files("org/first")["README.md"]
 
 
 def test_a_converted_checkpoint_goes_up_with_its_license(hub, api, run):

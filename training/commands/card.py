@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ..errors import UserError, setting_up
 from ..parser import OneLineParser
+from .flags import add_license
 
 
 def main(argv: list[str]) -> None:
@@ -19,7 +20,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("run", type=Path, help="folder of a run; for --check also a checkpoint or a README.md")
     parser.add_argument("--check", action="store_true", help="only check the card that is there")
     parser.add_argument("--repo_id", help="organization/name, for the lines that load the model")
-    parser.add_argument("--license", help="of the weights, as the Hub writes it")
+    add_license(parser, "")
     parser.add_argument("--overwrite", action="store_true", help="replace a card that was edited by hand")
     options = vars(parser.parse_args(argv))
     run, check = options.pop("run"), options.pop("check")

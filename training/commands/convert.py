@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..errors import UserError, setting_up
 from ..parser import OneLineParser
+from .flags import add_license
 
 
 def main(argv: list[str]) -> None:
@@ -24,7 +25,7 @@ def main(argv: list[str]) -> None:
     )
     parser.add_argument("--key", help="of the state dict in the file, such as model or state_dict")
     parser.add_argument("--drop_head", action="store_true", help="leave out what is neither backbone nor projector")
-    parser.add_argument("--license", help="of the weights, for the card; the released ones bring CC BY-NC 4.0")
+    add_license(parser, ", for the card; the released ones bring CC BY-NC 4.0")
     parser.add_argument("--overwrite", action="store_true", help="replace the output")
     given = parser.parse_args(argv)
     size = given.image_size
@@ -33,9 +34,10 @@ def main(argv: list[str]) -> None:
     with setting_up():
         from modeling_visreg import convert_checkpoint, to_released
         from visreg_hub_cards import origin_of, write_converted_card
-        from visreg_hub_cards.license import chosen_license, origin_of_file
+        from visreg_hub_cards.license import asked_license, chosen_license, origin_of_file
 
-        chosen_license(given.license, origin_of_file(given.source.name))  # before anything is written
+        license = (given.license, given.license_name, given.license_link)
+        chosen_license(asked_license(*license), origin_of_file(given.source.name))  # before anything is written
         if given.source.is_dir():
             written = to_released(given.source, given.output, overwrite=given.overwrite)
         else:
@@ -48,7 +50,8 @@ def main(argv: list[str]) -> None:
                 drop_head=given.drop_head,
                 overwrite=given.overwrite,
             )
-            write_converted_card(written, source=given.source.name, license=given.license)
+            words = dict(zip(("license", "license_name", "license_link"), license, strict=True))
+            write_converted_card(written, source=given.source.name, **words)
     print(f"wrote {written}")
-    if given.source.is_dir() and (license := origin_of(str(given.source)).license):
-        print(f"its license, which the file does not say: {license}")
+    if given.source.is_dir() and (terms := origin_of(str(given.source)).terms):
+        print(f"its license, which the file does not say: {terms.name or terms.id}")

@@ -24,6 +24,13 @@ def flat_parser(command: str, title: str, *kinds: type, needed: Iterable[str] = 
     return parser
 
 
+def add_license(parser: OneLineParser, help: str) -> None:
+    """The flags of a license of weights, which take every command that writes a card."""
+    parser.add_argument("--license", help=f"of the weights, as the Hub writes it{help}")
+    parser.add_argument("--license_name", help="with --license other: its name, as acme-1.0")
+    parser.add_argument("--license_link", help="with --license other: the address of its text")
+
+
 def parse(parser: OneLineParser, argv: list[str], needed: Iterable[str] = ()) -> Namespace:
     """What the user gave.
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..errors import setting_up
 from ..parser import OneLineParser
+from .flags import add_license
 
 
 def main(argv: list[str]) -> None:
@@ -15,7 +16,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--repo_id", required=True, help="organization/name; created if it is not there")
     parser.add_argument("--private", action="store_true", help="create it private")
     parser.add_argument("--revision", help="branch, created if it is not there (default: main)")
-    parser.add_argument("--license", help="of the weights, as the Hub writes it (default: see `visreg card --help`)")
+    add_license(parser, " (default: see `visreg card --help`)")
     parser.add_argument(
         "--include_pretraining",
         action="store_true",

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 import torch.distributed as dist
 
+from .errors import BadDataError
+
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -71,7 +73,7 @@ def raise_on_all_ranks() -> Iterator[None]:
     Nothing inside may wait for other processes.
 
     Raises:
-        ValueError: another process failed with a ValueError, an OSError or an ImportError.
+        ValueError: another process failed with a ValueError (a BadDataError is one), an OSError or an ImportError.
         RuntimeError: another process failed with anything else.
     """
     own: Exception | None = None
@@ -79,14 +81,16 @@ def raise_on_all_ranks() -> Iterator[None]:
         yield
     except Exception as error:
         own = error
-    expected = isinstance(own, ValueError | OSError | ImportError)
-    failure = None if own is None else (expected, str(own) or type(own).__name__)
+    kind: type[Exception] = RuntimeError
+    if isinstance(own, ValueError | OSError | ImportError):
+        kind = BadDataError if isinstance(own, BadDataError) else ValueError
+    failure = None if own is None else (kind, str(own) or type(own).__name__)
     failures = [one for one in all_gather_object(failure) if one is not None]
     if own is not None:
         raise own
     if failures:
-        expected, message = failures[0]
-        raise (ValueError if expected else RuntimeError)(message)
+        kind, message = failures[0]
+        raise kind(message)
 
 
 def lost_another_rank(error: BaseException) -> bool:

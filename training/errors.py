@@ -33,6 +33,10 @@ class UserError(ValueError):
     """A mistake of the user: the message is one line that says what is wrong and what would be right."""
 
 
+class BadDataError(ValueError):
+    """More of a data set is unreadable than was allowed, which only reading it shows: no mistake in a command."""
+
+
 class RunStopped(RuntimeError):
     """The run cannot go on; `code` is the exit code of the process."""
 
@@ -75,12 +79,14 @@ def setting_up() -> Iterator[None]:
 
     Raises:
         UserError: for a ValueError, OSError or ImportError inside the block.
-        RunStopped: for what the machine did.
+        RunStopped: for what the machine did, and for a data set of which too much is unreadable.
     """
     try:
         yield
     except (UserError, RunStopped):
         raise
+    except BadDataError as error:
+        raise RunStopped(one_line(error)) from error
     except (ValueError, OSError, ImportError, MemoryError, RuntimeError) as error:
         if message := failure_of_machine(error):
             raise RunStopped(message) from error

@@ -70,8 +70,9 @@ def test_more_unreadable_images_are_allowed_where_it_is_said(checkpoint, partly_
     assert read_result(path)["data"]["train_images"] == 12
     words = r"6 of 20 images cannot be read .* 0\.01 \(--max_bad_share allows more\): .*a/00\.png, .*a/02\.png, "
     for command in (lambda: features.main([*data, "--output", str(written)]), lambda: evaluate.main(["knn", *data])):
-        with pytest.raises(UserError, match=words):
+        with pytest.raises(RunStopped, match=words) as stopped:  # as pretrain and pack end
             command()
+        assert stopped.value.code == 3
     with pytest.raises(UserError, match=r"max_bad_share must lie in \[0, 1\], not 2"):
         features.main([*data, "--output", str(written), "--max_bad_share", "2"])
     suite = ["suite", "--model", checkpoint, "--suite", "dtd", "--source", f"dtd={partly_bad}", "--protocol", "knn"]
@@ -89,7 +90,7 @@ def test_the_largest_number_of_pixels_is_an_option_and_part_of_what_is_cached(ch
     for flags, rows in (([], 6), (["--max_pixels", "256"], 5), (["--max_pixels", "320"], 6)):
         features.main([*data, "--output", str(written), *flags])
         assert load_file(written)["features"].shape[0] == rows
-    with pytest.raises(UserError, match=r"20 x 16 pixels, allowed are 319 \(--max_pixels allows more\)"):
+    with pytest.raises(RunStopped, match=r"20 x 16 pixels, allowed are 319 \(--max_pixels allows more\)"):
         features.main([*data, "--output", str(written), "--max_pixels", "319", "--max_bad_share", "0"])
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..data.options import PackOptions, SourceOptions, SubsetOptions
-from ..errors import RunStopped, UserError, setting_up
+from ..errors import UserError, setting_up
 from ..machine import check_workers
 from .flags import flat_parser, parse, part
 
@@ -50,17 +50,11 @@ def main(argv: list[str]) -> None:
         options = part(PackOptions, given)
         from ..data import Subset, open_stream
         from ..data.pack import pack
-        from ..data.skips import BadDataError
 
         where, subset = asdict(part(SourceOptions, given)), part(Subset, given)
         source = open_stream(**where, subset=subset, max_bad_share=given.max_bad_share)
         root = os.path.abspath(os.path.expanduser(given.dataset))
-        try:
-            report = pack(
-                source, given.output, options, root=root, num_workers=workers, max_bad_share=given.max_bad_share
-            )
-        except BadDataError as error:
-            raise RunStopped(str(error)) from error
+        report = pack(source, given.output, options, root=root, num_workers=workers, max_bad_share=given.max_bad_share)
     print(summary(report, given.output, source.split), file=sys.stderr)
 
 

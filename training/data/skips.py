@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..errors import BadDataError
 from ..run_folder import appended
 
 
@@ -16,10 +17,6 @@ _FEWEST = 1000
 _FEW = 5
 _NAMED = 10  # unreadable images that an error names
 UNREADABLE_FILE = "unreadable_file"
-
-
-class BadDataError(ValueError):
-    """More of a data set is unreadable than was allowed."""
 
 
 @dataclass

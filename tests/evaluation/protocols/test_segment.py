@@ -16,7 +16,7 @@ from sklearn.metrics import jaccard_score
 from visreg_training.backbones import open_backbone
 from visreg_training.commands import evaluate
 from visreg_training.data import open_stream
-from visreg_training.errors import UserError
+from visreg_training.errors import RunStopped, UserError
 from visreg_training.evaluation import run
 from visreg_training.evaluation.preprocessing import transform_for
 from visreg_training.evaluation.protocols import preset_options, segment
@@ -107,7 +107,7 @@ def test_a_mask_that_cannot_be_read_is_named(checkpoint, tmp_path):
     split = Dataset.from_dict(rows, features=features)
     DatasetDict({"train": split, "test": split}).save_to_disk(tmp_path / "data")
     argv = ["segment", "--model", checkpoint, "--dataset", str(tmp_path / "data"), "--num_classes", "2"]
-    with pytest.raises(UserError, match=r"mask \d (cannot be read: not_image|has 3 channels)") as caught:
+    with pytest.raises((RunStopped, UserError), match=r"mask \d (cannot be read: not_image|has 3 channels)") as caught:
         evaluate.main(argv)
     assert "\n" not in str(caught.value)
 
@@ -117,7 +117,7 @@ def test_an_image_that_cannot_be_read_is_named(checkpoint, scenes, tmp_path):
     broken = shutil.copytree(images, tmp_path / "images")
     (broken / "training" / "003.jpg").write_bytes((broken / "training" / "003.jpg").read_bytes()[:300])
     argv = ["segment", "--model", checkpoint, "--dataset", str(broken), "--mask_folder", masks]
-    with pytest.raises(UserError, match=r"image .*003.jpg cannot be read") as caught:
+    with pytest.raises(RunStopped, match=r"image .*003.jpg cannot be read") as caught:
         evaluate.main([*argv, "--test_split", "validation"])
     assert "\n" not in str(caught.value)
 

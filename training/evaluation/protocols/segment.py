@@ -20,6 +20,7 @@ from torch.nn import functional
 from ...backbones import Backbone
 from ...data import MultiCrop, Source
 from ...data.decode import BadImage, RawExample
+from ...errors import BadDataError
 from ...option import NOT_NEGATIVE, POSITIVE, SEED, SHARES, Range, check_options, option
 from ...progress import tracked
 from ...run_folder import Json
@@ -151,11 +152,11 @@ class Masks:
         return to_tensor(image), self.mask(index)
 
     def image(self, raw: RawExample) -> Image.Image:
-        """Raises ValueError, with its name, for an image that cannot be read: its mask would count without it."""
+        """Raises BadDataError, with its name, for an image that cannot be read: its mask would count without it."""
         try:
             return raw.open().load()
         except BadImage as error:
-            raise ValueError(f"image {raw.path or raw.id} cannot be read: {error}") from error
+            raise BadDataError(f"image {raw.path or raw.id} cannot be read: {error}") from error
 
     def random_crop(self, index: int, epoch: int) -> tuple[torch.Tensor, torch.Tensor]:
         """uint8 (C, S, S) of a random resized crop, mirrored or not, and its mask (S, S): bicubic, and nearest."""
@@ -172,7 +173,7 @@ class Masks:
         try:
             values = np.array(raw.open().load_values())
         except BadImage as error:
-            raise ValueError(f"mask {index} cannot be read: {error}") from error
+            raise BadDataError(f"mask {index} cannot be read: {error}") from error
         if values.ndim != 2:
             raise ValueError(f"mask {index} has {values.shape[-1]} channels: masks hold one class a pixel")
         values = values.astype(np.int64)

@@ -5,6 +5,7 @@
 This file travels with each checkpoint as remote code, so it imports nothing of this package and stays flat.
 """
 
+import math
 from typing import Any
 
 import transformers
@@ -86,7 +87,7 @@ class VISRegViTConfig(BackboneConfigMixin, PreTrainedConfig):
 
     Raises:
         ValueError: a size is not positive or beyond `LARGEST`, heads do not divide the width, the patch does not
-            divide the native size, or a probability is outside [0, 1).
+            divide the native size, or a probability, an epsilon or a standard deviation is none.
 
     Example:
 
@@ -167,6 +168,9 @@ class VISRegViTConfig(BackboneConfigMixin, PreTrainedConfig):
         for name in ("drop_path_rate", "hidden_dropout_prob", "attention_probs_dropout_prob"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1); got {getattr(self, name)}.")
+        for name, largest in (("layer_norm_eps", 1), ("initializer_range", math.inf)):
+            if not 0 <= getattr(self, name) < largest:
+                raise ValueError(f"{name} must be in [0, {largest}); got {getattr(self, name)}.")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"num_attention_heads must divide hidden_size; got {self.num_attention_heads} heads for a width of "

@@ -49,6 +49,7 @@ _CHECKPOINT_FILE = re.compile(  # in a directory that may be replaced
     r"README\.md|(config|preprocessor_config)\.json|model(-\d+-of-\d+)?\.safetensors(\.index\.json)?"
     r"|(configuration|modeling|image_processing|decoding)_visreg\.py|(curves|pca)\.png"
 )
+_FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _SHOWN = 20  # names in a message
 # What heads are called in timm and in other code.
 _HEADS = ("head.", "head_dist.", "fc.", "fc_norm.", "classifier.", "linear.")
@@ -239,6 +240,7 @@ def convert_checkpoint(
     if overwrite:
         _check_replaceable(Path(output_dir))
     released = read_released(source, key, drop_head)
+    _check_types(released.backbone | (released.projector or {}), source)
     sizes = _projector_sizes(released.projector) if released.projector else {}
     config = config_from_timm_state_dict(released.backbone, num_attention_heads, image_size, **sizes)
     backbone = from_timm_state_dict(released.backbone, config)
@@ -251,6 +253,13 @@ def convert_checkpoint(
         model = VISRegViTModel.from_pretrained(None, config=config, state_dict=backbone)
         write_checkpoint(model, staging)
     return Path(output_dir)
+
+
+def _check_types(weights: StateDict, source: str | Path) -> None:
+    """Raises ValueError for numbers that no model here computes with; counters alone are whole."""
+    weights = {name: tensor for name, tensor in weights.items() if not name.endswith("num_batches_tracked")}
+    if others := [f"{name} ({tensor.dtype})" for name, tensor in weights.items() if tensor.dtype not in _FLOATS]:
+        raise ValueError(f"{source} holds weights that are not of floating point: {_listed(others)}.")
 
 
 def _check_replaceable(directory: Path) -> None:
@@ -428,7 +437,12 @@ def _unpickled(path: Path) -> Any:
     except MemoryError:
         raise
     except Exception as error:  # a file of anybody's makes the reader of pickles fail in any way there is
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
+        # torch says first how to run the code all the same, then what it refused.
+        refused = re.search(
+            r"unsupported (global|operand|type|class)\b.*?(?= was not| whose|[.]?$)", str(error), re.M | re.I
+        )
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        reason = (refused[0] if refused else reason)[:300]
         raise ValueError(f"{path} is not a file of tensors and plain values: {reason}") from error
 
 

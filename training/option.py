@@ -92,6 +92,8 @@ def check_options(options: Any) -> None:
         value, allowed = getattr(options, spec.name), about(spec)["values"]
         if any(isinstance(part, float) and not math.isfinite(part) for part in _parts(value)):
             raise ValueError(f"{spec.name} must be a finite number, not {value}")
+        if value == "":  # of a shell's variable that is not set
+            raise ValueError(f"{spec.name} is empty: give a value, or leave it out")
         if value is None or allowed is None:
             continue
         if isinstance(allowed, Range) and (wanted := allowed.missed(value)):

@@ -77,6 +77,12 @@ def test_options_cannot_be_changed_but_replaced():
         options.replace(epochs=0)
 
 
+def test_an_empty_word_is_no_value():
+    """A run from `--initialize_from "$START"` without START is not the run that was meant."""
+    with pytest.raises(UserError, match="initialize_from is empty: give a value, or leave it out"):
+        parse(["--dataset", "digits", "--output_dir", "out", "--initialize_from", ""])
+
+
 def test_a_part_takes_its_own_options():
     options = PretrainOptions(num_local=0, hue=0.2)
     assert take(CropOptions, options) == CropOptions(num_local=0) and take(ColorOptions, options).hue == 0.2

@@ -95,7 +95,7 @@ def test_recipes_by_known_values():
         (["--eval_dataset", "photos"], ["eval_dataset needs --eval_split"]),
         (["--repo_id", "a/b/c"], ["repo_id"]),
         (["--resume", "auto", "--overwrite"], ["choose one"]),
-        (["--dataset", "none", "--output_dir="], ["output_dir is missing"]),  # a name like others there
+        (["--dataset", "none", "--output_dir="], ["output_dir is empty"]),  # a name like others there
         (["--batch_size", "8"], ["did you mean 'global_batch_size' or 'micro_batch_size' or 'base_batch_size'?"]),
         (["--lr", "1e-3"], ["did you mean 'lora_rank' or 'learning_rate'?"]),
         (["--blur_kernel", "3"], ["unknown option 'blur_kernel'"]),

@@ -70,6 +70,8 @@ CONFIGURATIONS = {
     "null": ({"num_attention_heads": None}, "num_attention_heads"),
     "three sides": ({"image_size": [32, 32, 32]}, "image_size"),
     "unknown activation": ({"hidden_act": "os.system"}, "hidden_act"),
+    "no deviation": ({"initializer_range": -1.0}, "initializer_range must be in [0, inf); got -1.0"),
+    "no epsilon": ({"layer_norm_eps": float("nan")}, "layer_norm_eps must be in [0, 1); got nan"),
     "another family": ({"model_type": "vit"}, "not of a VISReg ViT"),
     "kernels of the Hub": ({"attn_implementation": "evil/kernels"}, "names code on the Hub"),
     "labels that are none": ({"id2label": ["a", "b"]}, "config.json"),
@@ -182,8 +184,9 @@ def test_a_file_of_weights_runs_no_code(tmp_path):
     for suffix, legacy in ((".pth", False), (".pt", True)):
         path = tmp_path / f"evil{suffix}"
         torch.save({"a": Evil(tmp_path / "mark")}, path, _use_new_zipfile_serialization=not legacy)
-        with pytest.raises(ValueError, match="not a file of tensors"):
+        with pytest.raises(ValueError, match="not a file of tensors") as caught:
             read_tensors(path)
+        assert "weights_only" not in str(caught.value), "torch advises to run the code all the same"
     assert not (tmp_path / "mark").exists()
 
 
@@ -205,6 +208,18 @@ def test_tensors_without_their_numbers_are_refused(tmp_path, entry):
     torch.save({"a": entry}, tmp_path / "weights.pth")
     with pytest.raises(ValueError, match=r"not tensors: a|not finite: a"):
         read_tensors(tmp_path / "weights.pth")
+
+
+@pytest.mark.parametrize("kind", [torch.int32, torch.complex64, torch.float8_e5m2])
+def test_weights_of_another_type_are_not_converted(tmp_path, small_config, kind):
+    from modeling_visreg import convert_checkpoint, to_released
+
+    model = save_checkpoint(VISRegViTModel(small_config()), tmp_path / "model")
+    weights = torch.load(to_released(model, tmp_path / "w.pth"), weights_only=True)
+    torch.save({name: tensor.to(kind) for name, tensor in weights.items()}, tmp_path / "odd.pth")
+    with pytest.raises(ValueError, match=rf"not of floating point: cls_token \({kind}\)"):
+        convert_checkpoint(tmp_path / "odd.pth", tmp_path / "out", num_attention_heads=4)
+    assert not (tmp_path / "out").exists()
 
 
 def test_blocks_are_numbered_without_a_gap(tmp_path, small_config):

@@ -16,7 +16,7 @@ import warnings
 from functools import cache
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 
 # Raster formats only: Pillow would otherwise also start Ghostscript for an EPS file.
@@ -26,6 +26,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF
 # formats are refused, unless the environment allows more: a variable reaches the processes that read images, too.
 MAX_PIXELS = int(os.environ.get("VISREG_MAX_PIXELS", "60000000"))
 REDUCTIONS = (1, 2, 4, 8)  # of a JPEG's sides, in its DCT
+
+_MOST_PROGRESSIVE = 180_000_000  # pixels of a progressive JPEG, which take three to six bytes each
 
 # Of a strip, the long side to the short one, beyond which its ends are cut off before it is resized: an image of
 # 200,000 x 1 pixels would be made 51 million pixels wide, for a crop in its middle.
@@ -58,7 +60,7 @@ def readable_formats() -> tuple[str, ...]:
 
 
 def open_lazily(content: bytes, formats: tuple[str, ...]) -> Image.Image:
-    """The header of an image file. Long texts in a PNG, which Pillow refuses, are passed over.
+    """The header of an image file of any size. Long texts in a PNG, which Pillow refuses, are passed over.
 
     Raises:
         Exception: whatever Pillow raises for a file that it cannot read.
@@ -67,10 +69,23 @@ def open_lazily(content: bytes, formats: tuple[str, ...]) -> Image.Image:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `reduction_to` is stricter
         try:
             return Image.open(io.BytesIO(content), formats=formats)
+        except Image.DecompressionBombError:
+            return _open_large(content, formats)
         except ValueError as error:
             if "text" not in str(error).lower() or not content.startswith(_PNG_START):
                 raise
         return Image.open(io.BytesIO(without_texts(content)), formats=formats)
+
+
+def _open_large(content: bytes, formats: tuple[str, ...]) -> Image.Image:
+    """What Image.open does, but for its limit of 179 megapixels, which is the process's: `reduction_to` has ours."""
+    for factory, accept in (Image.OPEN[name] for name in formats if name in Image.OPEN):
+        try:
+            if accept is None or accept(content[:16]) is True:
+                return factory(io.BytesIO(content), "")
+        except (SyntaxError, IndexError, TypeError, struct.error):  # of another format
+            continue
+    raise UnidentifiedImageError("no decoder knows its first bytes")
 
 
 def without_texts(content: bytes) -> bytes:
@@ -95,11 +110,15 @@ def orientation(image: Image.Image) -> int:
     return value if value in range(1, 9) else 1
 
 
-def reduction_to(size: tuple[int, int], form: str | None, max_pixels: int = MAX_PIXELS) -> int | None:
+def reduction_to(
+    size: tuple[int, int], form: str | None, max_pixels: int = MAX_PIXELS, progressive: bool = False
+) -> int | None:
     """The smallest of `REDUCTIONS` by which an image of `size` has at most `max_pixels`; None where none does.
 
-    Only a JPEG can be decoded reduced.
+    Only a JPEG can be decoded reduced; of a progressive one the decoder holds all coefficients at full size.
     """
+    if progressive and size[0] * size[1] > max(max_pixels, _MOST_PROGRESSIVE):
+        return None
     for reduction in REDUCTIONS if form in ("JPEG", "MPO") else (1,):
         if -(-size[0] // reduction) * -(-size[1] // reduction) <= max_pixels:
             return reduction

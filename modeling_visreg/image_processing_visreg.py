@@ -140,7 +140,7 @@ def read_image(source: str | os.PathLike, timeout: float | None = None) -> Image
     """
     content = read_bytes(os.fspath(source), timeout)
     image = open_lazily(content, readable_formats())
-    reduction = reduction_to(image.size, image.format)
+    reduction = reduction_to(image.size, image.format, MAX_PIXELS, "progressive" in image.info)
     if reduction is None:
         raise ValueError(
             f"an image of {image.width} x {image.height} pixels; at most {MAX_PIXELS:,} are decoded "

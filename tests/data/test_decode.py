@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
+from modeling_visreg.image_processing_visreg import read_image
 from visreg_training.data import BadImage, MultiCrop, open_stream
 from visreg_training.data.decode import FORMATS, has_image_suffix, image_suffixes, open_image
 
@@ -204,6 +205,37 @@ def test_a_photo_of_108_megapixels_is_decoded_reduced():
     with pytest.raises(BadImage, match=r"--max_pixels allows more"):
         open_image(file.getvalue())
     assert open_image(file.getvalue(), max_pixels=12_000 * 9_000).size == (12_000, 9_000)
+
+
+def test_images_above_the_limit_of_pillow_are_decoded_reduced_or_refused_by_ours(tmp_path):
+    """179 megapixels: 20,000 x 9,000 as a JPEG and, with what the option allows, in another format."""
+    file = io.BytesIO()
+    Image.new("L", (20_000, 9_000), 99).save(file, "JPEG")
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(io.BytesIO(file.getvalue()))
+    opened = open_image(file.getvalue())
+    assert opened.size == (20_000, 9_000) and opened.load(8).size == (2_500, 1_125)
+    image = open_image(file.getvalue(), max_pixels=12_000_000).load()
+    assert image.size == (5_000, 2_250) and image.getpixel((9, 9)) == (99, 99, 99)
+    (tmp_path / "large.jpg").write_bytes(file.getvalue())
+    assert read_image(tmp_path / "large.jpg").size == (10_000, 4_500)
+    file = io.BytesIO()
+    Image.new("1", (20_000, 9_000)).save(file, "PNG")
+    with pytest.raises(BadImage, match=r"20000 x 9000 pixels, allowed are 60000000 \(--max_pixels allows more\)"):
+        open_image(file.getvalue())
+    assert open_image(file.getvalue(), max_pixels=180_000_000).size == (20_000, 9_000)
+
+
+def test_a_progressive_jpeg_is_not_held_whole_at_any_size():
+    """Its decoder would take gigabytes, whatever the reduction. The file here says that it has 3 gigapixels."""
+    file = io.BytesIO()
+    Image.new("L", (16, 16)).save(file, "JPEG", progressive=True)
+    start = file.getvalue()
+    at = start.index(b"\xff\xc2") + 5
+    content = start[:at] + struct.pack(">HH", 50_000, 60_000) + start[at + 4 :]
+    with pytest.raises(BadImage, match=r"too_large.* 60000 x 50000 pixels of a progressive JPEG"):
+        open_image(content)
+    assert open_image(start).size == (16, 16)
 
 
 @pytest.mark.parametrize("texts, length", [(1, 3_000_000), (70, 1_000_000)])

@@ -189,10 +189,11 @@ def open_image(data: bytes | None, path: str | None = None, max_pixels: int | No
         image = decoding.open_lazily(data, FORMATS)
         width, height = image.size
         most = max_pixels or MAX_PIXELS
-        least = decoding.reduction_to(image.size, image.format, most)
+        progressive = "progressive" in image.info
+        least = decoding.reduction_to(image.size, image.format, most, progressive)
         if least is None:
-            allowed = f"{width} x {height} pixels, allowed are {most} (--max_pixels allows more)"
-            raise BadImage("too_large", allowed)
+            what = "pixels of a progressive JPEG" if progressive else "pixels"
+            raise BadImage("too_large", f"{width} x {height} {what}, allowed are {most} (--max_pixels allows more)")
         turn = decoding.orientation(image)
         return OpenedImage(image, (height, width) if turn >= 5 else (width, height), turn, data, least)
     except Exception as error:

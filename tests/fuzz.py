@@ -153,7 +153,10 @@ def make_corpus(folder: Path) -> None:
     shutil.rmtree(folder / "home", ignore_errors=True)
 
 
-_RUN = ["run/run.json", "run/recipe.yaml", "run/metrics.jsonl", "run/before.json", "run/summary.json"]
+_RUN = [
+    f"run/{name}"
+    for name in ("run.json", "recipe.yaml", "metrics.jsonl", "before.json", "summary.json", "images.json")
+]
 _STATE = [
     f"run/checkpoints/step-00000004/{name}"
     for name in ("state.json", "state.json", "config.json", "optimizer.pt", "probe.pt", "model.safetensors")

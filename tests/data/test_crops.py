@@ -51,10 +51,9 @@ def test_a_view_is_torchvisions_resized_crop_of_its_box(photo):
 def test_boxes_are_distributed_as_torchvisions():
     """Area, ratio and position of 4,000 boxes against RandomResizedCrop.get_params."""
     width, height, count = 500, 375, 4000
-    multi_crop = MultiCrop(num_global=count, num_local=0, global_scale=(0.05, 1.0))
-    ours = torch.tensor(
-        [(c.width * c.height, c.width / c.height, c.left, c.top) for c in multi_crop.plan(width, height, generator())]
-    )
+    multi_crop, draws = MultiCrop(num_global=count // 4, num_local=0, global_scale=(0.05, 1.0)), generator()
+    crops = [crop for _ in range(4) for crop in multi_crop.plan(width, height, draws)]
+    ours = torch.tensor([(c.width * c.height, c.width / c.height, c.left, c.top) for c in crops])
     torch.manual_seed(0)
     transform = v2.RandomResizedCrop(8, (0.05, 1.0))
     image = torch.zeros(3, height, width)
@@ -147,3 +146,14 @@ def test_any_mode_is_taken():
 def test_values_out_of_range_are_refused(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         MultiCrop(**options)
+
+
+def test_views_beyond_all_measure_are_refused_with_what_fits():
+    with pytest.raises(ValueError, match=r"384,100,352 pixels, more than .* local_size 3136 fits"):
+        MultiCrop(2, 6, 224, 8000)
+    assert MultiCrop(2, 6, 224, 3136).local_size == 3136
+    with pytest.raises(ValueError, match="num_global 166 fits"):
+        MultiCrop(1024, 6, 600, 96)
+    assert MultiCrop(166, 6, 600, 96).num_global == 166
+    with pytest.raises(ValueError, match="smaller ones fit"):
+        MultiCrop(1, 1, 2**16, 2**16)

@@ -2,11 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The contact sheet of `visreg preview`."""
 
+import sys
+
 import numpy as np
 from PIL import Image
 
 from visreg_training.commands import preview as command
 from visreg_training.data import DeviceAugment, MultiCrop, open_stream, preview
+from visreg_training.data.preview import facts
 
 
 def test_preview_writes_a_sheet_and_says_what_is_there(five_shards, tmp_path):
@@ -48,3 +51,11 @@ def test_the_sample_goes_across_the_classes_and_the_facts_have_labels(tmp_path, 
     assert output.is_file() and said["images"] == "73" and said["classes"] == "3: cat, dog, owl"
     assert said["unreadable"] == f"1 of 73 looked at: {tmp_path / 'photos' / 'cat' / 'broken.jpg'} (not_image)"
     assert said["pixels"].startswith("60 x 40 the smallest, ") and "images a second, by one worker" in said["rate"]
+
+
+def test_views_that_are_too_large_to_look_at_are_drawn_smaller(five_shards, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules["visreg_training.data.preview"], "MAX_PIXELS", 4 * 6 * 20**2)
+    sample = (open_stream(five_shards), MultiCrop(2, 3, 16, 32), DeviceAugment(), tmp_path / "sheet.png")
+    metadata = preview(*sample, count=4)
+    assert Image.open(tmp_path / "sheet.png").size == (20 + 2 * 20 + 3 * 24, 4 * 24 - 4)
+    assert metadata["drawn_at"] == 20 and ("sheet", f"{sample[-1]}, views drawn 20 px at most") in facts(metadata)

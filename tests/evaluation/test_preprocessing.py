@@ -11,7 +11,7 @@ from modeling_visreg.decoding_visreg import LONGEST, without_ends
 from visreg_training.backbones import open_backbone
 from visreg_training.data import open_stream
 from visreg_training.data.decode import open_image
-from visreg_training.evaluation.preprocessing import EvaluationTransform, transform_for
+from visreg_training.evaluation.preprocessing import EvaluationTransform, check_room, transform_for
 
 
 def test_a_size_that_the_patch_does_not_divide_is_refused_with_those_that_fit(checkpoint):
@@ -48,3 +48,16 @@ def test_only_the_ends_of_strips_are_cut_off():
     wider = Image.new("RGB", (200, 10))
     wider.paste(image, (20, 0))
     assert without_ends(wider, LONGEST).tobytes() == image.tobytes()
+
+
+def test_a_batch_beyond_the_memory_is_refused_with_the_one_that_fits(checkpoint, monkeypatch):
+    backbone = open_backbone(checkpoint)  # of patches of 4 pixels
+    monkeypatch.setattr("visreg_training.evaluation.preprocessing.host_memory", lambda: 10 * 15 * 64**2)
+    small = transform_for(backbone, 64)
+    check_room(backbone, small, 256, 10)
+    check_room(backbone, small, 10, None)
+    with pytest.raises(ValueError, match=r"11 images of 64 x 64 .*; --batch_size 10 fits"):
+        check_room(backbone, small, 11, 100)
+    with pytest.raises(ValueError, match="; --image_size 200 with --batch_size 1 fits"):
+        check_room(backbone, transform_for(backbone, 204), 1, 1)
+    assert small.ahead == 512 and transform_for(backbone, 4096).ahead == 21

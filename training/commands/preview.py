@@ -8,7 +8,7 @@ Takes the options of `visreg pretrain`, and `--output`, `--count` of its own.
 from pathlib import Path
 
 from ..config import add_pretrain_options, parse_options
-from ..errors import setting_up
+from ..errors import UserError, setting_up
 from ..parser import OneLineParser
 
 
@@ -20,14 +20,18 @@ def main(argv: list[str]) -> None:
     add_pretrain_options(parser)
     with setting_up():
         options, own = parse_options(parser, argv, needed=("dataset",))
+        if own.count < 1:
+            raise UserError(f"--count must be at least 1, not {own.count}")
         import torch
 
         from ..config.defaults import fill_defaults
+        from ..data.crops import check_pixels
         from ..data.preview import facts, preview
         from ..data.sources import check_output
         from ..loop.run import open_training_source
         from ..loop.views import build_augment, build_multi_crop
 
+        check_pixels(options)
         check_output(own.output, options.dataset)
         source = open_training_source(options)
         if "config" not in options.given:

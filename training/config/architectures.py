@@ -4,6 +4,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from ..data.crops import check_pixels
 from ..errors import UserError
 from ..run_folder import Json, model_directory
 
@@ -105,7 +106,10 @@ def check_shape_options(options: "PretrainOptions") -> None:
 
 
 def check_crops(patch: int, options: "PretrainOptions") -> None:
-    """Raises UserError for a view that patches of `patch` pixels do not divide, with sizes that would do."""
+    """Raises UserError for a view that patches of `patch` pixels do not divide, with sizes that would do,
+    and ValueError for views beyond all measure.
+    """
+    check_pixels(options)
     sizes = {"global_size": options.global_size} | ({"local_size": options.local_size} if options.num_local else {})
     for name, size in sizes.items():
         if size % patch:

@@ -15,7 +15,7 @@ from PIL import Image
 from torch.nn.functional import interpolate
 
 from ..option import check_options
-from .decode import OpenedImage, to_rgb
+from .decode import MAX_PIXELS, OpenedImage, to_rgb
 from .options import CropOptions
 
 
@@ -23,6 +23,8 @@ _TRIES = 10  # as torchvision's RandomResizedCrop
 # A JPEG may be decoded smaller as long as each crop is still reduced by this factor afterwards: what the DCT's box
 # filter leaves differs from the exact result by less than the test's bound.
 _REDUCTION_MARGIN = 2.0
+_LARGE = 1024  # pixels of a side, beyond which it is the size of views that is wrong and not their number
+_MULTIPLE = 112  # what the usual patches of 7, 8, 14 and 16 pixels divide
 
 
 class ViewMaker(Protocol):
@@ -53,6 +55,27 @@ class Crop:
     size: int
 
 
+def check_pixels(options: CropOptions) -> None:
+    """Refuses views that have more pixels, all of an image together, than the largest image that is read.
+
+    Raises:
+        ValueError: it names the size or the number of views that fits.
+    """
+    groups = [("global", options.num_global, options.global_size), ("local", options.num_local, options.local_size)]
+    pixels = [count * size**2 for _name, count, size in groups]
+    if sum(pixels) <= MAX_PIXELS:
+        return
+    name, count, size = groups[pixels.index(max(pixels))]
+    room = max(0, MAX_PIXELS - min(pixels))
+    fitting, fewer = math.isqrt(room // count) // _MULTIPLE * _MULTIPLE, room // size**2
+    if fitting and (size > _LARGE or not fewer):
+        fits = f"{name}_size {fitting} fits"
+    else:
+        fits = f"num_{name} {fewer} fits" if fewer else "smaller ones fit"
+    many = f"{options.num_global} global and {options.num_local} local views of an image have {sum(pixels):,} pixels"
+    raise ValueError(f"{many}, more than the {MAX_PIXELS:,} of the largest image that is read: {fits}")
+
+
 @dataclass(frozen=True)
 class MultiCrop(CropOptions):
     """Random resized crops with horizontal flip: bicubic, antialiased, uint8.
@@ -74,6 +97,7 @@ class MultiCrop(CropOptions):
 
     def __post_init__(self):
         check_options(self)
+        check_pixels(self)
         if not 0 < self.ratio[0] <= self.ratio[1]:
             raise ValueError(f"ratio must be two numbers, 0 < low <= high, not {tuple(self.ratio)}")
 

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A look at what the model will see: originals and their augmented views on one sheet, and what the source is."""
 
+import math
 import time
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from ..run_folder import atomic_file
 from ..seeding import image_generator, torch_generator
 from .color import DeviceAugment
 from .crops import ViewMaker
-from .decode import BadImage, RawExample
+from .decode import MAX_PIXELS, BadImage, RawExample
 from .sources import Source
 
 
@@ -42,7 +43,8 @@ def preview(
     Returns:
         `source.description()`, `classes`, `looked_at` (images that were opened), `sizes` (width and height of these:
         smallest, median, largest by area), `bad` (what cannot be read of them: path or id, and why), `shown` (ids on
-        the sheet), `images_per_second` of one worker, `views` and `path`.
+        the sheet), `images_per_second` of one worker, `views`, `drawn_at` (pixels of a view's side on
+        the sheet where whole views would make it too large to be looked at, else None) and `path`.
 
     Raises:
         ValueError: no image can be read.
@@ -56,9 +58,11 @@ def preview(
     if not look.sizes:
         raise ValueError(f"preview: no image of {source.name} can be read.")
     colors = torch_generator("preview", seed)
-    rows = [_row(raw, multi_crop, augment, colors, seed) for raw in look.shown]
+    shown, sides = sum(views for views, _side in multi_crop.resolutions) + 1, [r[1] for r in multi_crop.resolutions]
+    side = min(max(sides), math.isqrt(MAX_PIXELS // (shown * len(look.shown))))
+    rows = [_row(raw, multi_crop, augment, colors, seed, side) for raw in look.shown]
     with atomic_file(Path(path)) as part:
-        _sheet(rows, multi_crop.resolutions[0][1]).save(part)
+        _sheet(rows, side).save(part)
     ordered = sorted(look.sizes, key=lambda size: size[0] * size[1])
     return {
         **source.description(),
@@ -69,13 +73,14 @@ def preview(
         "shown": [raw.id for raw in look.shown],
         "images_per_second": round(len(look.sizes) / look.seconds, 1),
         "views": [f"{views} x {side}" for views, side in multi_crop.resolutions],
+        "drawn_at": side if side < max(sides) else None,
         "path": str(path),
     }
 
 
 def facts(metadata: dict) -> list[tuple[str, str]]:
     """What `preview` returned, as (label, text) for people."""
-    names, bad = metadata["classes"], metadata["bad"]
+    names, bad, drawn_at = metadata["classes"], metadata["bad"], metadata["drawn_at"]
     sizes = [f"{width} x {height}" for width, height in metadata["sizes"]]
     columns = f"images in the column {metadata['image_column']}"
     columns += f", labels in {metadata['label_column']}" if metadata["label_column"] else ", no labels"
@@ -92,7 +97,7 @@ def facts(metadata: dict) -> list[tuple[str, str]]:
         ("unreadable", unreadable),
         ("views", f"{' and '.join(metadata['views'])} px of each image"),
         ("rate", f"{metadata['images_per_second']:g} images a second, by one worker"),
-        ("sheet", metadata["path"]),
+        ("sheet", metadata["path"] + (f", views drawn {drawn_at} px at most" if drawn_at else "")),
     ]
     lines += [("left out", note) for note in metadata["left_out"]]
     lost = metadata["unreadable_files"]
@@ -135,11 +140,16 @@ class _Look:
 
 
 def _row(
-    raw: RawExample, multi_crop: ViewMaker, augment: DeviceAugment, colors: torch.Generator, seed: int
+    raw: RawExample, multi_crop: ViewMaker, augment: DeviceAugment, colors: torch.Generator, seed: int, side: int
 ) -> list[Image.Image]:
-    """An image and its views."""
+    """An image and its views, of `side` pixels at most."""
     views = multi_crop.from_opened(raw.open(), image_generator(seed, 0, raw.key))
-    return [raw.open().load(), *(_colored(view, augment, colors) for view in views)]
+    row = [raw.open().load().copy()]
+    row[0].thumbnail((side, side))
+    for view in views:
+        row.append(_colored(view, augment, colors))
+        row[-1].thumbnail((side, side))
+    return row
 
 
 def _colored(view: torch.Tensor, augment: DeviceAugment, generator: torch.Generator) -> Image.Image:
@@ -150,10 +160,7 @@ def _colored(view: torch.Tensor, augment: DeviceAugment, generator: torch.Genera
 
 
 def _sheet(rows: list[list[Image.Image]], side: int) -> Image.Image:
-    """One row an image; the original is fitted into a square of `side`, views keep their size."""
-    for row in rows:
-        row[0] = row[0].copy()
-        row[0].thumbnail((side, side))
+    """One row an image, of images of at most `side` pixels."""
     width = max(side + sum(_GAP + view.width for view in row[1:]) for row in rows)
     sheet = Image.new("RGB", (width, len(rows) * (side + _GAP) - _GAP), "white")
     for number, (original, *views) in enumerate(rows):

@@ -35,7 +35,7 @@ from ..progress import tracked
 from ..run_folder import Json, atomic_file
 from .features import Features, extract, readable
 from .options import FeatureOptions
-from .preprocessing import EvaluationTransform, transform_for
+from .preprocessing import EvaluationTransform, check_room, transform_for
 
 
 logger = logging.getLogger(__name__)
@@ -111,6 +111,8 @@ def cached_features(
         rank, world = state.process_index, state.num_processes
         parts = [path.with_suffix(f".{index}of{world}.part") for index in range(world)]
         with raise_on_all_ranks():
+            known = [number for number in (source.num_examples, options.limit) if number]
+            check_room(backbone, transform, batch_size, min(known, default=None))
             paths: dict[str, str] = {}
             images = readable(transform, source, options, rank, world, paths)
             total = min(source.num_examples or options.limit or 0, options.limit or source.num_examples or 0) // world

@@ -176,7 +176,7 @@ def readable(
     if total is not None:
         total = len(range(rank, min(total, total if options.limit is None else options.limit), world))
     log = SkipLog(source.max_bad_share, total=total, at_end=True, flag="--max_bad_share")
-    for position, raw, pixels in threaded(load, share(source, options, rank, world)):
+    for position, raw, pixels in threaded(load, share(source, options, rank, world), ahead=transform.ahead):
         if isinstance(pixels, BadImage):
             logger.warning("Left out image %s (%s): %s", raw.id, raw.path, pixels)
             log.add(1, [skip_record(pixels.kind, raw.id, raw.path, pixels.detail)])

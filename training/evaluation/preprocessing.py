@@ -5,6 +5,7 @@
 B images, C channels; uint8 on the CPU, normalized floats on the device.
 """
 
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,9 +18,14 @@ from PIL import Image
 
 from modeling_visreg.checkpoint import RESIZE_RATIO
 from modeling_visreg.decoding_visreg import resized_crop
+from modeling_visreg.loading import host_memory
 
 from ..backbones import Backbone
 from ..run_folder import Json
+
+
+_WAITING = 1 << 30  # bytes of images that are decoded ahead of a model
+_BYTES = 15  # of a pixel: three channels, as bytes and as floats
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,11 @@ class EvaluationTransform:
     def normalize(self, pixels: torch.Tensor) -> torch.Tensor:
         """uint8 (B, C, H, W) -> floats on the same device."""
         return normalize(pixels, self.mean, self.std)
+
+    @property
+    def ahead(self) -> int:
+        """Images that may wait for the model: 512, or as many as 1 GiB holds."""
+        return max(1, min(512, _WAITING // (3 * self.size[0] * self.size[1])))
 
     def description(self) -> Json:
         return {"size": list(self.size), "resize_ratio": RESIZE_RATIO, "mean": list(self.mean), "std": list(self.std)}
@@ -67,6 +78,31 @@ def transform_for(backbone: Backbone, image_size: int | Sequence[int] | None = N
         choice = " or ".join(dict.fromkeys(near))
         raise ValueError(f"image_size: patches of {patch} pixels do not divide {given}; {choice} would do")
     return EvaluationTransform((height, width), backbone.mean, backbone.std)
+
+
+def check_room(backbone: Backbone, transform: EvaluationTransform, batch_size: int, images: int | None) -> None:
+    """Refuses images so large that a batch of them cannot fit into the memory there is.
+
+    A lower bound: the pixels, as bytes and as floats. What a model needs beyond it is not estimated.
+
+    Args:
+        backbone: on its device.
+        images: that there are, at most; None where nobody knows.
+
+    Raises:
+        ValueError: it names the batch size that fits, or the size of an image.
+    """
+    device, patch = backbone.device, backbone.patch_size or 1
+    on_gpu = device.type == "cuda"
+    room = torch.cuda.get_device_properties(device).total_memory if on_gpu else host_memory()
+    height, width = transform.size
+    count, each = min(batch_size, images or batch_size), _BYTES * height * width
+    if room is None or count * each <= room:
+        return
+    need = f"{count} images of {height} x {width} pixels need {count * each / 2**30:,.1f} GiB at the least"
+    side = math.isqrt(room // _BYTES) // patch * patch
+    fits = f"--batch_size {room // each}" if each <= room else f"--image_size {side} with --batch_size 1"
+    raise ValueError(f"{need}, and there are {room / 2**30:,.1f}; {fits} fits")
 
 
 def to_tensor(image: Image.Image) -> torch.Tensor:

@@ -39,7 +39,7 @@ HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _DOWNLOADED = ["config.json", "preprocessor_config.json", WEIGHTS, "model-*-of-*.safetensors", INDEX]
 # What else a class of ours keeps beside its backbone.
 _HEADS = ("projector.", "classifier.")
-_FLOATS = ("F64", "F32", "F16", "BF16")
+FLOATS = ("F64", "F32", "F16", "BF16")
 _LARGEST_JSON = 16 << 20  # bytes; a config.json has a thousand, the index of a thousand shards a million
 _CONTAINER_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _SHOWN = 3  # names in a message
@@ -168,7 +168,7 @@ def check_weights(kind: type[PreTrainedModel], config: VISRegViTConfig, director
     ]:
         problems.append(f"misshapen {_listed(misshapen)}")
     floating = [name for name, tensor in both.items() if tensor.is_floating_point()]
-    if others := [f"{name} ({stored[name][1]})" for name in floating if stored[name][1] not in _FLOATS]:
+    if others := [f"{name} ({stored[name][1]})" for name in floating if stored[name][1] not in FLOATS]:
         problems.append(f"not of floating point {_listed(others)}")
     if problems:
         raise ValueError(f"the weights in {directory} do not fit its configuration: {'; '.join(problems)}.")
@@ -242,7 +242,7 @@ def read_header(path: Path) -> dict[str, tuple[Shape, str]]:
         with safe_open(path, "pt") as file:
             parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - the file is no dict
             return {name: (tuple(part.get_shape()), str(part.get_dtype())) for name, part in parts.items()}
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:  # the last of what cannot be mapped
         raise ValueError(f"{path} cannot be read: {_one_line(error)}") from error
 
 
@@ -266,11 +266,16 @@ def _read_json(path: Path) -> Any:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST_JSON:
                 raise ValueError(f"it is no regular file of at most {_LARGEST_JSON >> 20} MiB")
-            return json.loads(file.read().decode("utf-8"))
+            return json.loads(file.read().decode("utf-8"), parse_constant=_refuse_constant)
     except FileNotFoundError:
         raise ValueError(f"{path.parent} is no checkpoint directory: it has no {path.name}.") from None
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read: {_one_line(error)}") from error
+
+
+def _refuse_constant(name: str) -> None:
+    """NaN and Infinity are no JSON, and what is built of them fails anywhere."""
+    raise ValueError(f"{name} is no number")
 
 
 def _without_waiting(path: str, flags: int) -> int:

@@ -21,6 +21,7 @@ from modeling_visreg import (
     save_checkpoint,
 )
 from visreg_training.backbones import open_backbone, wrap_backbone
+from visreg_training.backbones.transformers_backbone import build_transformers
 from visreg_training.data import open_stream
 from visreg_training.evaluation.cache import FeatureCache
 from visreg_training.evaluation.options import FeatureOptions
@@ -234,6 +235,20 @@ def test_weights_that_are_missing_are_refused_not_drawn(checkpoint, tmp_path):
             open_backbone(str(folder))
 
 
+@pytest.mark.parametrize("kind", [torch.int32, torch.float8_e5m2])
+def test_weights_of_another_type_are_refused(tmp_path, kind):
+    transformers.ViTModel(transformers.ViTConfig(**SIZES)).save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    save_file({name: tensor.to(kind) for name, tensor in weights.items()}, tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="holds weights that are not of floating point: "):
+        open_backbone(str(tmp_path))
+
+
+def test_an_architecture_beyond_the_memory_is_refused_before_it_is_built():
+    with pytest.raises(ValueError, match=r"the weights of ViTModel .* take [\d,.]+ GiB, and this machine has"):
+        build_transformers(transformers.ViTConfig(hidden_size=65_536, num_hidden_layers=64, num_attention_heads=64))
+
+
 def test_a_pooler_that_is_missing_leaves_the_hash_to_no_chance(tmp_path):
     config = transformers.ViTConfig(**SIZES)
     transformers.ViTModel(config, add_pooling_layer=False).save_pretrained(tmp_path)
@@ -245,6 +260,7 @@ def test_a_pooler_that_is_missing_leaves_the_hash_to_no_chance(tmp_path):
     [
         ({"num_hidden_layers": 10**6}, "num_hidden_layers is 1000000"),
         ({"hidden_size": "wide"}, "cannot be opened"),
+        ({"image_size": -32}, "cannot be opened|images of .-32, -32. pixels are not taken"),
         ({"attn_implementation": "evil/kernels"}, "names code on the Hub"),
         ({"model_type": "of nobody"}, "cannot be opened"),
         ({"model_type": ["vit"]}, "cannot be opened"),

@@ -4,6 +4,7 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from modeling_visreg import VISRegViTForImageClassification, VISRegViTForPreTraining, VISRegViTModel, save_checkpoint
 from modeling_visreg.conversion import read_tensors
-from modeling_visreg.loading import load_checkpoint, read_config
+from modeling_visreg.loading import host_memory, load_checkpoint, read_config
 
 
 @pytest.fixture
@@ -71,7 +72,8 @@ CONFIGURATIONS = {
     "three sides": ({"image_size": [32, 32, 32]}, "image_size"),
     "unknown activation": ({"hidden_act": "os.system"}, "hidden_act"),
     "no deviation": ({"initializer_range": -1.0}, "initializer_range must be in [0, inf); got -1.0"),
-    "no epsilon": ({"layer_norm_eps": float("nan")}, "layer_norm_eps must be in [0, 1); got nan"),
+    "no epsilon": ({"layer_norm_eps": 3.0}, "layer_norm_eps must be in [0, 1); got 3.0"),
+    "not a number": ({"hidden_dropout_prob": float("nan")}, "NaN is no number"),
     "another family": ({"model_type": "vit"}, "not of a VISReg ViT"),
     "kernels of the Hub": ({"attn_implementation": "evil/kernels"}, "names code on the Hub"),
     "labels that are none": ({"id2label": ["a", "b"]}, "config.json"),
@@ -208,6 +210,36 @@ def test_tensors_without_their_numbers_are_refused(tmp_path, entry):
     torch.save({"a": entry}, tmp_path / "weights.pth")
     with pytest.raises(ValueError, match=r"not tensors: a|not finite: a"):
         read_tensors(tmp_path / "weights.pth")
+
+
+def holes(folder: Path, config, kind: str) -> None:
+    """Weights of the right names and shapes, all holes: they take no room on the disk."""
+    with torch.device("meta"):
+        tensors = VISRegViTModel(config).state_dict()
+    header, end = {}, 0
+    for name, tensor in tensors.items():
+        start, end = end, end + {"F16": 2, "F32": 4}[kind] * tensor.numel()
+        header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + end)
+
+
+@pytest.mark.parametrize(
+    "kind, words",
+    [("F16", r"take [\d,.]+ GiB, and this machine has"), ("F32", "GiB, and this machine|cannot be read")],
+)
+def test_weights_beyond_the_memory_are_not_read(small_config, tmp_path, kind, words):
+    """In 16 bits they could be mapped, but not held in 32."""
+    width = 8192
+    depth = host_memory() // (4 * 12 * width**2) + 1
+    config = small_config(
+        hidden_size=width, num_hidden_layers=depth, num_attention_heads=64, intermediate_size=None, out_indices=None
+    )
+    config.save_pretrained(tmp_path)
+    holes(tmp_path, config, kind)
+    assert re.search(words, refused(tmp_path))
 
 
 @pytest.mark.parametrize("kind", [torch.int32, torch.complex64, torch.float8_e5m2])

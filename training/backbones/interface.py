@@ -21,6 +21,7 @@ from torch import nn
 
 from modeling_visreg.checkpoint import weights_digest
 
+from ..errors import failure_of_machine, one_line
 from ..run_folder import Json
 from .options import POOLINGS
 
@@ -166,11 +167,20 @@ class Backbone(ABC):
 
     @property
     def width(self) -> int:
-        """d of `feature`."""
+        """d of `feature`.
+
+        Raises:
+            ValueError: the network fails on an image of its native size.
+        """
         if self._width is None:
-            with self.evaluating(), torch.no_grad():
-                zeros = torch.zeros(1, len(self.mean), *self.native_size, device=self.device)
-                self._width = self.feature(zeros).shape[1]
+            try:
+                with self.evaluating(), torch.no_grad():
+                    zeros = torch.zeros(1, len(self.mean), *self.native_size, device=self.device)
+                    self._width = self.feature(zeros).shape[1]
+            except Exception as error:  # a stranger's configuration makes a network fail in any way there is
+                if isinstance(error, ValueError) or failure_of_machine(error):
+                    raise
+                raise ValueError(f"{self.name} makes no feature of an image: {one_line(error, 200)}") from error
         return self._width
 
     @property

@@ -33,12 +33,16 @@ from transformers.utils import is_torchvision_available
 from modeling_visreg import VISRegViTConfig, VISRegViTModel  # which also makes the Auto classes know our checkpoints
 from modeling_visreg.checkpoint import RESIZE_RATIO, atomic_directory, disk_errors
 from modeling_visreg.loading import (
+    FLOATS,
     HUB_ID,
+    INDEX,
+    WEIGHTS,
     check_finite,
     host_memory,
     load_checkpoint,
     local_directory,
     read_config_object,
+    stored_tensors,
 )
 
 from ..compat import attention_implementation, enable_activation_checkpointing
@@ -335,6 +339,7 @@ def open_automodel(path: str, config: Any, trust_remote_code: bool = False) -> t
     Raises:
         ValueError: it cannot be opened, lacks weights, which would be random ones, or does not take images.
     """
+    check_types(Path(path))
     try:
         module, report = AutoModel.from_pretrained(
             path, config=config, trust_remote_code=trust_remote_code, dtype=torch.float32, output_loading_info=True
@@ -356,6 +361,20 @@ def open_automodel(path: str, config: Any, trust_remote_code: bool = False) -> t
     return module, frozenset(pooler)
 
 
+def check_types(directory: Path) -> None:
+    """Raises ValueError where a weight or a bias is stored as whole numbers, or in 8 bits: transformers would read it
+    as if it were what training left.
+    """
+    if not any((directory / name).is_file() for name in (WEIGHTS, INDEX)):
+        return  # of the Hub, or in another form
+    kinds = {name: kind for name, (_shape, kind) in stored_tensors(directory).items()}
+    wrong = [name for name, kind in kinds.items() if name.endswith((".weight", ".bias")) and kind not in FLOATS]
+    if wrong:
+        raise ValueError(
+            f"{directory} holds weights that are not of floating point: {wrong[0][:80]} ({kinds[wrong[0]]})"
+        )
+
+
 def check_depth(config: Any, path: str) -> None:
     """Raises ValueError for more blocks than any model has: building them takes memory before a weight is read."""
     for key, value in config.to_dict().items():
@@ -368,7 +387,7 @@ def check_depth(config: Any, path: str) -> None:
 def config_size(config: Any) -> tuple[int, int] | None:
     """Native (height, width) by the configuration."""
     size = getattr(config, "image_size", None)
-    return (size, size) if isinstance(size, int) else tuple(size) if size else None
+    return (size, size) if isinstance(size, int) else tuple(size) if isinstance(size, list | tuple) else None
 
 
 def processor_of(path: str, trust_remote_code: bool = False) -> Any:
@@ -413,6 +432,7 @@ def preprocessing_of(path: str, config: Any, processor: Any) -> tuple[tuple[int,
     """
     size = config_size(config) or (224, 224)
     if processor is None:
+        check_preprocessing(path, size, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
         return size, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
     edges = processor.crop_size if getattr(processor, "do_center_crop", False) else processor.size
     if edges and getattr(edges, "height", None) and getattr(edges, "width", None):

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from PIL import Image, UnidentifiedImageError
 
 from ..bounded import without_waiting
+from ..errors import BadDataError
 from ..lazy import import_alone
 from .formats import register_optional_formats
 
@@ -62,6 +63,32 @@ def downloaded_path(path: str | None) -> str | None:
     place = Path(path).resolve()
     roots = (HF_HUB_CACHE, config.HF_DATASETS_CACHE, config.DOWNLOADED_DATASETS_PATH)
     return path if any(place.is_relative_to(Path(root).expanduser().resolve()) for root in roots) else None
+
+
+def path_in_table(path: str | None, folder: str) -> str | None:
+    """Where an image lies that a table of a local data set names: below the data set's folder, links resolved.
+
+    A table of somebody's may name any file of this machine in the place of an image. A path that is not absolute
+    starts from the folder.
+
+    Raises:
+        BadDataError: it leads elsewhere.
+    """
+    if not path:
+        return path
+    place, root = os.path.join(folder, path), _real_folder(folder)
+    if os.path.realpath(place).startswith(root):
+        return place
+    raise BadDataError(
+        f"dataset: a table in {folder} names the image {path[:200]}, which is not below that folder: move or copy the "
+        "files there, or let `datasets` take them into the table: "
+        'load_dataset(...).cast_column("image", Image()).save_to_disk(FOLDER).'
+    )
+
+
+@cache
+def _real_folder(folder: str) -> str:
+    return os.path.join(os.path.realpath(folder), "")
 
 
 class BadImage(Exception):

@@ -12,9 +12,9 @@ from itertools import islice
 
 from datasets import IterableDataset
 
-from ..errors import one_line
+from ..errors import BadDataError, one_line
 from ..retry import STREAM_PATIENCE, Patience, bound_waits, http_status, is_transient, with_retries
-from .decode import RawExample, downloaded_path
+from .decode import RawExample, downloaded_path, path_in_table
 from .skips import UNREADABLE_FILE, skip_record
 
 
@@ -38,6 +38,7 @@ class ShardCursor:
         remote: whether the data come over a network; local files are not tried again for minutes.
         row_group, row: where to start.
         max_pixels: of an image, None for the default.
+        tables: of `OpenedSplit`.
 
     Attributes:
         row_group, row: the next image's position, which is all that is needed to read on.
@@ -54,11 +55,12 @@ class ShardCursor:
         row_group: int = 0,
         row: int = 0,
         max_pixels: int | None = None,
+        tables: str | None = None,
     ):
         bound_waits()  # a worker that was spawned has not heard of it
         self._dataset, self._shard = dataset, shard
         self._image_column, self._label_column = image_column, label_column
-        self._remote, self._max_pixels = remote, max_pixels
+        self._remote, self._max_pixels, self._tables = remote, max_pixels, tables
         self.row_group, self.row = row_group, row
         self.lost: list[dict] = []
         self._row_groups: IterableDataset | None = None
@@ -72,6 +74,7 @@ class ShardCursor:
         """The next `count` images; fewer at the end of the shard, none after it.
 
         Raises:
+            BadDataError: a table names a file that it may not.
             StreamLostError: the server refuses (401, 404, twice 403) or stays away for longer than the patience.
         """
         examples: list[RawExample] = []
@@ -86,6 +89,8 @@ class ShardCursor:
                     self._failures_here, self._refused = 0, False
                 if len(examples) < count:
                     self._next_row_group()
+            except BadDataError:  # what a table names: no attempt mends it
+                raise
             except Exception as error:
                 self._recover(error)
         return examples
@@ -119,6 +124,8 @@ class ShardCursor:
                     data, path = image.get("bytes"), image.get("path")
                     if self._remote and data is None:
                         path = downloaded_path(path)
+                    elif self._tables is not None and data is None:
+                        path = path_in_table(path, self._tables)
                     yield RawExample(data, path, label, "-".join(map(str, key)), key, self._max_pixels)
                 row += 1
 

@@ -48,7 +48,8 @@ def open_named_files(path: Path, request: SplitRequest) -> OpenedSplit:
         )
     kind = largest_kind(found.files)
     builder = open_files(kind, {request.split: [file for _, file in found.files[kind]]}, request.config)
-    return _open_files(builder, kind, path.name, request, found.left_out(kind))
+    folder = os.path.commonpath([os.path.dirname(os.path.abspath(file)) for file in files])
+    return _open_files(builder, kind, path.name, folder, request, found.left_out(kind))
 
 
 def open_files_below(folder: Path, found: Scan, kind: str, request: SplitRequest) -> OpenedSplit:
@@ -68,7 +69,7 @@ def open_files_below(folder: Path, found: Scan, kind: str, request: SplitRequest
         if lost := [name for name, file in files if file not in known]:
             notes.append(f"{len(lost)} files of no split left out: {in_short(lost)}")
         builder = open_files(kind, groups, request.config)
-    return _open_files(builder, kind, folder.name, request, notes)
+    return _open_files(builder, kind, folder.name, str(folder), request, notes)
 
 
 def _finds_all(builder: DatasetBuilder, files: list[tuple[str, str]], splits: int) -> bool:
@@ -103,7 +104,10 @@ def open_files(kind: str, groups: dict[str, list[str]], config: str | None) -> D
     return open_builder(kind, config, data_files=data_files)
 
 
-def _open_files(builder: DatasetBuilder, kind: str, name: str, request: SplitRequest, notes: list[str]) -> OpenedSplit:
+def _open_files(
+    builder: DatasetBuilder, kind: str, name: str, folder: str, request: SplitRequest, notes: list[str]
+) -> OpenedSplit:
+    """A split of files in `folder`, below which tables may name others as images; a tar holds all of its own."""
     files = [str(file) for file in _split_files(builder, request.split)]
     readable, unreadable, num_rows = files, [], None
     if kind == "parquet":
@@ -120,6 +124,7 @@ def _open_files(builder: DatasetBuilder, kind: str, name: str, request: SplitReq
     data = read_split(builder, request.split, bool(request.streaming), name)
     refuse_several(builder, name, request)
     opened = OpenedSplit(data, name, num_rows=num_rows, unreadable=unreadable, left_out=notes)
+    opened.tables = None if kind == "webdataset" else folder
     return opened.add_files([(Path(file).name, file) for file in readable])
 
 

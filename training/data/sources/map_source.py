@@ -2,14 +2,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """`MapSource`: any image by its number."""
 
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 from datasets import Dataset, Image
+from pyarrow import compute
 
+from ...errors import BadDataError
 from ...seeding import permutation
-from ..decode import RawExample, downloaded_path
+from ..decode import RawExample, downloaded_path, path_in_table
 from ..subsets import Subset
 from .columns import Columns, find_columns
 from .opened import OpenedSplit, SplitRequest
@@ -45,6 +48,8 @@ class MapSource(Source):
         data, path = image.get("bytes"), image.get("path")
         if self.remote and data is None:
             path = downloaded_path(path)
+        elif self.tables is not None and data is None:
+            path = path_in_table(path, self.tables)
         return RawExample(data, path, label, str(row), (row,), self.max_pixels)
 
     def raw_examples(self, seed: int | None = None) -> Iterator[RawExample]:
@@ -73,6 +78,8 @@ def map_source(
         raise ValueError(f"dataset: the split {request.split} of {opened.name} is empty.")
     check_labels(opened, columns)
     data = data.cast_column(columns.image, Image(decode=False))
+    if opened.tables is not None:
+        _check_paths(data, columns.image, opened.tables)
     label_values = None
     if columns.text_labels:
         names = sorted(set(data.unique(columns.label)) - {None})
@@ -92,6 +99,20 @@ def map_source(
         remote=opened.remote,
         **common_fields(opened, request, subset),
     )
+
+
+def _check_paths(data: Dataset, column: str, folder: str) -> None:
+    """Raises ValueError for the first folder outside of `folder` that a table names images of."""
+    checked: set[str] = set()
+    for chunk in data.data.column(column).chunks:
+        named = compute.filter(chunk.field("path"), compute.is_null(chunk.field("bytes")))
+        for path in named.to_pylist():
+            if path and (parent := os.path.dirname(path)) not in checked:
+                checked.add(parent)
+                try:
+                    path_in_table(path, folder)
+                except BadDataError as error:
+                    raise ValueError(str(error)) from error
 
 
 def _labels(data: Dataset, columns: Columns, values: dict[str, int] | None) -> np.ndarray:

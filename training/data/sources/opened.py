@@ -41,6 +41,7 @@ class OpenedSplit:
         unreadable: records of files that were left out because they cannot be read.
         left_out: sentences about files that are there and not read.
         root: the folder of images that was opened, None for other data.
+        tables: the folder that files have to lie below which local tables name as images, None for other data.
     """
 
     data: Dataset | IterableDataset
@@ -53,6 +54,7 @@ class OpenedSplit:
     unreadable: list[dict] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     root: str | None = None
+    tables: str | None = None
 
     def add_files(self, files: list[tuple[str, str]]) -> "OpenedSplit":
         """Records the size and the time of (name, path) of each local file, for the fingerprints."""

@@ -33,7 +33,7 @@ def open_saved(folder: Path, split: str) -> OpenedSplit:
     elif saved.split is not None and str(saved.split) != split:
         raise NoSuchSplit(f"split: {folder} was saved from the split {saved.split}, not {split!r}.")
     files = [(Path(file["filename"]).name, file["filename"]) for file in saved.cache_files]
-    return OpenedSplit(saved, folder.name).add_files(files)
+    return OpenedSplit(saved, folder.name, tables=str(folder)).add_files(files)
 
 
 def _load(folder: Path) -> Dataset | DatasetDict:

@@ -44,6 +44,7 @@ class Source:
         unreadable: records of files that were left out because they cannot be read.
         left_out: sentences about files that are there and not read.
         root: the folder of images that was opened, None for other data.
+        tables: of `OpenedSplit`.
         max_bad_share: share of unreadable images above which whoever reads them all ends.
         max_pixels: of an image, None for the default.
     """
@@ -61,6 +62,7 @@ class Source:
     unreadable: list[dict] = field(default_factory=list)
     left_out: list[str] = field(default_factory=list)
     root: str | None = None
+    tables: str | None = None
     max_bad_share: float = 0.01
     max_pixels: int | None = None
 
@@ -134,9 +136,9 @@ class Source:
 
         The same on any copy of a folder.
         """
-        path = raw.path or ""
-        if raw.data is None and self.root and path.startswith(os.path.join(self.root, "")):
-            return os.path.relpath(path, self.root)
+        path, root = raw.path or "", self.root or self.tables
+        if raw.data is None and root and path.startswith(os.path.join(root, "")):
+            return os.path.relpath(path, root)
         return path
 
     def check_label(self, raw: RawExample) -> None:
@@ -206,6 +208,7 @@ def common_fields(opened: OpenedSplit, request: SplitRequest, subset: Subset) ->
         "unreadable": opened.unreadable,
         "left_out": opened.left_out,
         "root": opened.root,
+        "tables": opened.tables,
         "max_bad_share": request.max_bad_share,
         "max_pixels": request.max_pixels,
     }

@@ -42,7 +42,7 @@ class StreamSource(Source):
     def cursor(self, shard: int, row_group: int = 0, row: int = 0) -> ShardCursor:
         """A position in one shard, to read on from."""
         columns = (self.image_column, self.label_column)
-        return ShardCursor(self.dataset, shard, *columns, self.remote, row_group, row, self.max_pixels)
+        return ShardCursor(self.dataset, shard, *columns, self.remote, row_group, row, self.max_pixels, self.tables)
 
     def keeps(self, raw: RawExample) -> bool:
         """Whether the subset keeps this image."""
@@ -121,7 +121,7 @@ def stream_source(
     if columns.label and isinstance(data.features[columns.label], ClassLabel):
         # datasets would end a row group at a number that is no class, without the image's name.
         data = data.cast_column(columns.label, Value("int64"))
-    return StreamSource(
+    source = StreamSource(
         columns=columns,
         num_examples=_expected_examples(data, opened.num_rows, request.split, subset),
         num_shards=data.num_shards,
@@ -130,6 +130,17 @@ def stream_source(
         listed=subset.listed_names(),
         **common_fields(opened, request, subset),
     )
+    if source.tables is not None:
+        _check_first(source)
+    return source
+
+
+def _check_first(source: StreamSource) -> None:
+    """Raises ValueError where the first image of a local table is a file that the table may not name."""
+    try:
+        source.cursor(0).read(1)
+    except BadDataError as error:
+        raise ValueError(str(error)) from error
 
 
 def _expected_examples(data: IterableDataset, rows: int | None, split: str, subset: Subset) -> int | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, List, Value
 from PIL import Image as PILImage
 from pyarrow import parquet
 from safetensors import safe_open
@@ -20,16 +20,16 @@ from modeling_visreg import VISRegViTModel
 from visreg_training.backbones import open_backbone, wrap_backbone
 from visreg_training.data import BadDataError, NoSuchSplit, open_stream
 from visreg_training.evaluation.cache import FeatureCache, cached_features, feature_key, save_features
-from visreg_training.evaluation.features import digest, extract_features, label_tensor
+from visreg_training.evaluation.features import digest, extract_features, label_tensor, same_columns
 from visreg_training.evaluation.options import FeatureOptions
 from visreg_training.evaluation.preprocessing import transform_for
 from visreg_training.evaluation.protocols.fewshot import FewshotOptions
 from visreg_training.evaluation.protocols.knn import KnnOptions
-from visreg_training.evaluation.protocols.linear import LinearOptions
+from visreg_training.evaluation.protocols.linear import LinearOptions, linear
 from visreg_training.evaluation.protocols.retrieval import RetrievalOptions
 from visreg_training.evaluation.reports.compare import summary
 from visreg_training.evaluation.run import evaluate
-from visreg_training.evaluation.splits import label_map, open_sources
+from visreg_training.evaluation.splits import label_map, make_task, open_sources
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +186,45 @@ def test_lists_of_classes_become_zeros_and_ones(model, tmp_path):
     source = open_stream(tmp_path / "data")
     found = cached_features(model, source, FeatureOptions(), FeatureCache(tmp_path / "cache"))
     assert found.labels.tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
-    assert label_tensor([None, 3], None).tolist() == [-1, 3]
+    assert label_tensor([None, 3], None)[0].tolist() == [-1, 3]
+
+
+def test_lists_of_sparse_numbers_are_numbered_by_what_occurs(model, tmp_path):
+    """20231107 asks for no twenty million columns: in the cache, of two processes, in a task and in a table."""
+    features = Features({"image": Image(), "labels": List(Value("int64"))})
+    for split, labels in (("train", [[20231107, 5], [], [7], [1001]]), ("test", [[77, 5], [7], None])):
+        pictures = [PILImage.new("RGB", (16, 16), (60 * number, 9, 9)) for number in range(len(labels))]
+        data = Dataset.from_dict({"image": pictures, "labels": labels}, features=features)
+        data.save_to_disk(tmp_path / split)
+    sources = {
+        split: open_stream(tmp_path / split, split="train", label_column="labels") for split in ("train", "test")
+    }
+    cache = FeatureCache(tmp_path / "cache")
+    train, test = (cached_features(model, source, FeatureOptions(), cache) for source in sources.values())
+    assert train.classes == [5, 7, 1001, 20231107]
+    assert train.labels.tolist() == [[1, 0, 0, 1], [0] * 4, [0, 1, 0, 0], [0, 0, 1, 0]]
+    again = cached_features(model, sources["train"], FeatureOptions(), cache)
+    assert again.classes == train.classes and torch.equal(again.labels, train.labels)
+    shares = same_columns([subset_as_read(train, [0, 2]), subset_as_read(train, [1, 3])])
+    assert torch.equal(torch.cat([share.labels for share in shares])[[0, 2, 1, 3]], train.labels)
+    assert shares[0].classes == train.classes
+    task = make_task(train, test)
+    assert task.label_names == ["5", "7", "77", "1001", "20231107"] and task.num_classes == 5
+    assert task.train.labels[0].tolist() == [1, 0, 0, 0, 1] and task.test.labels.tolist()[0] == [1, 0, 1, 0, 0]
+    assert linear(task, LinearOptions(epochs=1, selection="test", learning_rates=(0.1,))).value >= 0
+    save_features(tmp_path / "f.csv", train, "{}")
+    with (tmp_path / "f.csv").open() as file:
+        assert [row["label"] for row in csv.DictReader(file)] == ["5 20231107", "", "7", "1001"]
+    dense = [label_tensor([[0, 3]], None), label_tensor([[2], [1]], None)]
+    parts = [train._replace(labels=labels, classes=classes) for labels, classes in dense]
+    assert [part.labels.tolist() for part in same_columns(parts)] == [[[1, 0, 0, 1]], [[0, 0, 1, 0], [0, 1, 0, 0]]]
+
+
+def subset_as_read(features, rows: list[int]):
+    """What the process that has these images makes of their labels."""
+    lists = [[features.classes[c] for c in features.labels[row].nonzero().flatten().tolist()] for row in rows]
+    labels, classes = label_tensor(lists, None)
+    return features._replace(labels=labels, classes=classes)
 
 
 def test_saved_features_can_be_read_by_others(model, shared_cache, tmp_path):

@@ -33,6 +33,8 @@ def main(argv: list[str]) -> None:
         features = cached_features(backbone, source, options, cache.cache, cache.batch_size)
         if process_state().is_main_process:
             record = {"model": backbone.description(), "data": source.description(), "labels": source.label_names}
+            if features.classes is not None:  # of the columns of labels that are 0 and 1
+                record["labels"] = list(map(str, features.classes))
             save_features(given.output, features, json.dumps(record))
             shape = " x ".join(map(str, features.features.shape))
             print(f"{shape} features written to {given.output}", file=sys.stderr)

@@ -21,7 +21,6 @@ import torch
 from pyarrow import parquet
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch.nn import functional
 
 from modeling_visreg.checkpoint import disk_errors
 
@@ -33,7 +32,7 @@ from ..distributed import all_gather_object, process_state, raise_on_all_ranks
 from ..errors import one_line
 from ..progress import tracked
 from ..run_folder import Json, atomic_file
-from .features import Features, extract, readable
+from .features import Features, extract, readable, same_columns
 from .options import FeatureOptions
 from .preprocessing import EvaluationTransform, check_room, transform_for
 
@@ -169,8 +168,15 @@ def _write_csv(path: Path, features: Features) -> None:
         paths = features.paths or [""] * len(features.ids)
         columns = (features.ids, paths, features.labels, features.features.tolist())
         for name, file, label, row in zip(*columns, strict=True):
-            classes = " ".join(map(str, label.nonzero().flatten().tolist())) if label.ndim else label.item()
-            writer.writerow([name, file, classes, *(f"{value:.9g}" for value in row)])
+            writer.writerow([name, file, _written(label, features.classes), *(f"{value:.9g}" for value in row)])
+
+
+def _written(label: torch.Tensor, classes: list[int] | None) -> int | str:
+    """A label in a table: its number, or those of all of an image's."""
+    if not label.ndim:
+        return int(label)
+    own = label.nonzero().flatten().tolist()
+    return " ".join(str(classes[column] if classes else column) for column in own)
 
 
 def _write(path: Path, features: Features, positions: torch.Tensor, key: Json) -> None:
@@ -178,6 +184,8 @@ def _write(path: Path, features: Features, positions: torch.Tensor, key: Json) -
     for field, names in (("ids", features.ids), ("paths", features.paths)):
         tensors[field] = torch.frombuffer(bytearray(json.dumps(names).encode()), dtype=torch.uint8)
     tensors["digests"] = features.digests
+    if features.classes is not None:
+        tensors["classes"] = torch.tensor(features.classes)
     with atomic_file(path) as part, disk_errors(path):
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, part, {"key": _canonical(key)})
 
@@ -198,9 +206,12 @@ def _read(path: Path) -> Features:
     with safe_open(path, "pt") as file:
         ids, paths = (parse_json(bytes(file.get_tensor(name).numpy()).decode()) for name in ("ids", "paths"))
         features, labels, digests = (file.get_tensor(name) for name in ("features", "labels", "digests"))
+        classes = file.get_tensor("classes").tolist() if "classes" in file.keys() else None  # noqa: SIM118
     if not len(ids) == len(paths) == len(features) == len(labels) == len(digests):
         raise ValueError(f"{len(ids)} images have {len(features)} rows of features and {len(labels)} labels")
-    return Features(features, labels, ids, digests, paths)
+    if classes is not None and labels.shape[1:] != (len(classes),):
+        raise ValueError(f"{len(classes)} classes have labels of the shape {tuple(labels.shape)}")
+    return Features(features, labels, ids, digests, paths, classes)
 
 
 def _merge(parts: list[Path], path: Path, key: Json) -> None:
@@ -222,24 +233,20 @@ def _merge(parts: list[Path], path: Path, key: Json) -> None:
     order = positions.argsort()
     ids = [name for features, _positions in shares for name in features.ids]
     paths = [name for features, _positions in shares for name in features.paths or ()]
+    parts_of = [features for features, _positions in shares]
+    if any(features.labels.ndim == 2 for features in parts_of):
+        parts_of = same_columns(parts_of)
     merged = Features(
-        torch.cat([features.features for features, _ in shares])[order],
-        torch.cat(_same_width([features.labels for features, _ in shares]))[order],
+        torch.cat([features.features for features in parts_of])[order],
+        torch.cat([features.labels for features in parts_of])[order],
         [ids[index] for index in order.tolist()],
         torch.cat([features.digests for features, _ in shares])[order],
         [paths[index] for index in order.tolist()],
+        parts_of[0].classes,
     )
     _write(path, merged, positions[order], key)
     for part in parts:
         part.unlink()
-
-
-def _same_width(labels: list[torch.Tensor]) -> list[torch.Tensor]:
-    """Multi-hot labels of shares that saw different highest classes, made equally wide."""
-    if all(label.ndim == 1 for label in labels):
-        return labels
-    width = max(label.shape[1] for label in labels)
-    return [functional.pad(label, (0, width - label.shape[1])) for label in labels]
 
 
 def _canonical(key: Json) -> str:

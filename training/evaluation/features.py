@@ -29,18 +29,21 @@ from .preprocessing import EvaluationTransform, threaded, transform_for
 logger = logging.getLogger(__name__)
 
 _CHUNK = 1024  # images checked at once
+_SPARSE = 2  # the highest class over the number of classes, from which on they are numbered anew
 
 
 class Features(NamedTuple):
     """`features`: (n, L * d) float32 on the CPU; `labels`: (n,), -1 where an image has none, or (n, C) of 0 and 1;
     `ids`: n strings; `digests`: (n,) of the prepared pixels (`digest`), None where they are not known; `paths`: n
-    names of the images' files (`Source.file_name`), "" where one has none; None where they are not known."""
+    names of the images' files (`Source.file_name`), "" where one has none; None where they are not known;
+    `classes`: those of the columns of (n, C) labels where they are sparse numbers, None where column c is class c."""
 
     features: torch.Tensor
     labels: torch.Tensor
     ids: list[str]
     digests: torch.Tensor | None = None
     paths: list[str] | None = None
+    classes: list[int] | None = None
 
 
 @torch.no_grad()
@@ -73,7 +76,8 @@ def extract(
             ids += names
             positions += numbers
     features = torch.cat(rows) if rows else torch.zeros(0, 0)
-    found = Features(features, label_tensor(labels, label_names), ids, torch.cat(digests))
+    numbers, classes = label_tensor(labels, label_names)
+    found = Features(features, numbers, ids, torch.cat(digests), None, classes)
     return found, torch.tensor(positions, dtype=torch.long)
 
 
@@ -203,15 +207,54 @@ def share(source: Source, options: FeatureOptions, rank: int, world: int) -> Ite
     return ((position, source.example(position)) for position in positions[rank::world])
 
 
-def label_tensor(labels: list, names: list[str] | None) -> torch.Tensor:
-    """(n,) classes, -1 where there is none; or (n, C) of 0 and 1 where images have a list of classes."""
+def label_tensor(labels: list, names: list[str] | None) -> tuple[torch.Tensor, list[int] | None]:
+    """(n,) classes, -1 where there is none; or (n, C) of 0 and 1 where images have lists of classes; and the `classes`
+    of `Features`."""
     if not any(isinstance(label, list) for label in labels):
-        return torch.tensor([-1 if label is None else label for label in labels], dtype=torch.long)
-    classes = len(names) if names else 1 + max((max(label, default=0) for label in labels if label), default=0)
-    hot = torch.zeros(len(labels), classes, dtype=torch.uint8)
+        return torch.tensor([-1 if label is None else label for label in labels], dtype=torch.long), None
+    labels = [[number for number in label or () if number >= 0] for label in labels]
+    found = torch.tensor(sorted(set().union(*labels)), dtype=torch.long)
+    values = None if names or not len(found) else sparse_values(found)
+    if values is not None:
+        column = {number: place for place, number in enumerate(values.tolist())}
+        labels = [[column[number] for number in label] for label in labels]
+    width = len(names or ()) or 1 + max((max(label, default=0) for label in labels), default=0)
+    hot = torch.zeros(len(labels), width, dtype=torch.uint8)
     for row, label in enumerate(labels):
-        hot[row, label or []] = 1
-    return hot
+        hot[row, label] = 1
+    return hot, None if values is None else values.tolist()
+
+
+def sparse_values(labels: torch.Tensor) -> torch.Tensor | None:
+    """The classes that occur, ascending, where most numbers up to the highest do not; else None."""
+    values = labels.unique()
+    return None if int(values.min()) < 0 or int(values.max()) < _SPARSE * len(values) else values
+
+
+def same_columns(parts: list[Features]) -> list[Features]:
+    """Parts of one set whose labels (n, C) have the same columns: of the widest, or of all classes that occur in any
+    part, where these are sparse numbers."""
+    width = max(part.labels.shape[1] for part in parts)
+    if all(part.classes is None for part in parts):
+        return [widened(part, width) for part in parts]
+    taken = [part.labels.any(0).nonzero().flatten().tolist() for part in parts]
+    known = [[part.classes[c] for c in own] if part.classes else own for part, own in zip(parts, taken, strict=True)]
+    found = torch.tensor(sorted(set().union(*known)), dtype=torch.long)
+    values = sparse_values(found)
+    classes = found.tolist() if values is not None else range(int(found.max()) + 1)
+    column = {number: place for place, number in enumerate(classes)}
+    aligned = []
+    for part, columns, own in zip(parts, taken, known, strict=True):
+        hot = torch.zeros(len(part.labels), len(column), dtype=torch.uint8)
+        hot[:, [column[number] for number in own]] = part.labels[:, columns]
+        aligned.append(part._replace(labels=hot, classes=None if values is None else list(classes)))
+    return aligned
+
+
+def widened(features: Features, width: int) -> Features:
+    """With labels (n, width): no image has one of the classes that are added."""
+    missing = width - features.labels.shape[1]
+    return features._replace(labels=functional.pad(features.labels, (0, missing))) if missing else features
 
 
 def subset(features: Features, rows: torch.Tensor) -> Features:
@@ -219,7 +262,7 @@ def subset(features: Features, rows: torch.Tensor) -> Features:
     digests = None if features.digests is None else features.digests[rows]
     ids = [features.ids[row] for row in rows.tolist()]
     paths = None if features.paths is None else [features.paths[row] for row in rows.tolist()]
-    return Features(features.features[rows], features.labels[rows], ids, digests, paths)
+    return Features(features.features[rows], features.labels[rows], ids, digests, paths, features.classes)
 
 
 def image_numbers(source: Source) -> dict[str, int]:

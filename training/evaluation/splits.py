@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from sklearn.model_selection import train_test_split
-from torch.nn import functional
 
 from ..backbones import Backbone
 from ..data import NoSuchSplit, Source, Subset, open_stream
@@ -22,13 +21,12 @@ from ..data.options import SubsetOptions
 from ..run_folder import Json, RunFolder, read_object
 from ..seeding import short_seed_of
 from .cache import FeatureCache, cached_features
-from .features import Features, check_finite, subset
+from .features import Features, check_finite, same_columns, sparse_values, subset, widened
 from .options import FeatureOptions
 
 
 TESTED = ("test", "validation")  # splits that are tested on where none is named: the first there is
 SELECTIONS = ("validation", "test")
-_SPARSE = 2  # the highest class over the number of classes, from which on they are numbered anew
 VALIDATION_SHARE = 0.1  # of the training images, where the data set has no validation split
 
 
@@ -266,7 +264,7 @@ def load_task(
 def make_task(train: Features, test: Features, validation: Features | None = None, label_names=None) -> Task:
     """A task from features in memory.
 
-    Labels (n, C) of splits that saw different highest classes are made equally wide.
+    Labels (n, C) of splits that saw different classes get the same columns.
 
     Raises:
         ValueError: the splits disagree on the kind of labels, a feature is not finite, or all training images are of
@@ -280,9 +278,11 @@ def make_task(train: Features, test: Features, validation: Features | None = Non
         check_finite(part.features, part.ids, f"{name} image")
     named = len(label_names or [])
     if train.labels.ndim == 2:
-        width = max(named, *(part.labels.shape[1] for part in parts))
+        parts = same_columns(parts)
+        width = max(named, parts[0].labels.shape[1])
         train, test, *held = (widened(part, width) for part in parts)
-        return Task(train, test, held[0] if held else None, width, label_names)
+        names = label_names or (train.classes and list(map(str, train.classes)))
+        return Task(train, test, held[0] if held else None, width, names)
     if len(train.labels.unique()) < 2:
         raise ValueError("all training images are of one class: there is nothing to tell apart")
     if not named:
@@ -303,18 +303,6 @@ def numbered(parts: list[Features]) -> tuple[list[Features], list[str] | None]:
         return parts, None
     parts = [part._replace(labels=torch.searchsorted(values, part.labels)) for part in parts]
     return parts, [str(value) for value in values.tolist()]
-
-
-def sparse_values(labels: torch.Tensor) -> torch.Tensor | None:
-    """The classes that occur, ascending, where most numbers up to the highest do not; else None."""
-    values = labels.unique()
-    return None if int(values.min()) < 0 or int(values.max()) < _SPARSE * len(values) else values
-
-
-def widened(features: Features, width: int) -> Features:
-    """With labels (n, width): no image has one of the classes that are added."""
-    missing = width - features.labels.shape[1]
-    return features._replace(labels=functional.pad(features.labels, (0, missing))) if missing else features
 
 
 def labeled(features: Features, source: Source) -> Features:

@@ -33,12 +33,12 @@ from ...progress import Track
 from ...run_folder import Json, atomic_file, model_directory, read_json, write_json
 from ...seeding import image_generator, seed_of
 from ..augmented import CROP_SCALE
-from ..features import check_finite, digest, extract_features, readable
+from ..features import check_finite, digest, extract_features, readable, sparse_values
 from ..inputs import Inputs
 from ..options import AT_LEAST_ONE, PASSES, PIXELS, FeatureOptions
 from ..outcome import Outcome, score, select
 from ..preprocessing import EvaluationTransform, transform_for
-from ..splits import Sources, label_map, overlap_note, sparse_values
+from ..splits import Sources, label_map, overlap_note
 from . import Protocol
 
 

@@ -8,6 +8,7 @@ B images, N patches, d width. H and W are at least two patches. A file appears o
 """
 
 import importlib.util
+import io
 import math
 import tempfile
 import types
@@ -128,7 +129,9 @@ def traced(module: ExportedViT) -> torch.export.ExportedProgram:
 
 
 def write_program(program: torch.export.ExportedProgram, path: Path) -> Callable:
-    torch.export.save(program, path)
+    content = io.BytesIO()  # torch's own writer aborts the process where the disk is full
+    torch.export.save(program, content)
+    path.write_bytes(content.getbuffer())
     return torch.export.load(path).module()
 
 

@@ -126,9 +126,10 @@ def disk_errors(path: str | Path) -> Iterator[None]:
     except (SafetensorError, RuntimeError) as error:
         text = " ".join(str(error).split())
         number = re.search(r"os error (\d+)", text)
-        if number is None and "PytorchStreamWriter" not in text and "unexpected pos" not in text:
+        unopened = re.search(r"open file failed with strerror: (.+)", text)
+        if number is None and not unopened and "PytorchStreamWriter" not in text and "unexpected pos" not in text:
             raise
-        code = int(number[1]) if number else errno.EIO
+        code = int(number[1]) if number else errno.EACCES if unopened else errno.EIO
         raise OSError(code, f"{os.strerror(code)} ({text[:200]})", str(path)) from error
 
 

@@ -66,6 +66,8 @@ def test_a_full_disk_is_one_line(checkpoint, tmp_path):
     assert_one_line(done, 3, "the disk refuses to be written")
     done = visreg("convert", checkpoint, out / "w.pth", file_size=20_000)
     assert_one_line(done, 3, "the disk refuses to be written")
+    done = visreg("export", "--model", checkpoint, "--output", out / "w.pt2", file_size=20_000)
+    assert_one_line(done, 3, "the disk refuses to be written")
     where = ("--model", checkpoint, "--dataset", "digits", "--cache_dir", tmp_path / "cache")
     done = visreg("features", *where, "--output", out / "f.safetensors", file_size=20_000)
     assert_one_line(done, 3, "the disk refuses to be written")
@@ -148,6 +150,8 @@ def test_an_output_that_cannot_be_written_is_said_before_the_work(checkpoint, tm
         done = visreg(*command, *where, "--output", tmp_path / "file" / suffix)
         assert_one_line(done, 2, "nothing can be written below it")
     assert not (tmp_path / "cache").exists()
+    done = visreg("convert", checkpoint, "/proc/w.pth")  # where even root makes no file
+    assert done.returncode in (2, 3) and "Traceback" not in done.stderr and "/proc" in done.stderr
 
 
 def test_a_result_is_shown_though_it_cannot_be_written(checkpoint, tmp_path):

@@ -259,6 +259,8 @@ def test_a_pooler_that_is_missing_leaves_the_hash_to_no_chance(tmp_path):
     ("changes", "words"),
     [
         ({"num_hidden_layers": 10**6}, "num_hidden_layers is 1000000"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers is 0, and a network has at least one block"),
+        ({"num_hidden_layers": 1}, r"has blocks that its configuration lacks: .*layers?\.1\."),
         ({"hidden_size": "wide"}, "cannot be opened"),
         ({"image_size": -32}, "cannot be opened|images of .-32, -32. pixels are not taken"),
         ({"attn_implementation": "evil/kernels"}, "names code on the Hub"),

@@ -30,6 +30,34 @@ def common(checkpoint, shared_cache) -> list[str]:
     return ["--model", checkpoint, "--cache_dir", str(shared_cache.folder), "--limit", "300"]
 
 
+RESULT = {
+    "protocol": "knn", "dataset": "digits", "split": "test", "metric": "accuracy", "value": 0.5,
+    "interval": [0.4, 0.6], "metrics": {}, "model": {"name": "m", "weights": "ab"}, "selection": {"on": "validation"},
+    "features": {"layers": 1, "transform": {"size": [32, 32]}}, "settings": {}, "data": {"train": {}, "test": {}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"selection": 0.5}, "selection is a number, not an object"),
+        ({"value": "high"}, "value is text, not a number"),
+        ({"interval": [0.1]}, "interval is not two numbers"),
+        ({"metric": None}, "metric is missing"),
+        ({"model": []}, "model is a list, not an object"),
+        ({"features": {"transform": {"size": [32]}}}, "features.transform.size is not two numbers"),
+        ({"notes": [{}]}, "notes is an object, not text"),
+    ],
+)
+def test_an_edited_result_is_one_line_that_names_the_field(tmp_path, changes, words):
+    path = tmp_path / "knn.json"
+    path.write_text(json.dumps(RESULT))
+    assert "50.0 (40.0 to 60.0)" in compare([read_result(path)])
+    path.write_text(json.dumps(RESULT | changes))
+    with pytest.raises(ValueError, match=words):
+        read_result(path)
+
+
 @pytest.mark.parametrize("protocol", ["knn", "linear", "fewshot", "retrieval"])
 def test_one_command_writes_one_result(common, tmp_path, capsys, protocol):
     evaluate.main([protocol, *common, "--dataset", "digits", "--output", str(tmp_path)])

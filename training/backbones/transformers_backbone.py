@@ -57,6 +57,7 @@ _FINAL_NORMS = ("layernorm", "layer_norm", "norm", "post_layernorm")
 # Their first token is the mean of the others; `patch_size`, by which CLS is told, they have none.
 _POOLED_FIRST = ("dinov3_convnext",)
 # The blocks of convolutional networks, which are no `GradientCheckpointingLayer`.
+_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")  # of a block, in the name of a weight
 _BLOCK = re.compile(r"(ConvNextLayer|ConvNextV2Layer|BasicLayer|BottleNeckLayer|BottleneckLayer)$")
 # They say nothing about what a model computes.
 _VOLATILE_CONFIG = (
@@ -337,7 +338,8 @@ def open_automodel(path: str, config: Any, trust_remote_code: bool = False) -> t
     does not depend on chance.
 
     Raises:
-        ValueError: it cannot be opened, lacks weights, which would be random ones, or does not take images.
+        ValueError: it cannot be opened, lacks weights, which would be random ones, has blocks that would be left out,
+            or does not take images.
     """
     check_types(Path(path))
     try:
@@ -355,6 +357,11 @@ def open_automodel(path: str, config: Any, trust_remote_code: bool = False) -> t
     if others := sorted(missing - pooler):
         raise ValueError(f"{path} lacks weights: {', '.join(others[:3])} ({len(others)} in all)")
     weights = module.state_dict()
+    known = {_NUMBER.sub("#", name) for name in weights if _NUMBER.search(name)}
+    if more := sorted(name for name in report["unexpected_keys"] if _NUMBER.sub("#", name) in known):
+        raise ValueError(
+            f"{path} has blocks that its configuration lacks: {more[0][:80]} ({len(more)} weights in all)"
+        )
     for name in pooler:
         weights[name].zero_()
     check_finite(weights, path)
@@ -380,6 +387,8 @@ def check_depth(config: Any, path: str) -> None:
     for key, value in config.to_dict().items():
         counts = value if isinstance(value, list | tuple) else [value]
         numbers = [count for count in counts if isinstance(count, int)]
+        if key == "num_hidden_layers" and numbers and min(numbers) < 1:
+            raise ValueError(f"{path}: {key} is {min(numbers)}, and a network has at least one block")
         if any(word in key for word in ("layer", "depth", "block")) and max(numbers, default=0) > LARGEST_DEPTH:
             raise ValueError(f"{path}: {key} is {max(numbers)}, more than the {LARGEST_DEPTH} that are built")
 

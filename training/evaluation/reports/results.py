@@ -15,7 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ...bounded import parse_json, read_text
+from ...bounded import check_shape, parse_json, read_text
 from ...distributed import process_state
 from ...run_folder import Json, write_json
 from ..outcome import Outcome
@@ -74,6 +74,28 @@ def without_nan(content: Any) -> Any:
     if isinstance(content, list | tuple):
         return [without_nan(value) for value in content]
     return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+_NUMBER = int | float
+_WORDS = ("protocol", "dataset", "metric")
+_IMAGES = {"fingerprint": str, "split": str}
+_SHAPE = {
+    **dict.fromkeys((*_WORDS, "config", "split", "entry"), str),
+    "model": {"name": str, "weights": str},
+    "value": _NUMBER,
+    "interval": [_NUMBER],
+    "metrics": {"balanced_accuracy": _NUMBER, "majority_share": _NUMBER},
+    "settings": {"solver": str, "protocol": str, "images": str},
+    "features": {
+        **dict.fromkeys(("layers", "limit", "seed"), _NUMBER), "pooling": str, "transform": {"size": [_NUMBER]}
+    },
+    "selection": {"on": str},
+    "data": {
+        **dict.fromkeys(("train", "test"), _IMAGES), **dict.fromkeys(("train_images", "test_images"), _NUMBER),
+        "train_share": _NUMBER, "share_rule": str,
+    },
+    "notes": [str],
+}  # fmt: skip
 
 
 def write_result(result: Json, path: Path) -> Path:
@@ -160,7 +182,22 @@ def read_result(path: Path) -> Json:
         raise ValueError(f"{path} is no result of `visreg evaluate`: {error}") from error
     if not isinstance(content, dict) or not {"protocol", "dataset", "metric", "value", "model"} <= content.keys():
         raise ValueError(f"{path} is no result of `visreg evaluate`")
+    check_result(content, str(path))
     return content
+
+
+def check_result(content: Json, where: str) -> None:
+    """Raises ValueError, with the field, where one that is shown is of another type: files are edited by hand."""
+    check_shape(content, _SHAPE, where)
+    if content["model"] is None:
+        raise ValueError(f"{where}: model is missing")
+    for name, value in (*((name, content[name]) for name in _WORDS), ("model.name", content["model"].get("name"))):
+        if value is None:
+            raise ValueError(f"{where}: {name} is missing")
+    size = ((content.get("features") or {}).get("transform") or {}).get("size")
+    for name, pair in (("interval", content.get("interval")), ("features.transform.size", size)):
+        if pair is not None and (len(pair) != 2 or None in pair):
+            raise ValueError(f"{where}: {name} is not two numbers")
 
 
 def percent(result: Json, interval: bool = True) -> str:

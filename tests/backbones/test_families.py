@@ -3,6 +3,7 @@
 """Every family of vision models that a run can start from: its layers, its feature, its training, its checkpoint."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -12,8 +13,17 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from helpers import forked
+from helpers.loopback_hub import LoopbackHub
 from helpers.tiny_backbones import FAMILIES, TIMM, tiny_model, tiny_timm
-from visreg_training.backbones import Backbone, TimmBackbone, TransformersBackbone, open_backbone, wrap_backbone
+from visreg_training.backbones import (
+    Backbone,
+    TimmBackbone,
+    TransformersBackbone,
+    find_start,
+    open_backbone,
+    save_with_projector,
+    wrap_backbone,
+)
 from visreg_training.config import from_keywords
 from visreg_training.errors import UserError
 from visreg_training.loop.run import build_run
@@ -181,6 +191,50 @@ def test_kill_and_resume_of_representatives(starts, tmp_path):
     assert torch.equal(backbone.embed(pixels), raw.embed(pixels))  # a checkpoint to go on from is one to start from
 
 
+@pytest.mark.timeout(400)
+def test_a_resume_does_without_its_start(starts, tmp_path):
+    """Once a checkpoint is there, the folder of the start may go: transformers' weights, timm's architecture."""
+    mine = tmp_path / "starts"
+    scratch = {"initialize_from": None, "model": str(mine / "convnext_atto"), "from_scratch": True}
+    recipes = {"Dinov2": {}, "convnext_atto": scratch}
+    for family in recipes:
+        shutil.copytree(starts / family, mine / family)
+    jobs, further = [], []
+    for family, changes in recipes.items():
+        given = {"eval_split": None, "drop_path_rate": None, "max_steps": 3} | changes
+        given = options_of(family, mine / family, "unused", **given)
+        options = {"config": write_recipe(tmp_path / f"{family}.yaml", given)}
+        jobs.append({"name": family, "options": options})
+        further.append({"name": f"{family}-on", "options": options, "copy_of": family, "until": 2})
+    lines = forked.work_off(tmp_path, jobs)
+    shutil.rmtree(mine)
+    for line in lines + forked.work_off(tmp_path, further):
+        assert line["codes"] == [0], line
+    for family in recipes:
+        for name in ("model", "pretraining"):
+            first, second = (tmp_path / folder / name for folder in (family, f"{family}-on"))
+            files = {path.name for path in first.iterdir()}
+            assert files == {path.name for path in second.iterdir()}
+            for file in files & {"config.json", "preprocessor_config.json", "model.safetensors"}:
+                assert (first / file).read_bytes() == (second / file).read_bytes(), f"{family}/{name}/{file}"
+        names = [read_object(tmp_path / run / "run.json")["model"]["name"] for run in (family, f"{family}-on")]
+        assert names == [family, family]
+
+
+def test_a_checkpoint_remembers_that_its_start_had_no_pooler(starts, tmp_path):
+    """What a run writes from it has none either, when it goes on without the start."""
+    shutil.copytree(starts / "ViT", tmp_path / "start")
+    weights = load_file(tmp_path / "start" / "model.safetensors")
+    pooler = {name for name in weights if name.startswith("pooler.")}
+    kept = {name: tensor for name, tensor in weights.items() if name not in pooler}
+    save_file(kept, tmp_path / "start" / "model.safetensors", {"format": "pt"})
+    run = build_run(from_keywords(**options_of("ViT", tmp_path / "start", tmp_path / "run")))
+    save_with_projector(run.model, tmp_path / "checkpoint")
+    open_backbone(str(tmp_path / "checkpoint")).save(tmp_path / "again")
+    assert pooler and load_file(tmp_path / "again" / "model.safetensors").keys() == kept.keys()
+    assert "visreg" not in (tmp_path / "again" / "config.json").read_text()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_kill_and_resume_of_all_others(starts, tmp_path):
@@ -196,6 +250,8 @@ def test_an_architecture_without_its_weights(starts, tmp_path):
     assert first.model.backbone.config.image_size == 48 and first.model.config.projection_size == 32 // 3
     assert not torch.equal(*(next(run.model.projector.parameters()) for run in (first, second)))
     assert wrap_backbone(first.model).processor.crop_size["height"] == 48
+    for convolutional in ("resnet18", "ConvNext"):  # no position embedding, and features are measured at this size
+        assert find_start(str(starts / convolutional)).fresh(48, None).native_size == (48, 48)
 
 
 def refusal(family, starts, tmp_path, **changes) -> str:
@@ -220,6 +276,35 @@ def test_what_does_not_fit_is_refused_in_one_line(starts, tmp_path):
         build_run(from_keywords(**options_of("ViT", text, tmp_path / "run")))
     with pytest.raises(UserError, match="model must be one of"):
         from_keywords(**RUN, model="vit_bas", dataset="x", output_dir="y")
+
+
+CLIENT = """
+import contextlib, io, os, sys
+from visreg_training.cli import main
+for token, name in (("", "me/gated"), (os.environ["HF_TOKEN"], "me/gated"), ("", "me/private")):
+    os.environ["HF_TOKEN"] = token
+    for start in (["--initialize_from", name], ["--from_scratch", "--model", name]):
+        with contextlib.redirect_stderr(io.StringIO()) as said, contextlib.suppress(SystemExit):
+            try:
+                main(["pretrain", "--dataset", "digits", "--output_dir", sys.argv[1], *start])
+            except SystemExit as ended:
+                print(ended.code, *said.getvalue().splitlines())
+"""
+
+
+def test_what_the_hub_keeps_back_is_one_line_that_says_how_to_get_it(starts, tmp_path):
+    """Of a gated repository with and without a login, and of a private one without."""
+    files = {path.name: path.read_bytes() for path in (starts / "Dinov2").iterdir()}
+    with LoopbackHub(tmp_path / "home") as hub:
+        hub.upload("me/gated", files, gated=True)
+        hub.upload("me/private", files, private=True)
+        done = hub.run_python(CLIENT, str(tmp_path / "out"))
+    lines = done.stdout.splitlines()
+    assert len(lines) == 6 and not (tmp_path / "out").exists(), done.stderr[-2000:]
+    way = "it is gated: accept its conditions at https://huggingface.co/me/gated, then log in with `hf auth login`"
+    private = "(or it is private and you are not logged in: `hf auth login`)"
+    for line, said in zip(lines, [way] * 4 + [private] * 2, strict=True):
+        assert line.startswith("2 visreg pretrain: me/") and said in line, line
 
 
 def test_a_folder_of_timm_builds_nothing_that_its_weights_do_not_fill(starts, tmp_path):

@@ -6,7 +6,9 @@ import math
 
 import pytest
 from PIL import Image
+from transformers import Dinov2Config
 
+from modeling_visreg import VISRegViTConfig, VISRegViTForPreTraining
 from visreg_training.commands import plan
 from visreg_training.errors import UserError
 
@@ -38,6 +40,21 @@ def test_a_local_folder_tells_its_number_of_images(tmp_path, capsys):
     flags = ["--config", "digits", "--dataset", str(tmp_path), "--eval_split", "none", "--epochs", "10"]
     plan.main([*flags, "--global_batch_size", "4"])
     assert "for 70 images" in capsys.readouterr().out
+
+
+def test_a_start_is_counted_in_its_own_shape_or_refused(tmp_path, capsys):
+    """A checkpoint of ours by its configuration; of other families nothing is estimated."""
+    shape = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "patch_size": 16, "image_size": 64}
+    model = VISRegViTForPreTraining(VISRegViTConfig(**shape))
+    model.config.save_pretrained(tmp_path / "ours")
+    flags = ["--dataset", "digits", "--global_size", "64", "--local_size", "32"]
+    plan.main(["--initialize_from", str(tmp_path / "ours"), *flags])
+    count = sum(parameter.numel() for parameter in model.parameters())
+    assert f"{count / 1e6:.1f} M" in line(capsys.readouterr().out, "parameters")
+    Dinov2Config(**shape).save_pretrained(tmp_path / "other")
+    for start in (["--initialize_from"], ["--from_scratch", "--model"]):
+        with pytest.raises(UserError, match="other is not our own ViT, and of others nothing is estimated"):
+            plan.main([*start, str(tmp_path / "other"), *flags])
 
 
 def line(printed: str, name: str) -> str:

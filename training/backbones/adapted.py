@@ -24,7 +24,7 @@ from modeling_visreg.modeling_visreg import VISRegViTProjector
 from ..errors import one_line
 from ..run_folder import Json, model_directory
 from .interface import Backbone, check_name
-from .raw_checkpoint import PROJECTOR, PROJECTOR_PREFIX, load_tensors, write_raw
+from .raw_checkpoint import ABSENT, PROJECTOR, PROJECTOR_PREFIX, load_tensors, write_raw
 from .timm_backbone import TimmBackbone, build_timm, is_timm_config, open_timm, open_timm_folder, timm_architecture
 from .transformers_backbone import (
     build_transformers,
@@ -57,7 +57,8 @@ class Start(ABC):
 
     @abstractmethod
     def fresh(self, image_size: int, drop_path_rate: float | None) -> Backbone:
-        """With random weights, drawn from torch's global generator, and a position embedding for `image_size` pixels.
+        """With random weights, drawn from torch's global generator, and `image_size` pixels as its native size, which
+        a position embedding follows.
 
         Raises:
             ValueError: the network has no drop path.
@@ -77,13 +78,11 @@ class TransformersStart(Start):
 
     def fresh(self, image_size: int, drop_path_rate: float | None) -> Backbone:
         self.set_drop_path(self.config, drop_path_rate)
-        follows = getattr(self.config, "image_size", None) is not None
-        if follows:
+        if getattr(self.config, "image_size", None) is not None:
             self.config.image_size = image_size
         backbone = wrap_transformers(self.name, self.path, build_transformers(self.config))
-        if follows:
-            backbone.native_size = (image_size, image_size)
-            backbone.processor = plain_processor(image_size, image_size, backbone.mean, backbone.std)
+        backbone.native_size = (image_size, image_size)
+        backbone.processor = plain_processor(image_size, image_size, backbone.mean, backbone.std)
         return backbone
 
     def set_drop_path(self, config: Any, rate: float | None) -> None:
@@ -118,8 +117,7 @@ class TimmStart(Start):
         sized = {"img_size": image_size} if self.patch_size else {}
         arguments = self.arguments | sized | {"drop_path_rate": drop_path_rate}
         network, arguments = build_timm(self.architecture, **arguments)
-        stated = self.pretrained_cfg | ({"input_size": (3, image_size, image_size)} if sized else {})
-        network.pretrained_cfg.update(stated)
+        network.pretrained_cfg.update(self.pretrained_cfg | {"input_size": (3, image_size, image_size)})
         return TimmBackbone(self.name, network, arguments)
 
 
@@ -192,7 +190,9 @@ class AdaptedModel(nn.Module):
     def save_pretrained(self, directory: str | Path, state_dict: Mapping[str, torch.Tensor] | None = None) -> None:
         """To go on from, bit for bit; `open_backbone` reads the backbone of it. Raises OSError if the disk refuses."""
         weights = self.state_dict() if state_dict is None else state_dict
-        write_raw(Path(directory), weights, self.interface.config_dict(), self.projector_sizes())
+        absent = sorted(getattr(self.interface, "absent", ()))  # of timm's there are none
+        config = self.interface.config_dict() | ({ABSENT: absent} if absent else {})
+        write_raw(Path(directory), weights, config, self.projector_sizes())
         self.interface.save_processor(Path(directory))
 
     def take_projector(self, start: str) -> bool:

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A backbone of another family with its projector, as runs write it: to go on from, bit for bit.
 
-    config.json         that of the backbone, and under `visreg_projector` the sizes of the projector
+    config.json         that of the backbone, under `visreg_projector` the sizes of the projector, and under
+                        `visreg_absent` the weights of a pooler that the backbone's own checkpoint lacks
     model.safetensors   tensors under the names they have in memory, `backbone.*` and `projector.*`
 
 transformers renames weights when it saves a model, and again when it loads one; nothing does here.
@@ -23,7 +24,7 @@ from modeling_visreg.loading import WEIGHTS, check_finite, read_header
 from ..run_folder import Json
 
 
-PROJECTOR = "visreg_projector"
+PROJECTOR, ABSENT = "visreg_projector", "visreg_absent"
 BACKBONE_PREFIX, PROJECTOR_PREFIX = "backbone.", "projector."
 
 
@@ -38,6 +39,12 @@ def write_raw(directory: Path, weights: Mapping[str, torch.Tensor], config: Json
     with disk_errors(directory):
         contiguous = {name: tensor.contiguous() for name, tensor in weights.items()}
         save_file(contiguous, directory / WEIGHTS, metadata={"format": "pt"})
+
+
+def absent_of(config: Json) -> frozenset[str]:
+    """The names under `visreg_absent`."""
+    listed = config.get(ABSENT)
+    return frozenset(name for name in listed if isinstance(name, str)) if isinstance(listed, list) else frozenset()
 
 
 def load_tensors(module: nn.Module, directory: str | Path, prefix: str = "") -> None:

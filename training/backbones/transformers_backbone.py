@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import GatedRepoError
+from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 from torch import nn
 from transformers import (
     MODEL_MAPPING,
@@ -49,7 +49,7 @@ from ..compat import attention_implementation, enable_activation_checkpointing
 from ..errors import one_line
 from ..run_folder import Json, model_directory, read_object
 from .interface import LARGEST_DEPTH, Backbone, Tokens, check_preprocessing, cls_attention, pool
-from .raw_checkpoint import BACKBONE_PREFIX, PROJECTOR, load_tensors
+from .raw_checkpoint import ABSENT, BACKBONE_PREFIX, PROJECTOR, absent_of, load_tensors
 
 
 # What vision models in transformers call their final norm.
@@ -188,6 +188,7 @@ class TransformersBackbone(Backbone):
 
     def config_dict(self) -> Json:
         config = self.module.config.to_dict()
+        config.pop("_name_or_path", None)  # where it lay on this machine
         return config | ({"mask_ratio": self.masked_share} if self.masked_share is not None else {})
 
     def rebuilt(self) -> "TransformersBackbone":
@@ -244,6 +245,7 @@ def open_transformers(
         if PROJECTOR in content:
             module = build_transformers(config)
             load_tensors(module, path, BACKBONE_PREFIX)
+            absent = absent_of(content)
         else:
             module, absent = open_automodel(path, config, trust_remote_code)
     return wrap_transformers(name, path, module, trust_remote_code, absent)
@@ -261,14 +263,22 @@ def wrap_transformers(
 
 
 def read_config_of(path: str) -> Json:
-    """The config.json of a checkpoint of any family, which is refused if it names code that lies elsewhere."""
+    """The config.json of a checkpoint of any family, which is refused if it names code that lies elsewhere.
+
+    Raises:
+        ValueError, OSError: it cannot be read, the Hub has none, or keeps it for those who accept its conditions.
+    """
     file = Path(path) / "config.json"
     if not Path(path).exists() and HUB_ID.fullmatch(path):
         try:
             file = Path(hf_hub_download(path, "config.json"))
         except GatedRepoError as error:
+            page = f"https://huggingface.co/{path}"
+            raise OSError(f"it is gated: accept its conditions at {page}, then log in with `hf auth login`") from error
+        except RepositoryNotFoundError as error:
             raise OSError(
-                f"{path} is gated: ask for access at https://huggingface.co/{path}, then log in with `hf auth login`"
+                "there is no such model on the Hub (or it is private and you are not logged in: `hf auth login`), and "
+                "no local folder of that name"
             ) from error
     return read_config_object(file)
 
@@ -285,7 +295,8 @@ def read_vision_config(path: str, trust_remote_code: bool = False) -> Any:
         raise
     except Exception as error:  # a stranger's file makes transformers fail in any way there is
         raise ValueError(f"{path} cannot be opened: {one_line(error, 300)}") from error
-    vars(config).pop(PROJECTOR, None)
+    for ours in (PROJECTOR, ABSENT):
+        vars(config).pop(ours, None)
     check_depth(config, path)
     if takes_images(config) is False and (tower := getattr(config, "vision_config", None)) is not None:
         config = tower

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..config import PretrainOptions, add_pretrain_options, parse_options
 from ..config.gpus import GPUS
-from ..errors import setting_up
+from ..errors import UserError, setting_up
 from ..parser import OneLineParser
 
 
@@ -28,8 +28,10 @@ def main(argv: list[str]) -> None:
     with setting_up():
         options, own = parse_options(parser, argv, needed=())
         from ..config.plan import plan_lines
-        from ..loop.run import build_step_on_meta
+        from ..loop.run import build_step_on_meta, find_other_start
 
+        if start := find_other_start(options):
+            raise UserError(f"{start.name} is not our own ViT, and of others nothing is estimated: start it and see")
         images = own.images or images_here(options)
         lines = plan_lines(
             options,

@@ -66,8 +66,8 @@ def architecture_name(config: "PretrainedConfig") -> str | None:
 
 
 def config_from(options: "PretrainOptions") -> "VISRegViTConfig":
-    """The configuration of a fresh model; one that `model` names by id or folder keeps its shape."""
-    if options.model not in ARCHITECTURES:
+    """The configuration of a fresh model; one that an id or folder names keeps its shape, or all that it brings."""
+    if options.initialize_from or options.model not in ARCHITECTURES:
         return _config_like(options)
     return model_config(
         options.model,
@@ -84,11 +84,12 @@ def config_from(options: "PretrainOptions") -> "VISRegViTConfig":
 
 
 def _config_like(options: "PretrainOptions") -> "VISRegViTConfig":
-    """The configuration of a fresh VISReg ViT in the shape of another one."""
+    """The configuration of the VISReg ViT that a run starts from, or of a fresh one in the shape of another."""
     from modeling_visreg.loading import local_directory, read_config
 
-    config = read_config(local_directory(model_directory(options.model)))
-    config.image_size = options.image_size or options.global_size
+    config = read_config(local_directory(model_directory(options.initialize_from or options.model)))
+    own = config.image_size if options.initialize_from else options.global_size
+    config.image_size = options.image_size or own
     for name in ("drop_path_rate", "projection_size", "projector_hidden_size", "projector_act"):
         if getattr(options, name) is not None:
             setattr(config, name, getattr(options, name))

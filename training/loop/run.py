@@ -116,7 +116,7 @@ def build_run(options: PretrainOptions, choose_missing: bool = True) -> Run:
     if held_out is not None:
         check_labels(probe_source, held_out)
     instead = lost_start(options)
-    start = None if instead else find_other_start(options)
+    start = find_other_start(options, instead)
     if choose_missing and "config" not in options.given:
         options = choose_defaults(options, source, accelerator, start, instead)
     schedule = training_schedule(options, accelerator.num_processes, source.num_examples)
@@ -136,21 +136,19 @@ def build_run(options: PretrainOptions, choose_missing: bool = True) -> Run:
 
 
 def lost_start(options: PretrainOptions) -> Path | None:
-    """The checkpoint that a run goes on from, where the weights that it began with are gone or moved; else None.
-
-    Of our own family: one of another is told by what it began with.
-    """
-    folder = RunFolder(options.output_dir)
+    """The checkpoint that a run goes on from, where what it began with is gone or moved; else None."""
+    folder, name = RunFolder(options.output_dir), start_name(options)
     checkpoint = folder.newest_checkpoint() if options.resume == "auto" and folder.is_run() else None
-    if checkpoint is None or options.initialize_from is None:
+    if checkpoint is None or name is None:
         return None
     try:
-        read_config(checkpoint)
-        found = local_directory(model_directory(options.initialize_from)).is_dir()
-    except ValueError:
+        ours = find_start(str(checkpoint)) is None
+    except (ValueError, OSError):  # what reads the checkpoint says it
         return None
-    except OSError:
-        found = False
+    try:
+        found = local_directory(model_directory(name)).is_dir() if ours else find_start(name) is not None
+    except (ValueError, OSError) as error:
+        return None if ours and not isinstance(error, OSError) else checkpoint
     return None if found else checkpoint
 
 
@@ -174,6 +172,12 @@ def room(accelerator: Accelerator) -> int | None:
         return host_memory()
     total = torch.cuda.get_device_properties(accelerator.device).total_memory
     return total * (accelerator.num_processes if accelerator.is_fsdp2 else 1)
+
+
+def start_name(options: PretrainOptions) -> str | None:
+    """The weights that a run starts from, or the architecture that is none of ours; None where there is neither."""
+    other = options.from_scratch and options.model not in ARCHITECTURES
+    return options.model if other else options.initialize_from
 
 
 def choose_defaults(
@@ -200,7 +204,7 @@ def choose_defaults(
     width = activation_width(accelerator.mixed_precision == "bf16", compiled)
     started = options.initialize_from
     options, lines = fill_defaults(
-        options.replace(initialize_from=str(instead)) if instead else options,
+        options.replace(initialize_from=str(instead)) if instead and start is None else options,
         source,
         device,
         accelerator.num_processes,
@@ -209,6 +213,8 @@ def choose_defaults(
         width=width,
         divisor=(start.patch_size or NO_PATCH) if start else None,
     )
+    if start is not None and memory is not None:
+        lines.append("  memory is not estimated for this backbone: if it runs out, give a smaller --micro_batch_size")
     accelerator.print("\n".join(lines))
     return options.replace(initialize_from=started)
 
@@ -296,7 +302,8 @@ def build_model(
     Args:
         options: of the run.
         start: a backbone of another family than ours, from `find_other_start`.
-        instead: the checkpoint that it goes on from, where its start is lost; only its configuration is read here.
+        instead: the checkpoint that it goes on from, where its start is lost; of our family only its configuration is
+            read here.
 
     Raises:
         ValueError: a crop that the backbone does not take, or a checkpoint that cannot be read.
@@ -304,7 +311,7 @@ def build_model(
     torch.manual_seed(seed_of("initialization", options.seed))
     sizes = options.projection_size, options.projector_hidden_size
     if start is not None:
-        return build_adapted(options, start)
+        return build_adapted(options, start, instead)
     if instead is not None:
         model = build_pretraining_model(read_config(instead))
     elif options.initialize_from:
@@ -321,16 +328,23 @@ def build_model(
     return model
 
 
-def build_adapted(options: PretrainOptions, start: Start) -> AdaptedModel:
-    """A backbone of another family, with its weights or fresh, and a projector of its width."""
+def build_adapted(options: PretrainOptions, start: Start, instead: Path | None = None) -> AdaptedModel:
+    """A backbone of another family, with its weights or fresh, and a projector of its width.
+
+    Args:
+        options: of the run.
+        start: the backbone.
+        instead: the checkpoint that `start` is then, where what the run began with is lost.
+    """
     if start.patch_size:
         check_crops(start.patch_size, options)
     if options.image_size is not None and not options.from_scratch:
         raise UserError(f"image_size: {start.name} keeps its grid, which follows the views: leave image_size out")
-    if options.from_scratch:
+    if options.from_scratch and instead is None:
         backbone = start.fresh(options.image_size or options.global_size, options.drop_path_rate)
     else:
         backbone = start.opened(options.drop_path_rate)
+    backbone.name = start_name(options) or start.name
     sizes = sorted({side for _count, side in options.resolutions()})
     check_sizes(backbone, sizes)
     freeze_unused(backbone, sizes[-1])
@@ -371,9 +385,9 @@ def check_adapted(
         raise UserError(f"{accelerator.num_processes} processes: {reason}, so that it trains in one process only")
 
 
-def find_other_start(options: PretrainOptions) -> Start | None:
-    """The backbone of another family that the run starts from, if it does."""
-    name = options.model if options.from_scratch and options.model not in ARCHITECTURES else options.initialize_from
+def find_other_start(options: PretrainOptions, instead: Path | None = None) -> Start | None:
+    """The backbone of another family that the run starts from, if it does: that of `instead`, where there is one."""
+    name = str(instead) if instead else start_name(options)
     return find_start(name) if name else None
 
 

@@ -4,7 +4,6 @@
 
 from typing import TYPE_CHECKING, Any
 
-from ..data.crops import check_pixels
 from ..errors import UserError
 from ..run_folder import Json, model_directory
 
@@ -110,6 +109,8 @@ def check_crops(patch: int, options: "PretrainOptions") -> None:
     """Raises UserError for a view that patches of `patch` pixels do not divide, with sizes that would do,
     and ValueError for views beyond all measure.
     """
+    from ..data.crops import check_pixels  # here: it imports torch, as above
+
     check_pixels(options)
     sizes = {"global_size": options.global_size} | ({"local_size": options.local_size} if options.num_local else {})
     for name, size in sizes.items():

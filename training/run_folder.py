@@ -218,9 +218,8 @@ def remove_checkpoint(path: Path) -> list[Path]:
         path.rename(doomed)
         shutil.rmtree(doomed)
         return []
-    for own in sorted(
-        set(_entries(path)) - set(foreign), key=lambda file: file.name != STATE
-    ):  # without it, it is none
+    # state.json first: without it the folder is no checkpoint, if a kill comes in between.
+    for own in sorted(set(_entries(path)) - set(foreign), key=lambda file: file.name != STATE):
         shutil.rmtree(own) if own.is_dir() and not own.is_symlink() else own.unlink()
     return foreign
 

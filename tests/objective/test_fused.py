@@ -7,6 +7,7 @@ The interpreter multiplies in float32: what the parts of tensor cores round only
 
 import pytest
 import torch
+from packaging.version import Version
 
 from helpers.interpreter import DEVICE, INTERPRETED, ON_DEVICE, run_in_the_interpreter
 from visreg_training.objective import sample_directions, sigreg
@@ -14,7 +15,7 @@ from visreg_training.objective.kernels import device
 from visreg_training.objective.slices import gaussian_quantiles
 
 
-pytest.importorskip("triton", reason="the kernels need Triton")
+triton = pytest.importorskip("triton", reason="the kernels need Triton")
 # V, B, D, K
 SIZES = [(2, 1, 5, 3), (1, 2, 17, 1), (2, 3, 16, 5), (1, 63, 20, 6), (2, 64, 33, 4), (1, 65, 8, 130), (1, 511, 40, 3)]
 ROWS = {
@@ -90,7 +91,7 @@ def test_the_residuals_of_awkward_rows(kind, wide, monkeypatch):
     """Each row by itself: the residuals are those of some order that is right to the resolution of the keys."""
     from visreg_training.objective.kernels.fused import rows
 
-    monkeypatch.setattr(rows, "WIDE_FROM", 0 if wide else 1 << 30)
+    monkeypatch.setattr(rows, "NARROW", 0 if wide else 1 << 30)
     p = ROWS[kind](torch.randn(8, 100, generator=torch.Generator().manual_seed(0)))
     statistic, _ = residuals(100)
     slope, sums = p.clone().to(DEVICE), torch.empty(8, device=DEVICE)
@@ -108,12 +109,29 @@ def test_the_residuals_of_awkward_rows(kind, wide, monkeypatch):
 
 
 @ON_DEVICE
+@pytest.mark.parametrize("bits", [(0, 0), (2, 0), (2, 2), (0, 3), (1, 6), (0, 7)])
+@pytest.mark.parametrize("wide", [True, False])
+def test_the_values_do_not_depend_on_where_a_thread_has_its_numbers(bits, wide, monkeypatch):
+    from visreg_training.objective.kernels.fused import rows
+
+    monkeypatch.setattr(rows, "NARROW", 0 if wide else 1 << 30)
+    p = torch.randn(2, 100, generator=torch.Generator().manual_seed(0))
+    order, quantiles = p.argsort(1), gaussian_quantiles(100, torch.device("cpu"), torch.float32)
+    expected = p - torch.empty_like(p).scatter_(1, order, quantiles.expand(2, -1))
+    monkeypatch.setattr(rows, "thread_bits", lambda *_: bits)
+    slope, sums = p.clone().to(DEVICE), torch.empty(2, device=DEVICE)
+    residuals(100)[0](slope, sums, True)
+    torch.testing.assert_close(slope.cpu(), expected)
+    torch.testing.assert_close(sums.cpu(), expected.square().sum(1))
+
+
+@ON_DEVICE
 @pytest.mark.parametrize("wide", [True, False])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_what_is_not_finite_shows_in_the_value(bad, wide, monkeypatch):
     from visreg_training.objective.kernels.fused import rows
 
-    monkeypatch.setattr(rows, "WIDE_FROM", 0 if wide else 1 << 30)
+    monkeypatch.setattr(rows, "NARROW", 0 if wide else 1 << 30)
     p, sums = torch.randn(3, 9), torch.empty(3, device=DEVICE)
     p[1, 4] = bad
     residuals(9)[0](p.to(DEVICE), sums, True)
@@ -128,3 +146,30 @@ def test_without_gradient_nothing_is_written_but_the_values(make):
     make(9)[0](quiet, sums[0], False)
     make(9)[0](p.clone().to(DEVICE), sums[1], True)
     assert torch.equal(quiet.cpu(), p) and torch.equal(sums[0], sums[1])
+
+
+@pytest.mark.cpu
+@pytest.mark.skipif(INTERPRETED, reason="compiles, which the interpreter does not")
+@pytest.mark.skipif(Version(triton.__version__) < Version("3.6"), reason="Triton's compiler is called otherwise")
+@pytest.mark.parametrize("batch", [512, 500])
+def test_a_thread_has_what_is_exchanged_most_often(batch):
+    """Of the 45 exchanges of 512 numbers, 16 in a thread, only 15 are shuffles. Compiling for a GPU needs none."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from visreg_training.objective.kernels.fused import rows, sort
+
+    low, high = rows.thread_bits(9, 1, 1, batch)
+    options = {"SIZE": 512, "BITS": 9, "ROWS": 1, "WIDE": False, "LOW": low, "HIGH": high, "SLOPE": True}
+    types = {"p": "*fp32", "quantiles": "*fp32", "sums": "*fp32", "rows": "i32", "batch": "i32"}
+    names = sort.residuals_kernel.arg_names
+    multiples = [0, 1, 2] + [names.index("batch")] * (batch % 16 == 0)  # of 16, as Triton finds out at a launch
+    source = ASTSource(
+        sort.residuals_kernel,
+        signature={name: types.get(name, "constexpr") for name in names},
+        constexprs=options,
+        attrs={(index,): [["tt.divisibility", 16]] for index in multiples},
+    )
+    compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 1})
+    reductions = 3 * 5  # least, largest and sum of a warp
+    assert compiled.asm["ptx"].count("shfl.sync") == 15 * 16 + reductions

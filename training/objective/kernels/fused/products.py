@@ -14,17 +14,36 @@ import triton.language as tl
 from torch import Tensor
 
 
-PRECISION = "tf32x3"  # three products of 10 bits and their rest: errors of some 2^-21, a sum of float32's own
 PROJECT: dict[str, Any] = {"SLICES": 128, "IMAGES": 64, "DIMS": 32, "num_warps": 8, "num_stages": 3}
 COLLECT: dict[str, Any] = {"IMAGES": 64, "DIMS": 64, "SLICES": 32, "num_warps": 4, "num_stages": 3}
 PROGRAMS = 512  # enough for every GPU to be busy; K is split until there are as many
 
 
 @triton.jit
+def _parts(a):
+    """(a to the nearest number that tensor cores take whole, the rest); they cut the rest to 11 bits of its own."""
+    big = ((a.to(tl.int32, bitcast=True) + 0x1000) & -0x2000).to(tl.float32, bitcast=True)
+    return big, a - big
+
+
+@triton.jit
+def _add_product(total, a, b):
+    """total + a b in three products of parts, all into one sum: errors of some 2^-21 a product.
+
+    Triton's own "tf32x3" looks for NaN in each of the products of a step: that is half of the loop. Here what is not
+    finite gives NaN.
+    """
+    a_big, a_rest = _parts(a)
+    b_big, b_rest = _parts(b)
+    total = tl.dot(a_rest, b_big, total, input_precision="tf32")
+    total = tl.dot(a_big, b_rest, total, input_precision="tf32")
+    return tl.dot(a_big, b_big, total, input_precision="tf32")
+
+
+@triton.jit
 def _project(
     x, directions, p, batch, dim, slices, stride_d, stride_k,
     SLICES: tl.constexpr, IMAGES: tl.constexpr, DIMS: tl.constexpr, STEPS: tl.constexpr,
-    PRECISION: tl.constexpr,
 ):  # fmt: skip
     view = tl.program_id(2).to(tl.int64)
     k = tl.program_id(0) * SLICES + tl.arange(0, SLICES)
@@ -36,7 +55,7 @@ def _project(
         inside = (d < dim)[:, None]
         w = tl.load(directions + d[:, None] * stride_d + k[None, :] * stride_k, inside & (k < slices)[None, :], 0.0)
         images = tl.load(x + b[:, None] * dim + d[None, :], (b < batch)[:, None] & (d < dim)[None, :], 0.0)
-        total = tl.dot(tl.trans(w), tl.trans(images), total, input_precision=PRECISION)
+        total = _add_product(total, tl.trans(w), tl.trans(images))
     p += view * slices * batch
     tl.store(p + k[:, None] * batch + b[None, :], total, (k < slices)[:, None] & (b < batch)[None, :])
 
@@ -45,7 +64,7 @@ def _project(
 def _collect(
     slope, directions, partial, batch, dim, slices, stride_d, stride_k, views,
     IMAGES: tl.constexpr, DIMS: tl.constexpr, SLICES: tl.constexpr, SPLITS: tl.constexpr, ADD: tl.constexpr,
-    STEPS: tl.constexpr, PRECISION: tl.constexpr,
+    STEPS: tl.constexpr,
 ):  # fmt: skip
     view = (tl.program_id(2) // SPLITS).to(tl.int64)
     split = tl.program_id(2) % SPLITS
@@ -65,7 +84,7 @@ def _collect(
             (d < dim)[:, None] & (k < slices)[None, :],
             0.0,
         )
-        total = tl.dot(tl.trans(rows), tl.trans(w), total, input_precision=PRECISION)
+        total = _add_product(total, tl.trans(rows), tl.trans(w))
     tl.store(partial, total, inside)
 
 
@@ -76,7 +95,7 @@ def project(x: Tensor, directions: Tensor, p: Tensor) -> None:
     grid = (triton.cdiv(slices, PROJECT["SLICES"]), triton.cdiv(batch, PROJECT["IMAGES"]), views)
     _project[grid](
         x, directions, p, batch, dim, slices, *directions.stride(),
-        STEPS=triton.cdiv(dim, PROJECT["DIMS"]), PRECISION=PRECISION, **PROJECT,
+        STEPS=triton.cdiv(dim, PROJECT["DIMS"]), **PROJECT,
     )  # fmt: skip
 
 
@@ -94,7 +113,7 @@ def collect(slope: Tensor, directions: Tensor, partial: Tensor, add: bool) -> No
     grid = (triton.cdiv(batch, COLLECT["IMAGES"]), triton.cdiv(dim, COLLECT["DIMS"]), views * splits)
     _collect[grid](
         slope, directions, partial, batch, dim, slices, *directions.stride(), views,
-        SPLITS=splits, ADD=add, STEPS=triton.cdiv(slices, splits * COLLECT["SLICES"]), PRECISION=PRECISION, **COLLECT,
+        SPLITS=splits, ADD=add, STEPS=triton.cdiv(slices, splits * COLLECT["SLICES"]), **COLLECT,
     )  # fmt: skip
 
 

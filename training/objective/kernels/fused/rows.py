@@ -13,7 +13,7 @@ from .sort import residuals_kernel
 from .turns import characteristic_kernel
 
 
-WIDE_FROM = 1024  # images from which the keys of the sort have 64 bits; sort.py says what 32 leave out
+NARROW = 1024  # images up to which the keys of the sort have 32 bits; sort.py says what they leave out
 NUMBERS = 256  # of a program at least: small rows share one
 
 
@@ -34,11 +34,24 @@ class Residuals(RowKernel):
         """As in the class above."""
         rows, batch = p.shape
         size, together, programs = _shape(rows, batch)
+        bits, wide = size.bit_length() - 1, batch > NARROW
+        warps = _warps(size * together, 128 if wide else 512)
+        low, high = thread_bits(bits, together, warps, batch)
         residuals_kernel[(programs,)](
             p, self.quantiles, sums, rows, batch,
-            SIZE=size, BITS=size.bit_length() - 1, ROWS=together, WIDE=batch >= WIDE_FROM,
-            SLOPE=need_slope, num_warps=_warps(size * together, 128),
+            SIZE=size, BITS=bits, ROWS=together, WIDE=wide, LOW=low, HIGH=high, SLOPE=need_slope, num_warps=warps,
         )  # fmt: skip
+
+
+def thread_bits(bits: int, together: int, warps: int, batch: int) -> tuple[int, int]:
+    """(LOW, HIGH) of sort.py: how Triton lays 2^bits numbers out in a program of so many warps.
+
+    A thread loads 4 neighbors at once where every row begins at a multiple of 16, the warps lie side by side, and what
+    is left begins anew. Any other answer gives the same values, only later.
+    """
+    low = min(2, bits) if batch % 16 == 0 else 0
+    lanes = low + 5 + warps.bit_length() - 1
+    return low, max(0, bits - lanes) if together == 1 else 0
 
 
 class Characteristic(RowKernel):

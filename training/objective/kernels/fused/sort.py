@@ -10,34 +10,60 @@ import triton.language as tl
 
 
 @triton.jit
-def _exchange(keys, upper, ascending, APART: tl.constexpr):
-    """Each pair of keys APART lanes away in order, ascending or not; upper: whether a lane is the second of its pair.
+def _partners(keys, APART: tl.constexpr):
+    """Of each pair of keys that are APART lanes apart the other one.
 
-    The other key of a pair is their sum less one's own: a shuffle on the GPU, and exact in integers that wrap around.
+    It is their sum less one's own: a shuffle on the GPU, and exact in integers that wrap around.
     """
     SHAPE: tl.constexpr = keys.shape
     pairs = tl.reshape(keys, [keys.numel // (2 * APART), 2, APART])
-    other = tl.reshape(tl.sum(pairs, axis=1, keep_dims=True) - pairs, SHAPE)
-    return tl.where((keys > other) == (upper == ascending), keys, other)
+    return tl.reshape(tl.sum(pairs, axis=1, keep_dims=True) - pairs, SHAPE)
 
 
 @triton.jit
-def _sorted_rows(keys, lane, BITS: tl.constexpr):
-    """Each row of the keys, (ROWS, 2^BITS) and all different, in ascending order: a bitonic sort.
+def _rank_of(lane, BITS: tl.constexpr, LOW: tl.constexpr, HIGH: tl.constexpr):
+    """The place after the sort of what a lane holds: its LOW last bits, its HIGH first ones, and those in between."""
+    last = lane & ((1 << LOW) - 1)
+    first = lane >> (BITS - HIGH)
+    between = (lane >> LOW) & ((1 << (BITS - LOW - HIGH)) - 1)
+    return last | (first << LOW) | (between << (LOW + HIGH))
 
-    tl.sort does the same, but the interpreter takes a second for a row.
+
+@triton.jit
+def _exchange(keys, rank, BIT: tl.constexpr, BITS: tl.constexpr, LOW: tl.constexpr, HIGH: tl.constexpr):
+    """Each pair of keys in order whose ranks differ in BIT."""
+    LANE_BIT: tl.constexpr = BIT if BIT < LOW else BITS - HIGH + BIT - LOW if BIT < LOW + HIGH else BIT - HIGH
+    others = _partners(keys, 1 << LANE_BIT)
+    upper = (rank & (1 << BIT)) != 0
+    if keys.dtype == tl.int64:
+        ordered = tl.where((keys > others) == upper, keys, others)
+    else:  # there are instructions for these, which need no predicate where a thread has both
+        ordered = tl.where(upper, tl.maximum(keys, others), tl.minimum(keys, others))
+    return ordered
+
+
+@triton.jit
+def _sorted_rows(keys, rank, BITS: tl.constexpr, LOW: tl.constexpr, HIGH: tl.constexpr):
+    """Each row of the keys, (ROWS, 2^BITS) and all different, sorted: a bitonic sort; rank says where the least is.
+
+    What a stage has to sort in descending order is flipped instead, so that the order of an exchange depends on one
+    bit only. tl.sort does not choose which lanes are far apart, and the interpreter takes a second for a row of it.
     """
+    flipped = tl.zeros_like(rank)
     for stage in tl.static_range(1, BITS + 1):
-        ascending = (lane & (1 << stage)) == 0
+        flip = -((rank >> stage) & 1)
+        keys ^= flip ^ flipped
+        flipped = flip
         for step in tl.static_range(stage):
-            keys = _exchange(keys, (lane & (1 << (stage - 1 - step))) != 0, ascending, 1 << (stage - 1 - step))
+            keys = _exchange(keys, rank, stage - 1 - step, BITS, LOW, HIGH)
     return keys
 
 
 @triton.jit
 def residuals_kernel(
     p, quantiles, sums, rows, batch,
-    SIZE: tl.constexpr, BITS: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr, SLOPE: tl.constexpr,
+    SIZE: tl.constexpr, BITS: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr,
+    LOW: tl.constexpr, HIGH: tl.constexpr, SLOPE: tl.constexpr,
 ):  # fmt: skip
     """p becomes sorted p minus quantiles, each at its place before the sort, if SLOPE; sums are those of its squares.
 
@@ -47,6 +73,9 @@ def residuals_kernel(
     WIDE: keys of 64 bits, with every bit of the value: the order is exact. Else keys of 32 bits, with the value as a
     number of 32 - BITS bits between the least and the largest of its row: values closer than 2^(BITS - 32) of that
     range may change places. Residuals are taken of the values themselves either way.
+
+    LOW, HIGH: of a lane's bits, so many last and first ones number what one thread holds. They are the last bits of
+    its rank, which a sort exchanges most often: that needs no shuffle.
     """
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
     lane = tl.arange(0, SIZE)[None, :]
@@ -66,9 +95,11 @@ def residuals_kernel(
         level = tl.minimum(tl.maximum((values - least) * scale, 0.0), LAST * 1.0)
         whole = tl.minimum(level.to(tl.int64), LAST).to(tl.int32) - HALF
         keys = (tl.where(inside, whole, HALF - 1) << BITS) | lane
-    position = (_sorted_rows(keys, lane, BITS) & (SIZE - 1)).to(tl.int32)
+    rank = _rank_of(lane, BITS, LOW, HIGH)
+    position = (_sorted_rows(keys, rank, BITS, LOW, HIGH) & (SIZE - 1)).to(tl.int32)
+    inside = (row < rows) & (rank < batch)
     ordered = tl.load(start + position, mask=inside, other=0.0)
-    residual = tl.where(inside, ordered - tl.load(quantiles + lane, mask=lane < batch, other=0.0), 0.0)
+    residual = tl.where(inside, ordered - tl.load(quantiles + rank, mask=rank < batch, other=0.0), 0.0)
     if SLOPE:
         tl.debug_barrier()  # another warp of this row may still read what this one is to overwrite
         tl.store(start + position, residual, mask=inside)

@@ -6,6 +6,7 @@
     terms.py                  each term as a function of z, with its equation
     objective.py              the terms put together, on one process or many
     merged.py                 the same terms as one operator, for an NVIDIA GPU
+    recorded.py               that operator as one CUDA graph, for shapes that come again
     options.py                what a recipe may set
     regularizers.py           the one table of regularizers: name, title, loss, source
     sliced.py, kernels/       the sliced distance to a Gaussian; one pass over the slices, by kind of device

@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from . import recorded
 from .kernels import fused
 from .slices import gaussian_quantiles
 
 
-Options = tuple[int, float, list[float]]  # num_global, eps, weights
 TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -59,12 +59,12 @@ def operators(z: Tensor) -> Operators:
     """
     if torch.compiler.is_compiling() or type(z) not in (Tensor, torch.nn.Parameter):
         return Operators(_terms, _terms_gradient)
-    return Operators(compute_terms, compute_gradient)
+    return Operators(replay_or_compute if recorded.usable(z) else compute_terms, compute_gradient)
 
 
 class _Merged(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, z: Tensor, directions: Tensor, options: Options) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, z: Tensor, directions: Tensor, options: recorded.Options) -> tuple[Tensor, ...]:
         *terms, moments, slope = operators(z).terms(z, directions, *options, True)
         ctx.set_materialize_grads(False)  # a zero would be a launch
         ctx.save_for_backward(z, moments, slope)
@@ -98,6 +98,19 @@ def compute_terms(
         rows, partial = run_chunks(x, directions, statistic, need_gradient)
         terms = combine(sums, rows, partial, x, Weights(*weights))
     return *terms, moments, x if need_gradient else x.new_empty(0)
+
+
+recorder = recorded.Recorder(compute_terms)
+
+
+def replay_or_compute(
+    z: Tensor, directions: Tensor, num_global: int, eps: float, weights: list[float], need_gradient: bool
+) -> tuple[Tensor, ...]:
+    """As `compute_terms`, by a CUDA graph where these shapes came before."""
+    recording = recorder.recording(z, directions, (num_global, eps, weights)) if need_gradient else None
+    if recording is None:
+        return compute_terms(z, directions, num_global, eps, weights, need_gradient)
+    return recording(z, directions)
 
 
 _terms = torch.library.custom_op(

@@ -5,6 +5,7 @@
     objective.py      time and memory of the objective: ours, lightly's, plain.py's, and the arithmetic floor
     gpu/              all of it on a GPU: objective, colors, steps, features, `visreg pretrain`
     step.py           images a second and memory of whole steps; lightly_loop.py is the peer's loop
+    versions.py       objective and steps on a CPU beside those of another checkout
     adapt.py          a pretrained backbone on other images: as it is, adapted, by adapters, from scratch
     resolution.py     segmentation before and after a run goes on at twice the resolution
     resnet.py         ResNet-18 on CIFAR-10 beside lightly's loop with the same network

@@ -13,7 +13,7 @@ from .sort import residuals_kernel
 from .turns import characteristic_kernel
 
 
-NARROW = 1024  # images up to which the keys of the sort have 32 bits; sort.py says what they leave out
+MEND_ABOVE = 1024  # images up to which the order that the sort's keys give is as good as float32's; see sort.py
 NUMBERS = 256  # of a program at least: small rows share one
 
 
@@ -34,12 +34,12 @@ class Residuals(RowKernel):
         """As in the class above."""
         rows, batch = p.shape
         size, together, programs = _shape(rows, batch)
-        bits, wide = size.bit_length() - 1, batch > NARROW
-        warps = _warps(size * together, 128 if wide else 512)
+        bits, warps = size.bit_length() - 1, _warps(size * together, 512)
         low, high = thread_bits(bits, together, warps, batch)
         residuals_kernel[(programs,)](
             p, self.quantiles, sums, rows, batch,
-            SIZE=size, BITS=bits, ROWS=together, WIDE=wide, LOW=low, HIGH=high, SLOPE=need_slope, num_warps=warps,
+            SIZE=size, BITS=bits, ROWS=together, MEND=batch > MEND_ABOVE, LOW=low, HIGH=high, SLOPE=need_slope,
+            num_warps=warps,
         )  # fmt: skip
 
 

@@ -35,11 +35,7 @@ def _exchange(keys, rank, BIT: tl.constexpr, BITS: tl.constexpr, LOW: tl.constex
     LANE_BIT: tl.constexpr = BIT if BIT < LOW else BITS - HIGH + BIT - LOW if BIT < LOW + HIGH else BIT - HIGH
     others = _partners(keys, 1 << LANE_BIT)
     upper = (rank & (1 << BIT)) != 0
-    if keys.dtype == tl.int64:
-        ordered = tl.where((keys > others) == upper, keys, others)
-    else:  # there are instructions for these, which need no predicate where a thread has both
-        ordered = tl.where(upper, tl.maximum(keys, others), tl.minimum(keys, others))
-    return ordered
+    return tl.where(upper, tl.maximum(keys, others), tl.minimum(keys, others))
 
 
 @triton.jit
@@ -60,19 +56,34 @@ def _sorted_rows(keys, rank, BITS: tl.constexpr, LOW: tl.constexpr, HIGH: tl.con
 
 
 @triton.jit
+def _mended(start, ordered, rank, here, batch):
+    """The ranks, after the two values on each side of a value were looked at; the row at `start` is written over."""
+    tl.store(start + rank, ordered, mask=here & (rank < batch))
+    tl.debug_barrier()
+    mended = rank
+    for near in tl.static_range(1, 3):
+        after = tl.load(start + rank + near, mask=here & (rank + near < batch), other=float("inf"))
+        before = tl.load(start + rank - near, mask=here & (rank >= near) & (rank < batch), other=float("-inf"))
+        mended += (after < ordered).to(tl.int32) - (before > ordered).to(tl.int32)
+    tl.debug_barrier()
+    return mended
+
+
+@triton.jit
 def residuals_kernel(
     p, quantiles, sums, rows, batch,
-    SIZE: tl.constexpr, BITS: tl.constexpr, ROWS: tl.constexpr, WIDE: tl.constexpr,
+    SIZE: tl.constexpr, BITS: tl.constexpr, ROWS: tl.constexpr, MEND: tl.constexpr,
     LOW: tl.constexpr, HIGH: tl.constexpr, SLOPE: tl.constexpr,
 ):  # fmt: skip
     """p becomes sorted p minus quantiles, each at its place before the sort, if SLOPE; sums are those of its squares.
 
-    SIZE = 2^BITS is B rounded up. A key holds the value and, in its last BITS, the position, so that whatever the
-    values are, NaN included, the sorted positions are a permutation.
+    SIZE = 2^BITS is B rounded up. A key has 32 bits: the value, as a number of 32 - BITS bits between the least and
+    the largest of its row, and in its last BITS the position, so that whatever the values are, NaN included, the
+    sorted positions are a permutation. Values closer than 2^(BITS - 32) of that range may change places. Residuals
+    are taken of the values themselves.
 
-    WIDE: keys of 64 bits, with every bit of the value: the order is exact. Else keys of 32 bits, with the value as a
-    number of 32 - BITS bits between the least and the largest of its row: values closer than 2^(BITS - 32) of that
-    range may change places. Residuals are taken of the values themselves either way.
+    MEND: with the slope, values that changed places within two of them are put right: in rows of thousands many are
+    that close.
 
     LOW, HIGH: of a lane's bits, so many last and first ones number what one thread holds. They are the last bits of
     its rank, which a sort exchanges most often: that needs no shuffle.
@@ -82,26 +93,24 @@ def residuals_kernel(
     inside = (row < rows) & (lane < batch)
     start = p + row * batch
     values = tl.load(start + lane, mask=inside, other=0.0)
-    if WIDE:
-        bits = values.to(tl.int32, bitcast=True)
-        whole = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).to(tl.int64)  # ordered as the floats are
-        keys = (tl.where(inside, whole, 0x7FFFFFFF) << 32) | lane
-    else:
-        LAST: tl.constexpr = 2 ** (32 - BITS) - 1
-        HALF: tl.constexpr = 2 ** (31 - BITS)
-        least = tl.min(tl.where(inside, values, float("inf")), axis=1)[:, None]
-        span = tl.max(tl.where(inside, values, float("-inf")), axis=1)[:, None] - least
-        scale = tl.where(span > 0, tl.minimum(LAST / span, 3e38), 0.0)
-        level = tl.minimum(tl.maximum((values - least) * scale, 0.0), LAST * 1.0)
-        whole = tl.minimum(level.to(tl.int64), LAST).to(tl.int32) - HALF
-        keys = (tl.where(inside, whole, HALF - 1) << BITS) | lane
+    LAST: tl.constexpr = 2 ** (32 - BITS) - 1
+    HALF: tl.constexpr = 2 ** (31 - BITS)
+    least = tl.min(tl.where(inside, values, float("inf")), axis=1)[:, None]
+    span = tl.max(tl.where(inside, values, float("-inf")), axis=1)[:, None] - least
+    scale = tl.where(span > 0, tl.minimum(LAST / span, 3e38), 0.0)
+    level = tl.minimum(tl.maximum((values - least) * scale, 0.0), LAST * 1.0)
+    whole = tl.minimum(level.to(tl.int64), LAST).to(tl.int32) - HALF
+    keys = (tl.where(inside, whole, HALF - 1) << BITS) | lane
     rank = _rank_of(lane, BITS, LOW, HIGH)
-    position = (_sorted_rows(keys, rank, BITS, LOW, HIGH) & (SIZE - 1)).to(tl.int32)
+    position = _sorted_rows(keys, rank, BITS, LOW, HIGH) & (SIZE - 1)
     inside = (row < rows) & (rank < batch)
     ordered = tl.load(start + position, mask=inside, other=0.0)
-    residual = tl.where(inside, ordered - tl.load(quantiles + rank, mask=rank < batch, other=0.0), 0.0)
     if SLOPE:
         tl.debug_barrier()  # another warp of this row may still read what this one is to overwrite
+        if MEND:
+            rank = _mended(start, ordered, rank, row < rows, batch)
+    residual = tl.where(inside, ordered - tl.load(quantiles + rank, mask=inside, other=0.0), 0.0)
+    if SLOPE:
         tl.store(start + position, residual, mask=inside)
     total = tl.sum(residual * residual, axis=1)[:, None]
     tl.store(sums + row, total, mask=row < rows)

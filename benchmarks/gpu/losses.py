@@ -95,7 +95,7 @@ def measure(cases: list[dict[str, int]]) -> dict:
     for case in cases:
         torch.manual_seed(0)
         z = torch.randn(VIEWS, case["B"], case["D"], device=DEVICE, requires_grad=True)
-        sides = {side: measured(build(side, case, z), warm=3, repeats=15) for side in sides_of(case)}
+        sides = {side: measured(build(side, case, z), warm=5, repeats=15) for side in sides_of(case)}
         rows.append({"case": case, "sides": sides})
     return {"card": card(), "rows": rows}
 

@@ -9,16 +9,14 @@ import pytest
 import torch
 from sklearn import metrics
 
-from visreg_training.evaluation.metrics import (
+from visreg_training.evaluation.metric_classes import (
     Accuracy,
     MacroAUROC,
     MeanAveragePrecision,
     MeanIoU,
     Top5Accuracy,
-    class_aurocs,
-    class_balance,
-    macro_auroc,
 )
+from visreg_training.evaluation.metrics import class_aurocs, class_balance, macro_auroc
 from visreg_training.evaluation.outcome import score, select
 from visreg_training.evaluation.reports.results import percent
 

@@ -47,13 +47,6 @@ def main(argv: list[str]) -> None:
 
 def evaluate_one(name: str, argv: list[str]) -> None:
     """One protocol on one data set."""
-    from visreg_hub_cards import write_derived_card
-
-    from ..backbones import open_backbone
-    from ..evaluation.reports.compare import summary
-    from ..evaluation.reports.results import write_result
-    from ..evaluation.run import evaluate
-
     protocol = get_protocol(name)
     needed = ["model", "dataset", *(["output"] if protocol.writes else [])]
     parser = flat_parser(
@@ -62,7 +55,15 @@ def evaluate_one(name: str, argv: list[str]) -> None:
     parser.add_argument("--output", type=Path, help="a .json file, or a folder (a run's evaluation/)")
     if protocol.presets:
         parser.add_argument("--protocol", choices=tuple(protocol.presets), help="a published one; flags override it")
-    given = parse_recipe(parser, name, argv, needed)
+    given = parse_recipe(parser, name, argv, needed)  # before what takes seconds to import: it may be --help
+
+    from visreg_hub_cards import write_derived_card
+
+    from ..backbones import open_backbone
+    from ..evaluation.reports.compare import summary
+    from ..evaluation.reports.results import write_result
+    from ..evaluation.run import evaluate
+
     with setting_up():
         if given.output is not None:
             check_writable(given.output)

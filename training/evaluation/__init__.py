@@ -10,7 +10,8 @@ options.py                       what evaluations share
 preprocessing.py                 the one test transform
 features.py, cache.py            images to features, and where these are kept
 splits.py                        sources, tasks, and whose labels mean what
-metrics.py, intervals.py         scores to numbers; outcome.py puts them together, and makes every choice
+metrics.py, intervals.py         scores to numbers; outcome.py puts them together, and makes every choice;
+                                 metric_classes.py has them for `evaluate`
 nearest.py, logistic.py          the solvers: kNN, L-BFGS; heads.py is SGD, augmented.py on images
 inputs.py, protocols/            what a protocol is given; one file a protocol
 search.py                        the images that look most like a photo

@@ -125,11 +125,12 @@ def disk_errors(path: str | Path) -> Iterator[None]:
         yield
     except (SafetensorError, RuntimeError) as error:
         text = " ".join(str(error).split())
-        number = re.search(r"os error (\d+)", text)
-        unopened = re.search(r"open file failed with strerror: (.+)", text)
+        # Each as it says it today, and as the oldest that we take does.
+        number = re.search(r"os error (\d+)|Os \{ code: (\d+)", text)
+        unopened = re.search(r"open file failed with strerror: (.+)|File .+ cannot be opened", text)
         if number is None and not unopened and "PytorchStreamWriter" not in text and "unexpected pos" not in text:
             raise
-        code = int(number[1]) if number else errno.EACCES if unopened else errno.EIO
+        code = int(number[1] or number[2]) if number else errno.EACCES if unopened else errno.EIO
         raise OSError(code, f"{os.strerror(code)} ({text[:200]})", str(path)) from error
 
 

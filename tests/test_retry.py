@@ -82,7 +82,7 @@ def test_a_token_does_not_follow_to_another_host(hub, tmp_path):
             answer(self)
 
         handler.do_GET = handler.do_HEAD = noting
-        with pytest.raises(Exception, match=r"config\.json|commit|Distant"):
+        with pytest.raises(Exception, match=r"config\.json|commit|Distant|locate the file"):
             api = HfApi(endpoint=hub.url, token=hub.token)
             api.hf_hub_download("org/first", "config.json", cache_dir=tmp_path)
         headers = {"Authorization": f"Bearer {hub.token}"}

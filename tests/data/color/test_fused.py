@@ -17,6 +17,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from visreg_training.compat import traces_transformers
 from visreg_training.data import DeviceAugment
 from visreg_training.data.color import device as device_module
 from visreg_training.data.color.fused import runs_fused
@@ -85,6 +86,7 @@ def launched(monkeypatch) -> list[str]:
 
 
 @pytest.mark.cpu
+@pytest.mark.skipif(not traces_transformers(), reason="torch 2.6 asks CUDA's driver for fake tensors, too")
 def test_launches_of_a_batch_on_fake_cuda_tensors(launched):
     """Kernels of ours and operations of torch, the copies to the device among them."""
     with FakeTensorMode(), CudaOperations() as operations:

@@ -109,7 +109,7 @@ def residuals_kernel(
         tl.debug_barrier()  # another warp of this row may still read what this one is to overwrite
         if MEND:
             rank = _mended(start, ordered, rank, row < rows, batch)
-    residual = tl.where(inside, ordered - tl.load(quantiles + rank, mask=inside, other=0.0), 0.0)
+    residual = tl.where(inside, ordered - tl.load(quantiles + rank, mask=rank < batch, other=0.0), 0.0)
     if SLOPE:
         tl.store(start + position, residual, mask=inside)
     total = tl.sum(residual * residual, axis=1)[:, None]

@@ -6,6 +6,7 @@ import json
 import os
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -31,7 +32,8 @@ def measure(photos: str, batch: int, steps: int, workers: int, small: bool) -> d
             "online_probe": False,
             **(TOY if small else {"config": "vit_base_in1k"}),
         }
-        command = ["visreg", "pretrain", *[f"--{name}={value}" for name, value in flags.items()]]
+        given = [f"--{name}={value}" for name, value in flags.items()]
+        command = [sys.executable, "-m", "visreg_training.cli", "pretrain", *given]
         started, metrics = time.perf_counter(), Path(folder, "run", "metrics.jsonl")
         caches = {"TORCHINDUCTOR_CACHE_DIR": f"{folder}/inductor", "TRITON_CACHE_DIR": f"{folder}/triton"}
         with open(f"{folder}/log", "w") as log:

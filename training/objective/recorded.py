@@ -54,9 +54,12 @@ class CudaGraph:
 
     def __init__(self, compute: Callable[[], Sequence[Tensor]]):
         self.stream, self.graph = torch.cuda.current_stream(), torch.cuda.CUDAGraph()
-        # Other threads copy and color the next views meanwhile: what they do is no mistake of this one.
-        with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
-            self.outputs = compute()
+        try:
+            # Other threads copy and color the next views meanwhile: what they do is no mistake of this one.
+            with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):
+                self.outputs = compute()
+        finally:
+            torch.cuda.set_stream(self.stream)  # where it fails, torch leaves the one that it recorded on
 
     def wait(self) -> None:
         """As in `Graph`."""

@@ -28,16 +28,17 @@ def _parts(a):
 
 @triton.jit
 def _add_product(total, a, b):
-    """total + a b in three products of parts, all into one sum: errors of some 2^-21 a product.
+    """total + a b in three products of parts: errors of some 2^-21 a product.
 
-    Triton's own "tf32x3" looks for NaN in each of the products of a step: that is half of the loop. Here what is not
-    finite gives NaN.
+    Tensor cores cut off what they add to a sum, so a step has a sum of its own and is added by the others, which
+    round. Triton's own "tf32x3" does that, too, and looks for NaN in between, which is a third of the loop's
+    arithmetic. Here what is not finite gives NaN.
     """
     a_big, a_rest = _parts(a)
     b_big, b_rest = _parts(b)
-    total = tl.dot(a_rest, b_big, total, input_precision="tf32")
-    total = tl.dot(a_big, b_rest, total, input_precision="tf32")
-    return tl.dot(a_big, b_big, total, input_precision="tf32")
+    step = tl.dot(a_rest, b_big, input_precision="tf32")
+    step = tl.dot(a_big, b_rest, step, input_precision="tf32")
+    return total + tl.dot(a_big, b_big, step, input_precision="tf32")
 
 
 @triton.jit

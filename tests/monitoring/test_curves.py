@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from visreg_training.monitoring.curves import draw_curves
+from visreg_training.monitoring.curves import COLORS, draw_curves
 
 
 TERMS = ("total", "invariance", "center", "scale", "shape", "projection_rank", "feature_rank", "grad_norm")
@@ -22,3 +22,10 @@ def test_an_unlabeled_run_has_no_empty_panel(tmp_path, probed):
     last = pixels[height // 2 :, 2 * width // 3 + width // 20 :]  # the sixth of six places
     assert (last.min() < 128) == probed
     assert pixels[: height // 2, : width // 3].min() < 128
+
+
+def test_a_single_point_is_seen(tmp_path):
+    draw_curves([{"step": 1, "total": 0.5}], tmp_path / "curves.png")
+    pixels = np.asarray(Image.open(tmp_path / "curves.png").convert("RGB")).astype(int)
+    blue = np.array([int(COLORS[0][start : start + 2], 16) for start in (1, 3, 5)])
+    assert (np.abs(pixels - blue).max(-1) < 20).sum() >= 5

@@ -25,6 +25,7 @@ PANELS = {
     "images a second": {"images_per_second": "images/s"},
 }
 LOGARITHMIC = ("terms", "gradient norm")
+FEW = 20  # points that are also marked: a line of one is none
 COLORS = ("#1f5fa8", "#d1602b", "#3a8a4d", "#8c4fa3")
 
 
@@ -54,7 +55,8 @@ def draw_panel(axis, rows: list[Json], name: str, series: dict[str, str]) -> Non
             (row["epoch"] if "epoch" in row else row["step"], row[key]) for row in rows if row.get(key) is not None
         ]
         if points:
-            axis.plot(*zip(*points, strict=True), label=label, color=color, linewidth=1.6)
+            marker = "o" if len(points) <= FEW else ""
+            axis.plot(*zip(*points, strict=True), label=label, color=color, linewidth=1.6, marker=marker, markersize=3)
     if name in LOGARITHMIC:
         axis.set_yscale("log")
     axis.set_title(name, fontsize=10)

@@ -226,9 +226,15 @@ def dataset_label(name: str, revision: Any) -> str:
 
 
 def count_parameters(model: Path) -> int | None:
-    """Numbers in the safetensors files of a directory, read from their headers."""
+    """Numbers in the safetensors files of a directory, read from their headers.
+
+    Raises:
+        ValueError: one of them cannot be read, or is a pipe, which would be waited for.
+    """
     total = 0
     for path in sorted(model.glob("*.safetensors")):
+        if not path.is_file():
+            raise ValueError(f"{path.name} is no regular file")
         try:
             with safe_open(path, "np") as weights:
                 total += sum(math.prod(weights.get_slice(name).get_shape()) for name in weights.keys())  # noqa: SIM118

@@ -3,6 +3,7 @@
 """Cards: what was measured and nothing else, valid metadata, and no way in for what users wrote."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -579,3 +580,11 @@ def test_evaluations_stand_with_their_protocol_beside_published_figures(run, api
     assert "chosen on test images" in index["metrics"][0]["name"]
     assert check_card(path) == []
     api._validate_yaml(text)
+
+
+def test_weights_that_are_a_pipe_are_not_waited_for(run):
+    weights = run / "model" / "model.safetensors"
+    weights.unlink()
+    os.mkfifo(weights)
+    with pytest.raises(ValueError, match=r"model\.safetensors is no regular file"):
+        write_card(run)

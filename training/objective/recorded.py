@@ -19,6 +19,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ..errors import one_line
 from .slices import gaussian_quantiles
 
 
@@ -152,7 +153,7 @@ class Recorder:
                 for one, other in zip(found, expected, strict=True):
                     torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)
         except (RuntimeError, AssertionError) as error:
-            logger.warning("The objective is not replayed as a CUDA graph, which costs about 1 ms a step: %s", error)
+            logger.warning("The objective's kernels are launched one by one, not as a CUDA graph: %s", one_line(error))
             return None
         return recording
 
